@@ -1,0 +1,33 @@
+"""twicing-bench: is a vision transformer robust, and is one attention mechanism really more robust than another?
+
+The public names are loaded when they are first used, so that reading results never imports torch.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("twicing-bench")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_WHERE = {
+    "UserError": "robustbench_twicing.errors",
+    "apply_twicing": "robustbench_twicing.models.convert",
+    "evaluate": "robustbench_twicing.api",
+    "load_run": "robustbench_twicing.api",
+}
+
+__all__ = ["UserError", "__version__", "apply_twicing", "evaluate", "load_run"]  # noqa: F822
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,42 @@
+"""What a data set is, whatever it lies in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from robustbench_twicing.specs import Recipe
+from robustbench_twicing.tensors import Images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples of a data set, decoded once, in each of the recipes asked for.
+
+    `images[recipe]` has one row per readable sample, in the order of `readable`.
+    """
+
+    positions: tuple[int, ...]
+    images: Mapping[Recipe, Images]
+    readable: tuple[int, ...]
+    """Positions that could be read, a subset of `positions` in the same order."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Why each of the others could not be read, naming the file."""
+
+
+class Dataset(Protocol):
+    """Samples with stable ids and true labels.
+
+    The order of the samples is fixed and class-balanced (see `balanced_order`), so any first N are a fair sample and a
+    larger limit contains a smaller one.
+    """
+
+    name: str
+    classes: int
+    """Size of the label space that `labels` index into."""
+    fingerprint: str
+    sample_ids: Sequence[str]
+    labels: Sequence[int]
+
+    def read(self, positions: Sequence[int], recipes: Sequence[Recipe]) -> Batch:
+        """Decode the samples at `positions`. An unreadable one becomes an error of the batch, not an exception."""
+        ...

@@ -1,0 +1,66 @@
+"""What an engine is: a pure function `(model, images, labels, spec, draws) -> Perturbed`."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import AttackThreat
+from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
+
+LossFunction = Callable[[Logits, Labels], PerSample]
+"""A loss for each sample; an attack ascends it."""
+
+
+class Perturbed(NamedTuple):
+    """What an engine gives back. The runner trusts none of it: it measures range, norm, shape and finiteness again."""
+
+    images: Images
+    """Same shape as the input, in the same space."""
+    forwards: Counts
+    """Evaluations of the model spent on each sample."""
+    backwards: Counts
+    """Input gradients spent on each sample."""
+
+
+class Engine(Protocol):
+    """An attack algorithm.
+
+    `images` lie in the space the threat names; `labels` are the classes to move away from. Random numbers come from
+    `draws` alone. Under `iterate = "best"` a sample that some iterate fools comes back as that iterate; the engine does
+    not check whether the clean image was right (the runner only sends those that were). eps = 0 returns the input.
+    """
+
+    def __call__(
+        self, model: "Queries", images: Images, labels: Labels, threat: AttackThreat, draws: Draws
+    ) -> Perturbed: ...
+
+
+class Queries:
+    """The model as an attack sees it: split into chunks that fit the device, gradients for the input only.
+
+    Calling it gives logits without a graph. No parameter ever receives a gradient, whether or not the caller froze
+    the weights.
+    """
+
+    def __init__(self, model: Callable[[Images], Logits], batch_size: int) -> None:
+        self.model = model
+        self.batch_size = batch_size
+
+    def __call__(self, images: Images) -> Logits:
+        """Logits of any number of images."""
+        with torch.no_grad():
+            return torch.cat([self.model(part) for part in images.split(self.batch_size)])
+
+    def gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
+        """Logits, and the gradient of each sample's own loss with respect to its image."""
+        all_logits, gradients = [], []
+        for part, targets in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self.model(part)
+                (gradient,) = torch.autograd.grad(loss(logits, targets).sum(), part)
+            all_logits.append(logits.detach())
+            gradients.append(gradient)
+        return torch.cat(all_logits), torch.cat(gradients)

@@ -1,0 +1,69 @@
+"""The model as everything else sees it: pixels in [0, 1] in, logits out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from robustbench_twicing.specs import ModelSpec, Recipe
+from robustbench_twicing.tensors import Images, Logits
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known about a loaded model; goes into the manifest and, in part, into every record."""
+
+    spec: ModelSpec
+    twicing_blocks: tuple[int, ...]
+    """Blocks that the numerical probe found to be twicing."""
+    blocks: int
+    parameters: int
+    weights_hash: str
+    classes: int
+    image_size: int
+    recipe: Recipe
+    """The model's own preprocessing, for images on disk."""
+    weights_note: str = ""
+    """Such as which key of a checkpoint was read."""
+
+    @property
+    def twicing(self) -> str:
+        """'none', 'all', or the block numbers from 0 as '3 4 5'."""
+        if not self.twicing_blocks:
+            return "none"
+        if len(self.twicing_blocks) == self.blocks:
+            return "all"
+        return " ".join(str(block) for block in self.twicing_blocks)
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation inside: `images` (batch, 3, H, W) in [0, 1] to logits (batch, classes)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def normalize(self, images: Images) -> Images:
+        """(images - mean) / std, channel by channel."""
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Images) -> Logits:
+        logits: torch.Tensor = self.network(self.normalize(images))
+        return logits
+
+    def in_space(self, space: Literal["pixel", "normalized"]) -> nn.Module:
+        """The model as seen from a protocol's space: itself, or the bare network that expects normalised images."""
+        return self if space == "pixel" else self.network

@@ -1,0 +1,46 @@
+"""A plan: models × threats on one data set, with a seed. A cell is one (model, threat)."""
+
+from typing import NamedTuple
+
+from pydantic import model_validator
+
+from robustbench_twicing.specs import DataSpec, Frozen, ModelSpec, Threat, content_hash
+
+
+class Cell(NamedTuple):
+    """One (model, threat) of a plan."""
+
+    model: ModelSpec
+    threat: Threat
+
+
+class Plan(Frozen):
+    """Everything that decides the numbers. What only decides the speed (batch size, device) is not in it."""
+
+    models: tuple[ModelSpec, ...]
+    threats: tuple[Threat, ...]
+    data: DataSpec
+    recipe: str = "none"
+    """How an image on disk becomes a tensor; `none` for embedded data sets."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Plan":
+        for what, ids in (("model", [m.name for m in self.models]), ("threat", [t.id for t in self.threats])):
+            twice = sorted({x for x in ids if ids.count(x) > 1})
+            if twice:
+                raise ValueError(f"{what} named twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(model, threat) for model in self.models for threat in self.threats]
+
+    def samples_for(self, threat: Threat, available: int) -> int:
+        """How many samples of the data set this threat is run on: the limit, else what its protocol suggests."""
+        suggested = threat.settings.suggested_limit if threat.kind == "attack" else None
+        return min(available, self.data.limit or suggested or available)
+
+    @property
+    def hash(self) -> str:
+        return content_hash(self.model_dump(mode="json"))

@@ -1,0 +1,53 @@
+"""The columns of a record: one row per (model, threat, sample). Every number in every report comes from these.
+
+`docs/records.md` is made from this table (a test holds the two together). Changing a column raises `SCHEMA_VERSION`.
+"""
+
+from typing import Literal, NamedTuple
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "skipped"]
+"""`failed` counts neither as right nor as wrong, and is always shown; `skipped` was left out on purpose."""
+
+ColumnType = Literal["string", "int64", "float64", "bool"]
+
+
+class Column(NamedTuple):
+    """One column: its name, its type, and one line saying what it holds."""
+
+    name: str
+    type: ColumnType
+    holds: str
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("model", "string", "the model's name in the plan, as the user wrote it"),
+    Column("architecture", "string", "timm architecture name; says nothing about twicing"),
+    Column("twicing", "string", "blocks with twicing attention, found by the numerical probe: 'none', 'all' or '3 4 5'"),
+    Column("weights_hash", "string", "first 12 hex digits of the SHA-256 of all weights"),
+    Column("data", "string", "data set name"),
+    Column("data_fingerprint", "string", "hash of the data set's samples: ids, labels and pixels or file sizes"),
+    Column("recipe", "string", "preprocessing recipe; 'none' for embedded data sets"),
+    Column("threat", "string", "canonical id of the threat, such as pgd-linf-1/255"),
+    Column("kind", "string", "clean, attack or corruption"),
+    Column("protocol", "string", "name of the attack protocol; empty for other threats"),
+    Column("protocol_hash", "string", "hash of the threat's settings, eps excepted: rows with two hashes are not comparable"),
+    Column("seed", "int64", "the plan's seed"),
+    Column("device", "string", "type of the device that computed the row: cpu or cuda"),
+    Column("sample_id", "string", "stable id of the sample in its data set"),
+    Column("label", "int64", "true class"),
+    Column("status", "string", "ok, failed or skipped"),
+    Column("error", "string", "why the status is not ok; else empty"),
+    Column("prediction", "int64", "class with the largest logit on the judged image; -1 if failed"),
+    Column("correct", "bool", "the sample counts as right under this threat"),
+    Column("top5_correct", "bool", "the true class is among the five largest logits on the judged image"),
+    Column("margin", "float64", "true class's logit minus the largest other logit, on the judged image"),
+    Column("loss", "float64", "cross-entropy with the true class, on the judged image, in nats"),
+    Column("confidence", "float64", "softmax probability of the predicted class on the judged image"),
+    Column("linf_distance", "float64", "largest change of a value, in the units of eps"),
+    Column("l2_distance", "float64", "Euclidean norm of the change, in the units of eps"),
+    Column("forwards", "int64", "evaluations of the model spent on this sample by the threat"),
+    Column("backwards", "int64", "input gradients spent on this sample by the threat"),
+    Column("seconds", "float64", "the shard's time for this cell divided by its samples"),
+)

@@ -1,0 +1,124 @@
+"""Random draws that follow the sample: a counter-based generator keyed by (seed, sample id, threat).
+
+A draw depends on nothing else, so batch size, order, worker count, sharding, resuming and device change no draw.
+
+The generator is Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in numpy's variant,
+which numpy itself runs on the CPU. On other devices the same function is computed with integer tensors; a test holds
+the two together bit by bit.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+# Salmon et al. 2011, reference code Random123, philox.h: multipliers and Weyl constants of Philox4x64.
+_M0, _M1 = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+_W0, _W1 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+_ROUNDS = 10
+_MASK32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a batch of samples under one threat. Row i belongs to `sample_ids[i]`.
+
+    `index` numbers the draws of an algorithm (a restart's start, a step's directions): the same index gives the same
+    numbers, another index gives independent ones.
+    """
+
+    seed: int
+    sample_ids: tuple[str, ...]
+    threat: str
+
+    def take(self, rows: Sequence[int]) -> "Draws":
+        """The draws of some of the samples, unchanged."""
+        return Draws(self.seed, tuple(self.sample_ids[row] for row in rows), self.threat)
+
+    def words(self, index: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(samples, count) int64 holding 64 independent random bits each."""
+        if index < 0:
+            raise ValueError("a draw index is not negative")
+        keys = [_key(self.seed, sample_id, self.threat) for sample_id in self.sample_ids]
+        if torch.device(device).type == "cpu":
+            return _words_numpy(keys, index, count)
+        return _words_torch(keys, index, count, torch.device(device))
+
+    def uniform(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+        """(samples, *shape) float32, uniform on [0, 1): 24 random bits each, so 1 itself never appears."""
+        return (_halves(self, index, shape, device) >> 8).to(torch.float32) * 2.0**-24
+
+    def signs(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+        """(samples, *shape) float32, each -1 or +1 with probability one half (Rademacher)."""
+        count = int(np.prod(shape))
+        words = self.words(index, -(-count // 64), device)
+        # Eight bits of a byte at a time: the bytes of a word in memory order, least significant bit first.
+        octets = words.view(torch.uint8).unsqueeze(-1)
+        bits = (octets >> torch.arange(8, dtype=torch.uint8, device=words.device)) & 1
+        flat = bits.reshape(len(self.sample_ids), -1)[:, :count].to(torch.float32)
+        return flat.mul_(2).sub_(1).reshape(len(self.sample_ids), *shape)
+
+    def normal(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+        """(samples, *shape) float32, standard normal by Box and Muller (1958)."""
+        count = int(np.prod(shape))
+        half = -(-count // 2)
+        uniforms = self.uniform(index, (2, half), device)
+        radius = (-2.0 * (1.0 - uniforms[:, 0]).log()).sqrt()
+        angle = uniforms[:, 1] * (2.0 * torch.pi)
+        both = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=1)
+        return both.reshape(len(self.sample_ids), -1)[:, :count].reshape(len(self.sample_ids), *shape)
+
+
+def _halves(draws: Draws, index: int, shape: Sequence[int], device: torch.device | str) -> torch.Tensor:
+    """(samples, *shape) int64 holding 32 random bits each: the low, then the high half of each word."""
+    count = int(np.prod(shape))
+    words = draws.words(index, -(-count // 2), device)
+    both = torch.stack((words & _MASK32, (words >> 32) & _MASK32), dim=-1)
+    return both.reshape(len(draws.sample_ids), -1)[:, :count].reshape(len(draws.sample_ids), *shape)
+
+
+def _key(seed: int, sample_id: str, threat: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}\x00{sample_id}\x00{threat}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _words_numpy(keys: list[tuple[int, int]], index: int, count: int) -> torch.Tensor:
+    # The counter is (block, draw index, 0, 0). numpy adds one before the first block, so blocks count from one.
+    counter = np.array([0, index, 0, 0], dtype=np.uint64)
+    rows = np.empty((len(keys), count), dtype=np.uint64)
+    for row, key in zip(rows, keys, strict=True):
+        row[:] = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter).random_raw(count)
+    return torch.from_numpy(rows.view(np.int64))
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFFFFFFFFFF
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _multiply(a: torch.Tensor, multiplier: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """High and low 64 bits of the unsigned product, from 32-bit halves (int64 arithmetic wraps)."""
+    low = a * _signed(multiplier)
+    a0, a1 = a & _MASK32, (a >> 32) & _MASK32
+    m0, m1 = multiplier & _MASK32, multiplier >> 32
+    middle = a1 * m0 + (((a0 * m0) >> 32) & _MASK32)
+    other = a0 * m1 + (middle & _MASK32)
+    high = a1 * m1 + ((middle >> 32) & _MASK32) + ((other >> 32) & _MASK32)
+    return high, low
+
+
+def _words_torch(keys: list[tuple[int, int]], index: int, count: int, device: torch.device) -> torch.Tensor:
+    blocks = -(-count // 4)
+    c0 = torch.arange(1, blocks + 1, dtype=torch.int64, device=device).repeat(len(keys), 1)
+    c1 = torch.full_like(c0, index)
+    c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
+    table = torch.tensor([[_signed(k0), _signed(k1)] for k0, k1 in keys], dtype=torch.int64).to(device)
+    k0, k1 = table.reshape(len(keys), 2, 1).unbind(1)
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(c0, _M0)
+        high1, low1 = _multiply(c2, _M1)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + _signed(_W0), k1 + _signed(_W1)
+    return torch.stack((c0, c1, c2, c3), dim=-1).reshape(len(keys), -1)[:, :count]
