@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from robustbench_twicing.specs import Recipe
 from robustbench_twicing.tensors import Images
@@ -23,6 +23,7 @@ class Batch:
     """Why each of the others could not be read, naming the file."""
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Samples with stable ids and true labels.
 
@@ -30,12 +31,24 @@ class Dataset(Protocol):
     larger limit contains a smaller one.
     """
 
-    name: str
-    classes: int
-    """Size of the label space that `labels` index into."""
-    fingerprint: str
-    sample_ids: Sequence[str]
-    labels: Sequence[int]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> int:
+        """Size of the label space that `labels` index into."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when ids, labels or images change."""
+        ...
+
+    @property
+    def sample_ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[int]: ...
 
     def read(self, positions: Sequence[int], recipes: Sequence[Recipe]) -> Batch:
         """Decode the samples at `positions`. An unreadable one becomes an error of the batch, not an exception."""

@@ -1,0 +1,187 @@
+"""ModelSpec -> Classifier: the architecture, the attention, the weights, checked against each other."""
+
+import difflib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from robustbench_twicing.catalog.locate import package_file
+from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.models.checkpoints import load_weights, read_checkpoint, weights_hash
+from robustbench_twicing.models.classifier import Classifier, ModelCard
+from robustbench_twicing.models.convert import apply_twicing, block_numbers, twicing_blocks
+from robustbench_twicing.models.registry import EMBEDDED
+from robustbench_twicing.specs import ModelSpec, Recipe
+
+
+def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifier:
+    """The model that `spec` describes, in eval mode, weights frozen, normalisation inside.
+
+    `spec.weights` is `package:FILE` (ships with the tool), `file:PATH`, `timm:NAME` or `hf-hub:NAME` (downloaded and
+    cached by timm). Every tensor comes from there; none stays random. Raises `UserError` if the architecture is
+    unknown, the weights cannot be had or do not fit, or the blocks found to be twicing are not those of `spec`.
+    """
+    kind, _, place = spec.weights.partition(":")
+    if kind not in _SOURCES:
+        raise unknown_name("source of weights", kind, _SOURCES)
+    network, note = _SOURCES[kind](spec, place)
+    apply_twicing(network, spec.twicing)
+    network.to(device).requires_grad_(False)
+
+    found, expected = twicing_blocks(network), block_numbers(spec.twicing, len(network.blocks))
+    if found != expected:
+        raise UserError(
+            f"Model {spec.name!r} should be twicing in {_blocks(expected)}, but was found to be in {_blocks(found)}.",
+            f"The architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
+        )
+    settings = network.pretrained_cfg
+    card = ModelCard(
+        spec=spec,
+        twicing_blocks=found,
+        blocks=len(network.blocks),
+        parameters=_count(network),
+        weights_hash=weights_hash(network),
+        classes=network.num_classes,
+        image_size=settings["input_size"][-1],
+        recipe=_recipe(spec.architecture, settings),
+        weights_note=note,
+    )
+    return Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
+
+
+def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torch.device = "cpu") -> Classifier:
+    """A module of the user's own as a `Classifier`: it takes images in [0, 1] and returns logits.
+
+    It is put into eval mode on `device` and its weights are frozen. Twicing is looked for where it has transformer
+    blocks; those that the probe cannot judge count as not twicing. Raises `UserError` if it does not turn
+    (1, 3, image_size, image_size) into (1, classes).
+    """
+    module.to(device).eval().requires_grad_(False)
+    expected = "A model is a module that turns (batch, 3, H, W) in [0, 1] into (batch, classes)."
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(1, 3, image_size, image_size, device=device))
+    except Exception as error:  # the user's code may raise anything
+        raise UserError(
+            f"Model {name!r} cannot take images of {image_size} x {image_size}: {error}", expected
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"Model {name!r} returned {got} for one image.", expected)
+    inner: Any = next((part for part in module.modules() if hasattr(part, "blocks")), None)
+    try:
+        found, blocks = (twicing_blocks(inner), len(inner.blocks)) if inner is not None else ((), 0)
+    except UserError:
+        found, blocks = (), 0
+    digest = weights_hash(module)
+    architecture = type(module).__name__
+    card = ModelCard(
+        spec=ModelSpec(name=name, architecture=architecture, twicing=found or "none", weights=f"memory:{digest}"),
+        twicing_blocks=found,
+        blocks=blocks,
+        parameters=_count(module),
+        weights_hash=digest,
+        classes=logits.shape[1],
+        image_size=image_size,
+        recipe=_recipe(architecture, {"input_size": (3, image_size, image_size)}),
+    )
+    return Classifier(module, card, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).to(device).eval()
+
+
+def new_network(architecture: str, seed: int = 0) -> Any:
+    """timm's `architecture` with random weights that follow `seed`; torch's global generator is left as it was.
+
+    Raises `UserError`, with the nearest names, for an architecture that timm does not know.
+    """
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        raise UserError(
+            f"timm {timm.__version__} has no architecture {architecture!r}.",
+            f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models().",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return timm.create_model(architecture)
+
+
+def _from_package(spec: ModelSpec, place: str) -> tuple[Any, str]:
+    return _from_path(spec, package_file(place))
+
+
+def _from_file(spec: ModelSpec, place: str) -> tuple[Any, str]:
+    return _from_path(spec, Path(place).expanduser())
+
+
+def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, str]:
+    network = new_network(spec.architecture)
+    checkpoint = read_checkpoint(path)
+    load_weights(network, checkpoint.tensors, str(path))
+    return network, checkpoint.note
+
+
+def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, str]:
+    if not timm.is_model_pretrained(place):
+        known = timm.list_pretrained(f"{spec.architecture}.*")
+        raise UserError(
+            f"timm {timm.__version__} has no weights named {place!r}.",
+            f"For {spec.architecture} it has: {', '.join(known) or 'none'}.",
+        )
+    return _downloaded(spec, place), ""
+
+
+def _from_hub(spec: ModelSpec, place: str) -> tuple[Any, str]:
+    return _downloaded(spec, f"hf-hub:{place}"), ""
+
+
+def _downloaded(spec: ModelSpec, name: str) -> Any:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # timm, huggingface_hub, requests, httpx and urllib each have errors of their own
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"The weights {name!r} could not be downloaded: {type(error).__name__}: {reason}",
+            "Check the name and the network. Without a network, pass a file: "
+            f"--model {spec.name}=path/to/weights.safetensors",
+        ) from error
+    architecture = network.pretrained_cfg.get("architecture")
+    if architecture != spec.architecture:
+        raise UserError(
+            f"The weights {name!r} are of {architecture}, not of {spec.architecture}.",
+            "Name weights of the same architecture.",
+        )
+    return network
+
+
+_SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, str]]] = {
+    "package": _from_package,
+    "file": _from_file,
+    "timm": _from_timm,
+    "hf-hub": _from_hub,
+}
+
+
+def _recipe(architecture: str, settings: dict[str, Any]) -> Recipe:
+    """timm's own evaluation preprocessing; its resize is the crop over `crop_pct`, rounded down."""
+    if architecture in EMBEDDED:
+        return Recipe()
+    size = settings["input_size"][-1]
+    interpolation = settings.get("interpolation", "bicubic")
+    return Recipe(
+        resize=math.floor(size / settings.get("crop_pct", 0.875)),
+        crop=size,
+        interpolation=interpolation if interpolation in ("nearest", "bilinear", "bicubic") else "bicubic",
+    )
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _blocks(numbers: tuple[int, ...]) -> str:
+    return f"blocks {' '.join(map(str, numbers))}" if numbers else "no block"

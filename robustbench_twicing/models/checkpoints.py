@@ -1,0 +1,188 @@
+"""Weights from files, and only weights: no file is ever allowed to run code."""
+
+import argparse
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from robustbench_twicing.errors import UserError
+
+Prefer = Literal["raw", "ema"]
+
+# The keys under which training scripts keep a model's weights: DeiT's and twicing's write model and model_ema, timm's
+# write state_dict and state_dict_ema.
+_KEYS: dict[Prefer, tuple[str, ...]] = {"raw": ("model", "state_dict"), "ema": ("model_ema", "state_dict_ema")}
+# Left behind by DistributedDataParallel and torch.compile.
+_PREFIXES = ("module.", "_orig_mod.")
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+_SHOWN = 3
+
+
+class Checkpoint(NamedTuple):
+    """The tensors of a model as a file has them."""
+
+    tensors: dict[str, torch.Tensor]
+    note: str
+    """Which part of the file they are, such as "key model (not read: model_ema)"; empty if it holds nothing else."""
+
+
+def read_checkpoint(path: Path, prefer: Prefer = "raw") -> Checkpoint:
+    """The weights in a .safetensors file, or in one written by `torch.save` (.pth, .pt, .bin, .ckpt, .tar).
+
+    Of a training checkpoint the key model or state_dict is read, with `prefer="ema"` model_ema or state_dict_ema.
+    Prefixes of DistributedDataParallel and torch.compile are removed. Nothing is unpickled but tensors, plain
+    containers and `argparse.Namespace`. Raises `UserError` for a file that is missing, truncated, asks to run code, or
+    has no weights where they are looked for.
+    """
+    if not path.is_file():
+        raise UserError(f"No checkpoint at {path}.", "Check the path given after NAME=.")
+    if path.suffix == ".safetensors":
+        content: Any = _read_safetensors(path)
+    elif path.suffix in _TORCH_SUFFIXES:
+        content = _read_torch(path)
+    else:
+        raise UserError(
+            f"{path} is no checkpoint by its name.", f"Known endings: .safetensors, {', '.join(_TORCH_SUFFIXES)}."
+        )
+    tensors, note = _choose(path, content, prefer)
+    return Checkpoint(_without_prefixes(path, tensors), note)
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy `tensors` into `network`, all of them or none.
+
+    Raises `UserError` that lists missing, unexpected and wrong-shaped keys, unless they match exactly. `source` names
+    where the tensors are from.
+    """
+    wanted = network.state_dict()
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            for name, tensor in tensors.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in problems.items() if names)
+        raise UserError(
+            f"{source} does not fit {type(network).__name__}: of {len(wanted)} tensors, {listed}.",
+            "The checkpoint is of another architecture, or of another number of classes.",
+        )
+    network.load_state_dict(dict(tensors))
+
+
+def weights_hash(network: nn.Module) -> str:
+    """First 12 hex digits of the SHA-256 over the state dict's names and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return tensors
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        # torch warns about unusual pickle protocols, which the errors below say better.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except pickle.UnpicklingError as error:
+        asked_for = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked_for:
+            raise _would_run_code(f"{path} asks for {asked_for[1]}, which could run code") from error
+        if _starts_like_a_pickle(path):
+            raise _would_run_code(f"{path} is a plain pickle, which could run code") from error
+        raise _damaged(path, error) from error
+    except (
+        Exception
+    ) as error:  # on damaged bytes torch raises whatever they lead it to: RuntimeError, EOFError, KeyError
+        raise _damaged(path, error) from error
+
+
+def _starts_like_a_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def _choose(path: Path, content: Any, prefer: Prefer) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict among what a file holds, and a note saying where it was."""
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not weights.", _HOW_TO_SAVE)
+    present = [key for keys in _KEYS.values() for key in keys if key in content]
+    if not present:
+        if prefer == "ema":
+            raise UserError(f"{path} has no averaged (EMA) weights.", f"Its keys are {_first(list(content))}.")
+        return _only_tensors(path, content, ""), ""
+    wanted = [key for key in _KEYS[prefer] if key in content]
+    if prefer == "ema" and not wanted:
+        raise UserError(f"{path} has no averaged (EMA) weights.", f"It has the key {', '.join(present)}.")
+    key = (wanted or present)[0]
+    rest = [other for other in present if other != key]
+    note = f"key {key}" + (f" (not read: {', '.join(rest)})" if rest else "")
+    return _only_tensors(path, content[key], key), note
+
+
+def _only_tensors(path: Path, content: Any, key: str) -> dict[str, torch.Tensor]:
+    where = f"{path}, key {key}," if key else str(path)
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{where} has no weights in it.", _HOW_TO_SAVE)
+    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise UserError(f"{where} holds {len(others)} things that are not tensors ({_first(others)}).", _HOW_TO_SAVE)
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _without_prefixes(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def plain(name: str) -> str:
+        while name.startswith(_PREFIXES):
+            name = name.partition(".")[2]
+        return name
+
+    stripped = {plain(name): tensor for name, tensor in tensors.items()}
+    if len(stripped) < len(tensors):
+        raise UserError(f"{path} holds the same weights with and without the prefix {_PREFIXES[0]!r}.", _HOW_TO_SAVE)
+    return stripped
+
+
+_HOW_TO_SAVE = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth'), or as .safetensors."
+
+
+def _would_run_code(message: str) -> UserError:
+    return UserError(f"{message}; it was not unpickled.", _HOW_TO_SAVE)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return UserError(f"{path} is truncated or no checkpoint: {reason}.", "Fetch or save the file again.")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the file's permissions.")
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
