@@ -1,0 +1,203 @@
+"""Which samples two models share. The only place that decides it, so that every comparison is like for like."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from robustbench_twicing.errors import UserError
+
+MUST_AGREE = ("threat", "protocol_hash", "recipe", "data", "data_fingerprint", "seed")
+"""Columns that must hold one value, the same on both sides."""
+
+_ONE_MODEL = ("model", "twicing", "weights_hash")
+
+
+class LeftOut(NamedTuple):
+    """Samples of one side that no comparison uses, by reason. Show them: they count neither as right nor as wrong."""
+
+    failed: int
+    skipped: int
+    missing: int
+    """On the other side only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Two models' outcomes under one threat on the samples that both answered, in the order of the sample ids."""
+
+    sample_ids: np.ndarray
+    labels: Int[np.ndarray, " samples"]
+    baseline: Bool[np.ndarray, " samples"]
+    """Whether the sample counts as right."""
+    candidate: Bool[np.ndarray, " samples"]
+    baseline_left_out: LeftOut
+    candidate_left_out: LeftOut
+
+
+@dataclass(frozen=True, eq=False)
+class SuitePairs:
+    """Two models' outcomes under several threats, on the samples that both answered under all of them."""
+
+    threats: tuple[str, ...]
+    sample_ids: np.ndarray
+    labels: Int[np.ndarray, " samples"]
+    baseline: Bool[np.ndarray, "samples threats"]
+    candidate: Bool[np.ndarray, "samples threats"]
+    incomplete: int
+    """Samples that both models answered under some threat, but not under every one."""
+
+
+class Flips(NamedTuple):
+    """The 2 × 2 table of two models on the same samples."""
+
+    both_right: int
+    lost: int
+    """Right for the baseline only."""
+    gained: int
+    """Right for the candidate only."""
+    both_wrong: int
+
+    @property
+    def n(self) -> int:
+        return sum(self)
+
+    @property
+    def discordance(self) -> float:
+        """Share of samples that change sides. NaN without samples."""
+        return (self.lost + self.gained) / self.n if self.n else float("nan")
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the candidate minus that of the baseline. NaN without samples."""
+        return (self.gained - self.lost) / self.n if self.n else float("nan")
+
+
+def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
+    """The samples with status ok in both frames of records, aligned by sample id.
+
+    Each frame holds the records of one model under one threat (columns of `records.py`). Raises `UserError` if the two
+    differ in a column of `MUST_AGREE`, naming each such column with both values; if a frame is empty, mixes several
+    models or threats, or holds a sample twice; if a sample's label differs; and if no sample is left.
+    """
+    _check_one_cell(baseline, "baseline")
+    _check_one_cell(candidate, "candidate")
+    differing = [
+        f"  {column}: {baseline[column].iloc[0]!s} | {candidate[column].iloc[0]!s}"
+        for column in MUST_AGREE
+        if baseline[column].iloc[0] != candidate[column].iloc[0]
+    ]
+    if differing:
+        raise UserError(
+            f"{_name(baseline)} and {_name(candidate)} cannot be compared; these differ (baseline | candidate):\n"
+            + "\n".join(differing),
+            "Evaluate both models in one run, or repeat one of them with the settings of the other.",
+        )
+    columns = ["sample_id", "label", "status", "correct"]
+    on_both_sides = baseline[columns].merge(candidate[columns], on="sample_id", suffixes=("", "_candidate"))
+    answered = (on_both_sides["status"] == "ok") & (on_both_sides["status_candidate"] == "ok")
+    both = on_both_sides[answered].sort_values("sample_id")
+    if both.empty:
+        raise UserError(
+            f"{_name(baseline)} and {_name(candidate)} share no sample that both answered.",
+            "Look at the records' error column, or evaluate both with the same --limit.",
+        )
+    other_label = both.loc[both["label"] != both["label_candidate"], "sample_id"]
+    if not other_label.empty:
+        raise UserError(
+            f"{len(other_label)} sample(s) have another label on each side, the first being {other_label.iloc[0]}.",
+            "The two runs did not read the same data set; evaluate both models in one run.",
+        )
+    return Pairs(
+        sample_ids=both["sample_id"].to_numpy(),
+        labels=both["label"].to_numpy(dtype=np.int64),
+        baseline=both["correct"].to_numpy(dtype=bool),
+        candidate=both["correct_candidate"].to_numpy(dtype=bool),
+        baseline_left_out=_left_out(baseline, missing=len(candidate) - len(on_both_sides)),
+        candidate_left_out=_left_out(candidate, missing=len(baseline) - len(on_both_sides)),
+    )
+
+
+def match_suite(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.DataFrame]) -> SuitePairs:
+    """The samples that both models answered under every threat, aligned by sample id: for mCE and curves over eps.
+
+    Each mapping goes from threat to that threat's records; the keys name the columns of the result, in the order of
+    `baseline`. Pass the same mapping twice for the samples of one model. Raises `UserError` as `match` does, for
+    threats that one side lacks, and if a sample id stands for another label under another threat.
+    """
+    one_sided = sorted(set(baseline) ^ set(candidate))
+    if one_sided or not baseline:
+        raise UserError(
+            f"Only one of the two models has records under {', '.join(one_sided) or 'any threat'}.",
+            "A suite is compared over the same threats: evaluate both models under all of them.",
+        )
+    pairs = {threat: match(baseline[threat], candidate[threat]) for threat in baseline}
+    columns = {
+        threat: pd.DataFrame({"label": p.labels, "baseline": p.baseline, "candidate": p.candidate}, index=p.sample_ids)
+        for threat, p in pairs.items()
+    }
+    # The outer level of the columns is the threat; only samples answered under every threat survive the inner join.
+    joined = pd.concat(columns, axis=1, join="inner").sort_index()
+    if joined.empty:
+        raise UserError(
+            "No sample was answered by both models under every threat of the suite.",
+            "The threats must be made from the same images, with the same --limit.",
+        )
+    labels = joined.xs("label", axis=1, level=1).to_numpy(dtype=np.int64)
+    differing = [threat for threat, column in zip(pairs, labels.T, strict=True) if (column != labels[:, 0]).any()]
+    if differing:
+        raise UserError(
+            f"Sample ids do not stand for the same images under {differing[0]} and {next(iter(pairs))}: labels differ.",
+            "A suite must be made from one set of images.",
+        )
+    return SuitePairs(
+        threats=tuple(pairs),
+        sample_ids=joined.index.to_numpy(),
+        labels=labels[:, 0],
+        baseline=joined.xs("baseline", axis=1, level=1).to_numpy(dtype=bool),
+        candidate=joined.xs("candidate", axis=1, level=1).to_numpy(dtype=bool),
+        incomplete=len(set().union(*(p.sample_ids for p in pairs.values()))) - len(joined),
+    )
+
+
+def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarray, " samples"]) -> Flips:
+    """How often both, one or none of two models were right."""
+    return Flips(
+        both_right=int((baseline & candidate).sum()),
+        lost=int((baseline & ~candidate).sum()),
+        gained=int((~baseline & candidate).sum()),
+        both_wrong=int((~baseline & ~candidate).sum()),
+    )
+
+
+def _name(frame: pd.DataFrame) -> str:
+    return str(frame["model"].iloc[0])
+
+
+def _check_one_cell(frame: pd.DataFrame, side: str) -> None:
+    if frame.empty:
+        raise UserError(f"The {side} has no records.", "Name a model and a threat that the run contains.")
+    for column in (*_ONE_MODEL, *MUST_AGREE):
+        values = frame[column].unique()
+        if len(values) > 1:
+            raise UserError(
+                f"The {side}'s records mix several values of {column}: {', '.join(map(str, values[:4]))}.",
+                "Compare one model under one threat at a time.",
+            )
+    repeated = frame.loc[frame["sample_id"].duplicated(), "sample_id"]
+    if not repeated.empty:
+        raise UserError(
+            f"The {side} holds {len(repeated)} sample(s) more than once, the first being {repeated.iloc[0]}.",
+            "The records of two runs were put together; compare one run with another.",
+        )
+
+
+def _left_out(frame: pd.DataFrame, missing: int) -> LeftOut:
+    return LeftOut(
+        failed=int((frame["status"] == "failed").sum()),
+        skipped=int((frame["status"] == "skipped").sum()),
+        missing=missing,
+    )

@@ -1,0 +1,120 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from robustbench_twicing.metrics.intervals import paired_difference_interval, paired_score, wilson_interval
+from tests.oracles.statistics import tango_interval_by_search, tango_score_by_likelihood
+
+ROUNDING = 1e-9
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (571, 597), (36095, 50000)])
+def test_wilson_agrees_with_scipy_and_statsmodels(right, n, level):
+    ours = wilson_interval(right, n, level)
+    scipys = binomtest(right, n).proportion_ci(level, method="wilson")
+    assert ours == pytest.approx((scipys.low, scipys.high), abs=ROUNDING)
+    assert ours == pytest.approx(proportion_confint(right, n, 1 - level, method="wilson"), abs=ROUNDING)
+
+
+def test_wilson_by_hand():
+    # z = 2: the middle is (1/2 + 2/16) / (1 + 4/16) = 1/2, half of the width 2 √(1/64 + 1/256) / (1 + 4/16) = √5/10.
+    low, high = wilson_interval(8, 16, level=2 * norm.cdf(2) - 1)
+    assert (low, high) == pytest.approx((0.5 - math.sqrt(5) / 10, 0.5 + math.sqrt(5) / 10), abs=ROUNDING)
+
+
+def test_no_sample_tells_nothing():
+    assert wilson_interval(0, 0) == (0, 1)
+    assert paired_difference_interval(0, 0, 0) == (-1, 1)
+
+
+def test_wilson_covers_at_its_level():
+    generator = np.random.default_rng(20)
+    repetitions = 3000
+    covered = 0
+    for p, n in zip(
+        generator.uniform(0.05, 0.95, repetitions), generator.integers(100, 1000, repetitions), strict=True
+    ):
+        low, high = wilson_interval(int(generator.binomial(n, p)), int(n))
+        covered += low <= p <= high
+    print(f"Wilson 95 %: covers {covered / repetitions:.2%} of {repetitions}")
+    # Sampling error of the coverage: three standard errors of a binomial with p = 0.95.
+    assert covered / repetitions == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / repetitions))
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"),
+    [(2, 12, 50), (0, 1, 44), (20, 30, 597), (0, 7, 30), (40, 1, 100), (300, 299, 600), (2400, 2600, 50000)],
+)
+def test_paired_interval_inverts_the_likelihood_score(lost, gained, n, level):
+    # 1e-6: the oracle's numerical maximum of the likelihood is flat to about the root of the machine precision.
+    assert paired_difference_interval(lost, gained, n, level) == pytest.approx(
+        tango_interval_by_search(lost, gained, n, level), abs=1e-6
+    )
+
+
+def test_paired_interval_reproduces_r():
+    # R package PropCIs 0.3-0, scoreci.mp(25, 28, 618, 0.90), as printed by a public test suite: -0.0148 to 0.0247.
+    assert paired_difference_interval(25, 28, 618, 0.90) == pytest.approx((-0.0148, 0.0247), abs=5e-5)
+
+
+def test_paired_interval_without_any_flip():
+    z = norm.ppf(0.975)
+    end = z**2 / (597 + z**2)  # closed form, see the docstring
+    assert paired_difference_interval(0, 0, 597) == pytest.approx((-end, end), abs=ROUNDING)
+
+
+def test_paired_interval_when_every_sample_flips():
+    z = norm.ppf(0.975)
+    # All gained: the likelihood of d is ((1 + d) / 2)^n, the score (1 - d) √n / √(1 - d²), which is z at this end.
+    assert paired_difference_interval(0, 5, 5) == pytest.approx(((5 - z**2) / (5 + z**2), 1.0), abs=ROUNDING)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 400), st.sampled_from([0.8, 0.95, 0.99]))
+def test_paired_interval_contains_the_estimate_and_mirrors(lost, gained, agreed, level):
+    n = lost + gained + agreed
+    low, high = paired_difference_interval(lost, gained, n, level)
+    mirrored = paired_difference_interval(gained, lost, n, level)
+    assert -1 <= low <= ((gained - lost) / n if n else 0) <= high <= 1
+    assert mirrored == pytest.approx((-high, -low), abs=ROUNDING)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 80), st.integers(0, 80), st.integers(1, 500), st.floats(-0.9, 0.9))
+def test_paired_score_agrees_with_the_numerical_likelihood(lost, gained, agreed, difference):
+    n = lost + gained + agreed
+    assume((gained - lost) / n != difference)  # 0 by definition, also where the variance is 0
+    assert paired_score(lost, gained, n, difference) == pytest.approx(
+        tango_score_by_likelihood(lost, gained, n, difference), rel=1e-5, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(5, 9, 100), (40, 12, 597), (2400, 2600, 50000)])
+def test_paired_score_at_zero_is_mcnemar(lost, gained, n):
+    table = [[n - lost - gained, lost], [gained, 0]]
+    assert paired_score(lost, gained, n, 0.0) ** 2 == pytest.approx(
+        mcnemar(table, exact=False, correction=False).statistic, rel=ROUNDING
+    )
+
+
+def test_paired_interval_covers_at_its_level():
+    generator = np.random.default_rng(21)
+    repetitions = 1500
+    covered = 0
+    for _ in range(repetitions):
+        n = int(generator.integers(200, 1000))
+        p_lost, p_gained = generator.uniform(0.02, 0.2, 2)
+        lost, gained, _ = generator.multinomial(n, [p_lost, p_gained, 1 - p_lost - p_gained])
+        low, high = paired_difference_interval(int(lost), int(gained), n)
+        covered += low <= p_gained - p_lost <= high
+    print(f"Tango 95 %: covers {covered / repetitions:.2%} of {repetitions}")
+    # Sampling error of the coverage: three standard errors of a binomial with p = 0.95.
+    assert covered / repetitions == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / repetitions))
