@@ -1,0 +1,290 @@
+"""Protocols: what ships, what a user's own file may hold, and how an attack's name becomes a threat."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torchattacks
+
+from robustbench_twicing.catalog.locate import definitions
+from robustbench_twicing.catalog.protocols import attack_threat, protocol, protocol_names
+from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.specs import (
+    Eps,
+    FgsmSettings,
+    Length,
+    PgdSettings,
+    Protocol,
+    Rules,
+    SpsaSettings,
+    TorchattacksSettings,
+)
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "protocol_hashes.json"
+ONE = Eps.parse("1/255")
+
+OWN = """
+title = "mine"
+source = "me"
+default_attacks = ["pgd"]
+[rules]
+space = "pixel"
+clip = true
+labels = "true"
+iterate = "best"
+[attacks.pgd]
+algorithm = "pgd"
+steps = 7
+step_size = "0.5 eps"
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    def write(text):
+        path = tmp_path / "own.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+# --- what ships ---------------------------------------------------------------------------------------------------
+
+
+def test_the_hashes_of_shipped_protocols_are_as_recorded():
+    """A changed hash means that new results cannot stand beside old ones. If that is meant, say so in CHANGELOG.md and
+    write the new hashes into tests/golden/protocol_hashes.json."""
+    found = {
+        name: {attack: attack_threat(rules, attack, ONE).hash for attack in rules.attacks}
+        for name, rules in ((name, protocol(name)) for name in protocol_names())
+    }
+    found["torchattacks"] = {
+        name: attack_threat(protocol("standard"), name, ONE).hash for name in torchattacks_table().attacks
+    }
+    assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_standard_is_the_worst_case_in_pixels():
+    standard = protocol("standard")
+    assert standard.rules.model_dump() == {"space": "pixel", "clip": True, "labels": "true", "iterate": "best"}
+    assert standard.default_attacks == ("fgsm", "pgd", "spsa")
+    pgd, spsa = standard.attacks["pgd"], standard.attacks["spsa"]
+    assert isinstance(pgd, PgdSettings)
+    # 2.5 eps / 20: the walk is longer than the ball is wide.
+    assert (pgd.steps, pgd.step_size.at(ONE) * 20, pgd.random_start) == (20, pytest.approx(2.5 / 255), True)
+    assert isinstance(spsa, SpsaSettings)
+    assert (spsa.steps, spsa.samples, spsa.probe_center, spsa.suggested_limit) == (40, 128, "current", 20)
+    assert spsa.step_size.of_eps
+    assert spsa.probe_distance.of_eps
+
+
+def test_paper_is_what_the_authors_group_runs():
+    paper = protocol("paper")
+    assert paper.rules.model_dump() == {"space": "normalized", "clip": False, "labels": "predicted", "iterate": "last"}
+    assert paper.recipe == "paper"
+    pgd, spsa = paper.attacks["pgd"], paper.attacks["spsa"]
+    assert isinstance(pgd, PgdSettings)
+    assert (pgd.steps, pgd.step_size, pgd.random_start, pgd.restarts) == (20, Length.parse("0.15 eps"), True, 1)
+    assert isinstance(spsa, SpsaSettings)
+    assert (spsa.steps, spsa.samples, spsa.random_start, spsa.probe_center) == (40, 128, True, "twice_clean")
+    assert (spsa.step_size, spsa.probe_distance) == (Length.parse("0.01"), Length.parse("0.01"))
+
+
+def test_two_protocols_share_no_hash():
+    hashes = [
+        attack_threat(protocol(name), attack, ONE).hash
+        for name in protocol_names()
+        for attack in protocol(name).attacks
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+# --- a user's own file --------------------------------------------------------------------------------------------
+
+
+def test_an_own_file_is_a_protocol_named_after_it(own):
+    mine = protocol(own(OWN))
+    assert mine.name == "own"
+    threat = attack_threat(mine, "pgd", Eps.parse("8/255"))
+    assert (threat.id, threat.protocol, threat.settings.steps) == ("pgd-linf-8/255", "own", 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (('title = "mine"', 'titel = "mine"'), "titel"),
+        (("steps = 7", "setps = 7"), "setps"),
+        (("steps = 7", 'steps = "seven"'), "steps"),
+        (("steps = 7", "steps = 0"), "steps"),
+        (('algorithm = "pgd"', 'algorithm = "pdg"'), "pdg"),
+        (('algorithm = "pgd"\n', ""), "algorithm"),
+        (('step_size = "0.5 eps"', "step_size = 0.5"), "is not a length"),
+        (('step_size = "0.5 eps"', 'step_size = "half eps"'), "is not a length"),
+        (('space = "pixel"', 'space = "pixels"'), "space"),
+        (('space = "pixel"', 'space = "normalized"'), "clip = true needs space"),
+        (('default_attacks = ["pgd"]', 'default_attacks = ["fgsm"]'), "fgsm"),
+        (("steps = 7", 'steps = 7\nnorm = "L3"'), "norm"),
+        (('iterate = "best"', "iterate = 1"), "iterate"),
+        (("clip = true", "clip = 'maybe'"), "clip"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(own, change, word):
+    before, after = change
+    assert before in OWN
+    path = own(OWN.replace(before, after))
+    with pytest.raises(UserError, match="mistake") as caught:
+        protocol(path)
+    assert word in caught.value.message
+    assert path in caught.value.message
+    assert "attacks/README.md" in caught.value.hint
+
+
+def test_all_mistakes_are_named_at_once(own):
+    with pytest.raises(UserError, match=r"has 3 mistake\(s\)") as caught:
+        protocol(own(OWN.replace("steps = 7", "setps = 7").replace('source = "me"', "")))
+    assert all(word in caught.value.message for word in ("setps", "steps", "source"))
+
+
+def test_restarts_that_nobody_judges_are_refused(own):
+    wasteful = OWN.replace('iterate = "best"', 'iterate = "last"').replace("steps = 7", "steps = 7\nrestarts = 5")
+    with pytest.raises(UserError, match="judges only the last one"):
+        protocol(own(wasteful))
+
+
+def test_a_file_that_is_no_toml_is_located(own):
+    with pytest.raises(UserError, match=r"not valid TOML.*line"):
+        protocol(own(OWN + "\nsteps == 3"))
+
+
+def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match="No file"):
+        protocol(str(tmp_path / "none.toml"))
+    with pytest.raises(UserError, match="Unknown protocol 'standart'") as caught:
+        protocol("standart")
+    assert "Did you mean standard?" in caught.value.hint
+
+
+def test_the_readme_explains_every_key_and_no_other():
+    text = (definitions("attacks") / "README.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\| `\[?\[?(\w+)", text, flags=re.MULTILINE))
+    kinds = (Protocol, Rules, FgsmSettings, PgdSettings, SpsaSettings, TorchattacksSettings)
+    assert explained == {field for kind in kinds for field in kind.model_fields}
+
+
+def test_the_examples_of_the_documentation_are_protocols(own):
+    page = definitions("attacks").parent / "docs" / "add-an-attack.md"
+    blocks = [block.replace("\n    ", "\n") for block in re.findall(r"(?:\n(?:    .*)?)+", page.read_text("utf-8"))]
+    first, second = (block for block in blocks if "[attacks." in block)
+    pgd = attack_threat(protocol(own(first)), "pgd", ONE).settings
+    assert (pgd.steps, pgd.restarts, pgd.step_size.at(ONE) * 100) == (100, 5, pytest.approx(2.5 / 255))
+    apgd = attack_threat(protocol(own(OWN + second)), "apgd-100", ONE).settings
+    assert (apgd.attack, apgd.arguments["steps"], apgd.arguments["n_restarts"]) == ("APGD", 100, 5)
+
+
+# --- attacks of torchattacks --------------------------------------------------------------------------------------
+
+
+def test_every_attack_of_torchattacks_is_in_the_table_or_refused():
+    table = torchattacks_table()
+    assert {*table.attacks, *table.refused} == {name.lower() for name in torchattacks.__all__}
+    assert not {*table.attacks} & {*table.refused}
+
+
+@pytest.mark.parametrize("name", torchattacks_table().attacks)
+def test_the_table_holds_every_argument_of_the_installed_torchattacks(name):
+    """At torchattacks' defaults, and lengths in the ratio to eps that they have there."""
+    settings = torchattacks_settings(name)
+    parameters = inspect.signature(getattr(torchattacks, settings.attack)).parameters
+    filled_in = {"model", "norm", "seed", "verbose"}
+    assert {*settings.arguments} == {*parameters} - filled_in
+    eps = parameters.get("eps", parameters.get("max_epsilon")).default
+    for argument, value in settings.arguments.items():
+        default = parameters[argument].default
+        if isinstance(value, str) and value.endswith("eps"):
+            assert float(Length.parse(value).amount) * eps == pytest.approx(default)
+        else:
+            assert value == default
+            assert type(value) is type(default)
+
+
+@pytest.mark.parametrize("written", ["apgd", "APGD", "Apgd"])
+def test_an_attack_of_torchattacks_goes_by_its_name_in_any_case(written):
+    threat = attack_threat(protocol("standard"), written, ONE)
+    assert threat.id == "apgd-linf-1/255"
+    assert isinstance(threat.settings, TorchattacksSettings)
+    assert threat.settings.attack == "APGD"
+    assert threat.settings.arguments["eps"] == "1 eps"
+    assert attack_threat(protocol("standard"), "FGSM", ONE).settings.algorithm == "fgsm"
+
+
+def test_the_norm_is_the_attacks_own():
+    assert attack_threat(protocol("standard"), "pgdl2", ONE).settings.norm == "L2"
+    assert torchattacks_settings("square", "L2").norm == "L2"
+    with pytest.raises(UserError, match="MIFGSM cannot bound the L2 norm"):
+        torchattacks_settings("mifgsm", "L2")
+
+
+@pytest.mark.parametrize("name", [*torchattacks_table().refused])
+def test_attacks_without_an_eps_are_refused_with_the_reason(name):
+    with pytest.raises(UserError, match="cannot be run at an eps"):
+        torchattacks_settings(name)
+
+
+def test_an_unknown_attack_gets_the_nearest_names():
+    with pytest.raises(UserError, match="Unknown attack 'mifgms'") as caught:
+        attack_threat(protocol("standard"), "mifgms", ONE)
+    assert "mifgsm" in caught.value.hint
+    assert "pgd" in caught.value.hint
+    with pytest.raises(UserError, match="it looks for the smallest change"):
+        attack_threat(protocol("standard"), "DeepFool", ONE)
+
+
+def test_a_file_may_change_some_arguments_and_gets_the_rest(own):
+    section = '[attacks.long]\nalgorithm = "torchattacks"\nattack = "apgd"\narguments = {{ {} }}\n'
+    mine = protocol(own(OWN + section.format("steps = 100")))
+    settings = attack_threat(mine, "long", ONE).settings
+    assert settings.attack == "APGD"
+    assert settings.arguments == {**torchattacks_settings("apgd").arguments, "steps": 100}
+    with pytest.raises(UserError, match="Unknown argument of APGD 'step'"):
+        protocol(own(OWN + section.format("step = 100")))
+    with pytest.raises(UserError, match="Argument steps of APGD is 'many'"):
+        protocol(own(OWN + section.format("steps = 'many'")))
+    with pytest.raises(UserError, match="cannot be run at an eps"):
+        protocol(own(OWN + section.format("").replace("apgd", "CW")))
+
+
+def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
+    standard = protocol("standard")
+    threat = attack_threat(standard, "pgd", ONE, engine="torchattacks")
+    assert threat.settings.attack == "PGD"
+    assert threat.settings.arguments == {"eps": "1 eps", "alpha": "0.125 eps", "steps": 20, "random_start": True}
+    assert threat.hash != attack_threat(standard, "pgd", ONE).hash
+    spsa = attack_threat(standard, "spsa", ONE, engine="torchattacks").settings
+    assert spsa.arguments["nb_iter"] == 40
+    assert spsa.arguments["nb_sample"] == 128
+    assert spsa.suggested_limit == 20
+    for attack in ("fgsm", "pgd", "spsa"):
+        settings = attack_threat(standard, attack, ONE, engine="torchattacks").settings
+        parameters = inspect.signature(getattr(torchattacks, settings.attack)).parameters
+        assert {*settings.arguments} == {*parameters} - {"model"}
+    with pytest.raises(UserError, match='cannot be given random_start = true and probe_center = "twice_clean"'):
+        as_torchattacks(protocol("paper").attacks["spsa"])
+    with pytest.raises(UserError, match="cannot be given restarts = 3"):
+        as_torchattacks(standard.attacks["pgd"].model_copy(update={"restarts": 3}))
+    with pytest.raises(UserError, match='cannot be given norm = "L2"'):
+        as_torchattacks(standard.attacks["fgsm"].model_copy(update={"norm": "L2"}))
+
+
+def test_names_are_found_without_torch():
+    code = (
+        "import sys; from robustbench_twicing.catalog.protocols import *; from robustbench_twicing.specs import Eps;"
+        "attack_threat(protocol('standard'), 'apgd', Eps.parse('1/255'));"
+        "assert not {'torch', 'torchattacks'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
