@@ -6,7 +6,9 @@ Everything here is immutable and has a canonical form, so that two runs that mea
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
@@ -40,6 +42,18 @@ def _decimal(value: Fraction) -> str:
     return f"{whole[:-digits]}.{whole[-digits:]}" if digits else whole
 
 
+def _read_fraction(text: str) -> Fraction:
+    """ "p/q", a decimal, or a decimal over a whole number, exactly. Raises `ValueError` or `ZeroDivisionError`."""
+    parts = re.fullmatch(r"([+-]?\d*\.?\d*(?:[eE][+-]?\d{1,2})?)\s*(?:/\s*(\d+))?", text, re.ASCII)
+    if parts is None:
+        raise ValueError(text)
+    value = Fraction(parts[1]) / int(parts[2] or 1)
+    # Nobody means a number this long, and Python refuses to print much longer ones.
+    if max(abs(value.numerator), value.denominator) > 10**40:
+        raise ValueError(text)
+    return value
+
+
 class Eps:
     """The size of a perturbation, kept exact. Written as papers write it ("1/255"), parsed once, compared by value.
 
@@ -61,17 +75,12 @@ class Eps:
         """
         form = "Write eps as a fraction of the pixel range, such as 1/255, 4/255 or 0.03."
         text = str(text).strip()
-        parts = re.fullmatch(r"([+-]?\d*\.?\d*(?:[eE][+-]?\d{1,3})?)\s*(?:/\s*(\d+))?", text)
-        if parts is None:
-            raise UserError(f"eps {text!r} is not a number.", form)
         try:
-            top = Fraction(parts[1])
+            value = _read_fraction(text)
         except ValueError:
             raise UserError(f"eps {text!r} is not a number.", form) from None
-        bottom = int(parts[2]) if parts[2] else 1
-        if bottom == 0:
-            raise UserError(f"eps {text!r} divides by zero.", form)
-        value = top / bottom
+        except ZeroDivisionError:
+            raise UserError(f"eps {text!r} divides by zero.", form) from None
         if value < 0:
             raise UserError(f"eps {text!r} is negative.", form)
         if norm == "Linf" and value > 1:
@@ -117,27 +126,36 @@ class Eps:
 
 
 class Length:
-    """A distance in a protocol file, either tied to eps ("0.125 eps") or fixed ("0.01")."""
+    """A positive distance in a protocol file, kept exact: tied to eps ("0.125 eps") or fixed ("0.01", "2/255")."""
 
     __slots__ = ("amount", "of_eps")
+    amount: Fraction
+    of_eps: bool
 
-    def __init__(self, amount: float, of_eps: bool) -> None:
+    def __init__(self, amount: Fraction, of_eps: bool) -> None:
         self.amount = amount
         self.of_eps = of_eps
 
     @classmethod
     def parse(cls, text: Any) -> "Length":
-        parts = re.fullmatch(r"\s*(\d*\.?\d+)\s*(eps)?\s*", text) if isinstance(text, str) else None
-        if parts is None:
+        """Read a length. Raises `ValueError` for anything else, zero and negative lengths included."""
+        parts = re.fullmatch(r"(.*?)\s*(eps)?", text.strip()) if isinstance(text, str) else None
+        try:
+            amount = _read_fraction(parts[1]) if parts else Fraction(0)
+        except (ValueError, ZeroDivisionError):
+            amount = Fraction(0)
+        if parts is None or amount <= 0:
             raise ValueError(f'{text!r} is not a length; write "0.125 eps" (tied to eps) or "0.01" (fixed)')
-        return cls(float(parts[1]), parts[2] is not None)
+        return cls(amount, parts[2] is not None)
 
     def at(self, eps: Eps) -> float:
         """The length in the units of eps."""
-        return self.amount * float(eps) if self.of_eps else self.amount
+        return float(self.amount * eps.value if self.of_eps else self.amount)
 
     def __str__(self) -> str:
-        return f"{self.amount:g} eps" if self.of_eps else f"{self.amount:g}"
+        amount = self.amount
+        text = _decimal(amount) if _terminates(amount) else f"{amount.numerator}/{amount.denominator}"
+        return f"{text} eps" if self.of_eps else text
 
     __repr__ = __str__
 
@@ -176,15 +194,27 @@ class _Attack(Frozen):
         """Updates of the image per restart, for the line that states the threat model."""
         return 1
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the model that one sample costs at most, the final judgement included. For estimates only."""
+        return self.steps_taken + 1
+
+    @property
+    def gradients(self) -> int | None:
+        """Input gradients that one sample costs at most; None if nobody knows. For estimates only."""
+        return self.steps_taken
+
 
 class FgsmSettings(_Attack):
-    """One signed gradient step of size eps (Goodfellow et al. 2015, arXiv 1412.6572, eq. in section 4)."""
+    """One gradient step of size eps: signed for Linf (Goodfellow et al. 2015, arXiv 1412.6572, section 4), along the
+    normalised gradient for L2."""
 
     algorithm: Literal["fgsm"]
 
 
 class PgdSettings(_Attack):
-    """Iterated signed gradient ascent, projected to the ball (Madry et al. 2018, arXiv 1706.06083)."""
+    """Iterated gradient ascent, projected to the ball: signed for Linf, normalised for L2 (Madry et al. 2018, arXiv
+    1706.06083)."""
 
     algorithm: Literal["pgd"]
     steps: int = Field(ge=1)
@@ -196,11 +226,20 @@ class PgdSettings(_Attack):
     def steps_taken(self) -> int:
         return self.steps
 
+    @property
+    def evaluations(self) -> int:
+        return (self.steps + 1) * self.restarts
+
+    @property
+    def gradients(self) -> int:
+        return self.steps * self.restarts
+
 
 class SpsaSettings(_Attack):
     """Gradient-free ascent from paired random probes (Uesato et al. 2018, arXiv 1802.05666, algorithm 1)."""
 
     algorithm: Literal["spsa"]
+    norm: Literal["Linf"] = "Linf"
     steps: int = Field(ge=1)
     samples: int = Field(ge=1)
     """Random directions per step; each is probed on both sides, so a step costs 2 x samples evaluations."""
@@ -216,17 +255,51 @@ class SpsaSettings(_Attack):
     def steps_taken(self) -> int:
         return self.steps
 
+    @property
+    def evaluations(self) -> int:
+        return self.steps * (2 * self.samples + 1)
+
+    @property
+    def gradients(self) -> int:
+        return 0
+
+
+# What torchattacks calls the number of steps, and what multiplies the evaluations of a step.
+_STEPS = ("steps", "nb_iter", "num_iter_set", "n_queries")
+_REPEATS = ("n_restarts", "eot_iter", "noise_batch_size", "nb_sample", "m", "N")
+
 
 class TorchattacksSettings(_Attack):
-    """An attack of the torchattacks package, with every argument written out."""
+    """An attack of the torchattacks package, with every argument written out.
+
+    An argument tied to eps is a length such as "0.25 eps"; the run fills in `norm`, `seed` and `verbose`, and lowers
+    `n_classes` to what the model has.
+    """
 
     algorithm: Literal["torchattacks"]
     attack: str
+    """Class name in torchattacks, such as `APGD`."""
     arguments: dict[str, bool | int | float | str | None] = {}
+
+    def __hash__(self) -> int:  # pydantic's own cannot hash a dict
+        return hash(content_hash(self.model_dump(mode="json")))
 
     @property
     def steps_taken(self) -> int:
-        return int(self.arguments.get("steps") or 1)
+        return next((int(self.arguments[name] or 1) for name in _STEPS if name in self.arguments), 1)
+
+    @property
+    def gradients(self) -> None:
+        return None
+
+    @property
+    def evaluations(self) -> int:
+        if self.attack == "AutoAttack":  # nearly all of them are the queries of Square
+            return 5300
+        repeats = prod(int(self.arguments.get(name) or 1) for name in _REPEATS)
+        if self.attack == "APGDT" or self.arguments.get("multi_targeted"):
+            repeats *= int(self.arguments.get("n_classes") or 2) - 1
+        return self.steps_taken * repeats * (2 if self.attack in ("SPSA", "FAB") else 1) + 1
 
 
 AttackSettings = Annotated[
@@ -274,25 +347,62 @@ class Protocol(Frozen):
                 raise ValueError(f"default_attacks names {name!r}, which is not under [attacks]")
         return self
 
+    @model_validator(mode="after")
+    def _restarts_are_judged(self) -> "Protocol":
+        for name, settings in self.attacks.items():
+            if isinstance(settings, PgdSettings) and settings.restarts > 1 and self.rules.iterate == "last":
+                raise ValueError(
+                    f"{name} has restarts = {settings.restarts}, but iterate = 'last' judges only the last one"
+                )
+        return self
+
 
 # --- threats -----------------------------------------------------------------------------------------------------
 
 
-class CleanThreat(Frozen):
-    """The images as they are."""
-
-    kind: Literal["clean"] = "clean"
+class _Threat(Frozen):
+    """What all threats can be asked."""
 
     @property
     def id(self) -> str:
-        return "clean"
+        """Canonical name, unique within a plan."""
+        raise NotImplementedError
 
     @property
     def hash(self) -> str:
-        return content_hash({"kind": "clean"})
+        """Rows with different hashes are not comparable."""
+        return content_hash(self.model_dump(mode="json"))
+
+    def columns(self) -> dict[str, str | int]:
+        """What a record says about its threat."""
+        empty: dict[str, str | int] = {
+            "attack": "",
+            "eps": "",
+            "suite": "",
+            "corruption": "",
+            "severity": 0,
+            "protocol": "",
+        }
+        return {"threat": self.id, "protocol_hash": self.hash, **empty}
 
 
-class AttackThreat(Frozen):
+class CleanThreat(_Threat):
+    """The images as they are."""
+
+    kind: Literal["clean"] = "clean"
+    classes_of: str | None = None
+    """Only the samples, and the logits, of this suite's classes: what its drop is measured from."""
+
+    @property
+    def id(self) -> str:
+        """`clean`, or such as `clean[imagenet-a]`."""
+        return f"clean[{self.classes_of}]" if self.classes_of else "clean"
+
+    def columns(self) -> dict[str, str | int]:
+        return {**super().columns(), "kind": self.kind}
+
+
+class AttackThreat(_Threat):
     """One attack at one eps under one protocol."""
 
     kind: Literal["attack"] = "attack"
@@ -315,13 +425,65 @@ class AttackThreat(Frozen):
         """
         return content_hash({"rules": self.rules.model_dump(), "settings": self.settings.model_dump(mode="json")})
 
+    def columns(self) -> dict[str, str | int]:
+        own = {"kind": self.kind, "attack": self.attack, "eps": str(self.eps), "protocol": self.protocol}
+        return {**super().columns(), **own}
+
     @property
     def bounds(self) -> tuple[float, float] | None:
         """Valid range of the images in the attack's space, or None when the protocol does not clip."""
         return (0.0, 1.0) if self.rules.clip else None
 
 
-Threat = Annotated[CleanThreat | AttackThreat, Field(discriminator="kind")]
+class CorruptionThreat(_Threat):
+    """One corruption at one severity of a suite."""
+
+    kind: Literal["corruption"] = "corruption"
+    suite: str
+    corruption: str
+    severity: int = Field(ge=1, le=5)
+    generated: bool
+    """True: computed from the clean images in memory. False: read from the suite's own files. Two different data sets."""
+    jpeg_quality: int | None = Field(default=None, ge=1, le=100)
+    """Generated images go through JPEG at this quality, as ImageNet-C's files did (85)."""
+    frost: str = ""
+    """Fingerprint of the frost pictures of a generated frost: other pictures are another corruption."""
+
+    @property
+    def id(self) -> str:
+        """Such as `imagenet-c:fog-3`."""
+        return f"{self.suite}:{self.corruption}-{self.severity}"
+
+    def columns(self) -> dict[str, str | int]:
+        part = {"suite": self.suite, "corruption": self.corruption}
+        return {**super().columns(), "kind": self.kind, **part, "severity": self.severity}
+
+
+class ShiftThreat(_Threat):
+    """Another data set with the same classes, or some of them."""
+
+    kind: Literal["shift"] = "shift"
+    suite: str
+
+    @property
+    def id(self) -> str:
+        return self.suite
+
+    def columns(self) -> dict[str, str | int]:
+        return {**super().columns(), "kind": self.kind, "suite": self.suite}
+
+
+Threat = Annotated[CleanThreat | AttackThreat | CorruptionThreat | ShiftThreat, Field(discriminator="kind")]
+
+
+def pixel_equivalent(threat: AttackThreat, std: Sequence[float]) -> tuple[float, ...]:
+    """The threat's eps for each channel as a fraction of the pixel range [0, 1].
+
+    `std` is the model's normalisation. In normalised space a change of eps is eps x std in pixels, whatever the mean:
+    "1/255" with ImageNet's constants is 0.224 to 0.229 of 1/255. In pixel space every channel gets eps itself.
+    """
+    eps = float(threat.eps)
+    return tuple(eps * s if threat.rules.space == "normalized" else eps for s in std)
 
 
 # --- models and data ---------------------------------------------------------------------------------------------
@@ -340,6 +502,10 @@ class ModelSpec(Frozen):
     """Blocks (from 0) whose softmax attention A is replaced by 2A - A²."""
     weights: str
     """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
+    prefer: Literal["raw", "ema"] = "raw"
+    """Which weights of a training checkpoint: those of the last step, or their moving average."""
+    resample_pos_embed: bool = False
+    """Interpolate position embeddings of another image size; otherwise they are refused."""
 
 
 class DataSpec(Frozen):

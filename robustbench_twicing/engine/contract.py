@@ -1,4 +1,4 @@
-"""What an engine is: a pure function `(model, images, labels, spec, draws) -> Perturbed`."""
+"""What an engine is: a pure function `(model, images, labels, threat, draws) -> Perturbed`."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ LossFunction = Callable[[Logits, Labels], PerSample]
 class Perturbed(NamedTuple):
     """What an engine gives back. The runner trusts none of it: it measures range, norm, shape and finiteness again."""
 
-    images: Images
+    images: torch.Tensor
     """Same shape as the input, in the same space."""
     forwards: Counts
     """Evaluations of the model spent on each sample."""
@@ -27,9 +27,10 @@ class Perturbed(NamedTuple):
 class Engine(Protocol):
     """An attack algorithm.
 
-    `images` lie in the space the threat names; `labels` are the classes to move away from. Random numbers come from
-    `draws` alone. Under `iterate = "best"` a sample that some iterate fools comes back as that iterate; the engine does
-    not check whether the clean image was right (the runner only sends those that were). eps = 0 returns the input.
+    `images` (at least one) lie in the space the threat names; `labels` are the classes to move away from. Random
+    numbers come from `draws` alone, whose rows are those of `images`. Under `iterate = "best"` a sample that some
+    iterate fools comes back as that iterate; the engine does not check whether the clean image was right (the runner
+    only sends those that were). eps = 0 returns the input.
     """
 
     def __call__(
@@ -44,14 +45,22 @@ class Queries:
     the weights.
     """
 
-    def __init__(self, model: Callable[[Images], Logits], batch_size: int) -> None:
+    def __init__(
+        self, model: Callable[[Images], Logits], batch_size: int, tick: Callable[[int], None] = lambda evaluations: None
+    ) -> None:
         self.model = model
         self.batch_size = batch_size
+        self.tick = tick
+        """Told after each chunk how many images were evaluated, for progress bars."""
 
     def __call__(self, images: Images) -> Logits:
         """Logits of any number of images."""
+        all_logits = []
         with torch.no_grad():
-            return torch.cat([self.model(part) for part in images.split(self.batch_size)])
+            for part in images.split(self.batch_size):
+                all_logits.append(self.model(part))
+                self.tick(len(part))
+        return torch.cat(all_logits)
 
     def gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
         """Logits, and the gradient of each sample's own loss with respect to its image."""
@@ -63,4 +72,5 @@ class Queries:
                 (gradient,) = torch.autograd.grad(loss(logits, targets).sum(), part)
             all_logits.append(logits.detach())
             gradients.append(gradient)
+            self.tick(len(part))
         return torch.cat(all_logits), torch.cat(gradients)

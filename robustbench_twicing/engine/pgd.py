@@ -3,15 +3,16 @@
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import cross_entropy_loss, fooled
-from robustbench_twicing.engine.projections import project, random_start
+from robustbench_twicing.engine.losses import fooled, log_odds_against
+from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import AttackThreat, PgdSettings
 from robustbench_twicing.tensors import Images, Labels
 
 
 def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
-    """Iterated signed gradient ascent of the cross-entropy in the L∞ ball (Madry et al. 2018, arXiv 1706.06083, eq. 2).
+    """Iterated gradient ascent of the cross-entropy, projected to the ball after every step (Madry et al. 2018, arXiv
+    1706.06083, eq. 2): signed gradients for L∞, normalised ones for L2.
 
     `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. With
     `iterate = "best"` a sample leaves the batch as soon as an iterate fools the model, and later restarts get only the
@@ -20,38 +21,35 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     """
     settings = threat.settings
     assert isinstance(settings, PgdSettings)
-    eps, step_size = float(threat.eps), settings.step_size.at(threat.eps)
+    eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
     best = threat.rules.iterate == "best"
     result = images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     backwards = torch.zeros_like(forwards)
     live = torch.arange(len(images), device=images.device)
     for restart in range(settings.restarts):
-        if len(live) == 0:
-            break
         center, target = images[live], labels[live]
         current = center
         if settings.random_start:
-            uniforms = draws.take(live.tolist()).uniform(restart, images.shape[1:], images.device)
-            current = project(center + random_start(uniforms.to(images.dtype), eps), center, eps, "Linf", threat.bounds)
+            current = random_start(center, eps, norm, threat.bounds, draws.take(live.tolist()), restart)
         for _ in range(settings.steps):
-            logits, gradient = model.gradient(current, target, cross_entropy_loss)
+            logits, gradient = model.gradient(current, target, log_odds_against)
             forwards[live] += 1
             backwards[live] += 1
             if best:
                 done = fooled(logits, target)
-                if done.any():
-                    result[live[done]] = current[done]
-                    keep = ~done
-                    live, center, target = live[keep], center[keep], target[keep]
-                    current, gradient = current[keep], gradient[keep]
-                    if len(live) == 0:
-                        break
-            current = project(current + step_size * gradient.sign(), center, eps, "Linf", threat.bounds)
+                result[live[done]] = current[done]
+                live, center, target = live[~done], center[~done], target[~done]
+                current, gradient = current[~done], gradient[~done]
+                if len(live) == 0:
+                    return Perturbed(result, forwards, backwards)
+            current = project(current + step_size * steepest(gradient, norm), center, eps, norm, threat.bounds)
         result[live] = current
-        if best and restart + 1 < settings.restarts and len(live):
+        if best and restart + 1 < settings.restarts:
             # The last iterate has not been judged yet; only those it does not fool go on to the next restart.
             done = fooled(model(current), target)
             forwards[live] += 1
             live = live[~done]
+            if len(live) == 0:
+                break
     return Perturbed(result, forwards, backwards)

@@ -1,15 +1,22 @@
-"""Back into the ball, and into the valid range."""
+"""The geometry of the ball: back into it, a step in it, a start in it."""
 
 import torch
 
+from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import Norm
-from robustbench_twicing.tensors import Images
+from robustbench_twicing.tensors import Images, PerSample
+
+# Added to a norm before dividing by it: a zero vector stays zero.
+_TINY = torch.finfo(torch.float32).tiny
 
 
-def project(
-    images: Images, center: Images, eps: float, norm: Norm = "Linf", bounds: tuple[float, float] | None = (0.0, 1.0)
-) -> Images:
-    """The nearest point to `images` within `eps` of `center`, then clipped to `bounds`.
+def lengths(vectors: Images) -> PerSample:
+    """Euclidean norm of each sample."""
+    return vectors.flatten(1).norm(dim=1)
+
+
+def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None) -> Images:
+    """The nearest point to `images` within `eps` of `center`, then clipped to `bounds` (None: not clipped).
 
     Clipping moves a point towards `center`, which lies within `bounds`, so the result is in both sets. Projecting
     twice equals projecting once, up to rounding for L2.
@@ -18,11 +25,35 @@ def project(
         inside = torch.minimum(torch.maximum(images, center - eps), center + eps)
     else:
         delta = images - center
-        length = delta.flatten(1).norm(dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
-        inside = center + delta * (eps / length).clamp_max(1.0)[:, None, None, None]
+        shrink = (eps / (lengths(delta) + _TINY)).clamp_max(1.0)
+        inside = center + delta * shrink[:, None, None, None]
     return inside if bounds is None else inside.clamp(*bounds)
 
 
-def random_start(uniforms: Images, eps: float) -> Images:
-    """Uniform draws on [0, 1) as a perturbation, uniform in the L∞ ball of radius `eps`."""
-    return (2.0 * uniforms - 1.0) * eps
+def steepest(gradient: Images, norm: Norm) -> Images:
+    """The direction of length one in which a linear function with this gradient rises most; zero where it is zero."""
+    if norm == "Linf":
+        return gradient.sign()
+    # By the largest entry first: the square of a small gradient underflows in float32.
+    scaled = gradient / (gradient.abs().amax((1, 2, 3), keepdim=True) + _TINY)
+    return scaled / (lengths(scaled)[:, None, None, None] + _TINY)
+
+
+def random_start(
+    center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None, draws: Draws, index: int
+) -> Images:
+    """A point drawn uniformly from the ball of radius `eps` around `center` (draw `index`), clipped to `bounds`.
+
+    L2: a normal vector has a uniform direction, and u^(1/d) is the radius of a uniform point of the unit ball in d
+    dimensions (Muller 1959).
+    """
+    shape = center.shape[1:]
+    if norm == "Linf":
+        delta = 2.0 * draws.uniform(index, shape, center.device) - 1.0
+    else:
+        size = shape.numel()
+        normal = draws.normal(index, (size,), center.device)
+        # Another index would be another draw; `normal` uses at most the first size + 1 numbers of this one.
+        uniform = draws.uniform(index, (size + 2,), center.device)[:, -1:]
+        delta = (normal / (normal.norm(dim=1, keepdim=True) + _TINY) * uniform ** (1 / size)).unflatten(1, shape)
+    return project(center + (eps * delta).to(center.dtype), center, eps, norm, bounds)

@@ -17,43 +17,52 @@ def estimate_gradient(
     model: Queries,
     images: Images,
     labels: Labels,
-    directions: torch.Tensor,
+    draws: Draws,
+    index: int,
+    samples: int,
     distance: float,
     bounds: tuple[float, float] | None,
 ) -> Images:
     """Gradient of the margin loss at `images` from paired probes (Uesato et al. 2018, arXiv 1802.05666, algorithm 1).
 
-    `directions` (batch, samples, 3, H, W) of ±1. Each is probed at +distance and -distance, clipped to `bounds`; the
-    estimate is the mean of (loss⁺ - loss⁻) / (2 distance) x direction. Both halves of a pair go through the model
-    together.
+    Each image has its own `samples` random directions of ±1 (draw `index`). Each is probed at +distance and -distance,
+    clipped to `bounds`; the estimate is the mean of (loss⁺ - loss⁻) / (2 distance) x direction. Both halves of a pair
+    go through the model together.
     """
-    samples = directions.shape[1]
-    total = torch.empty_like(images)
-    # As many images at a time as fill one chunk of the model, at least one.
+    estimate = torch.empty_like(images)
+    # As many images at a time as fill one chunk of the model, at least one: 128 directions of one image of 224 pixels
+    # are 77 MB, so they are not drawn for all images at once.
     group = max(1, model.batch_size // (2 * samples))
-    for part in torch.arange(len(images), device=images.device).split(group):
-        steps = directions[part] * distance
-        probes = torch.stack((images[part, None] + steps, images[part, None] - steps), dim=2)
+    for start in range(0, len(images), group):
+        rows = range(start, min(start + group, len(images)))
+        center, target = images[rows.start : rows.stop], labels[rows.start : rows.stop]
+        directions = draws.take(rows).signs(index, (samples, *images.shape[1:]), images.device).to(images.dtype)
+        steps = directions * distance
+        probes = torch.stack((center[:, None] + steps, center[:, None] - steps), dim=2)
         if bounds is not None:
             probes = probes.clamp_(*bounds)
-        losses = margin_loss(model(probes.flatten(0, 2)), labels[part].repeat_interleave(2 * samples))
-        paired = losses.reshape(len(part), samples, 2)
-        slopes = (paired[..., 0] - paired[..., 1]) / (2.0 * distance)
-        total[part] = torch.einsum("bs,bschw->bchw", slopes, directions[part]) / samples
-    return total
+        losses = margin_loss(model(probes.flatten(0, 2)), target.repeat_interleave(2 * samples))
+        plus, minus = losses.reshape(len(rows), samples, 2).unbind(2)
+        slopes = (plus - minus) / (2.0 * distance)
+        estimate[rows.start : rows.stop] = torch.einsum("bs,bschw->bchw", slopes, directions) / samples
+    return estimate
 
 
 def spsa(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
     """SPSA with Adam in the L∞ ball (Uesato et al. 2018, arXiv 1802.05666, algorithm 1).
 
     `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. A step spends
-    2 x `samples` evaluations on a sample; with `iterate = "best"` one more judges the new iterate, and a fooled sample
+    2 x `samples` evaluations on a sample; with `iterate = "best"` one more judges each new iterate, and a fooled sample
     leaves the batch. Draw 0 is the random start, draw t the directions of step t.
+
+    `probe_center = "twice_clean"` repeats what cleverhans does (cleverhans/torch/attacks/spsa.py, `loss_fn` inside
+    `spsa` adds x to probes that already contain it): every step probes around 2x, unclipped.
     """
     settings = threat.settings
     assert isinstance(settings, SpsaSettings)
     eps, best = float(threat.eps), threat.rules.iterate == "best"
     distance, learning_rate = settings.probe_distance.at(threat.eps), settings.step_size.at(threat.eps)
+    twice = settings.probe_center == "twice_clean"
     result = images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     backwards = torch.zeros_like(forwards)
@@ -62,25 +71,32 @@ def spsa(model: Queries, images: Images, labels: Labels, threat: AttackThreat, d
     live = torch.arange(len(images), device=images.device)
     center, target, current = images, labels, images
     if settings.random_start:
-        uniforms = draws.uniform(0, images.shape[1:], images.device).to(images.dtype)
-        current = project(center + random_start(uniforms, eps), center, eps, "Linf", threat.bounds)
+        current = random_start(center, eps, "Linf", threat.bounds, draws, 0)
     first, second = torch.zeros_like(current), torch.zeros_like(current)
     for step in range(1, settings.steps + 1):
-        directions = draws.take(live.tolist()).signs(step, (settings.samples, *images.shape[1:]), images.device)
-        probed = current if settings.probe_center == "current" else 2.0 * center
-        gradient = estimate_gradient(model, probed, target, directions.to(images.dtype), distance, threat.bounds)
+        # The clean image has been judged already, the last iterate will be.
+        if best and (step > 1 or settings.random_start):
+            done = fooled(model(current), target)
+            forwards[live] += 1
+            result[live[done]] = current[done]
+            live, center, target, current = live[~done], center[~done], target[~done], current[~done]
+            first, second = first[~done], second[~done]
+            if len(live) == 0:
+                return Perturbed(result, forwards, backwards)
+        gradient = estimate_gradient(
+            model,
+            2.0 * center if twice else current,
+            target,
+            draws.take(live.tolist()),
+            step,
+            settings.samples,
+            distance,
+            None if twice else threat.bounds,
+        )
         forwards[live] += 2 * settings.samples
         first = _BETA1 * first + (1 - _BETA1) * gradient
         second = _BETA2 * second + (1 - _BETA2) * gradient**2
         update = (first / (1 - _BETA1**step)) / ((second / (1 - _BETA2**step)).sqrt() + _ADAM_EPS)
         current = project(current + learning_rate * update, center, eps, "Linf", threat.bounds)
-        result[live] = current
-        if best and step < settings.steps:
-            keep = ~fooled(model(current), target)
-            forwards[live] += 1
-            if not keep.all():
-                live, center, target, current = live[keep], center[keep], target[keep], current[keep]
-                first, second = first[keep], second[keep]
-            if len(live) == 0:
-                break
+    result[live] = current
     return Perturbed(result, forwards, backwards)

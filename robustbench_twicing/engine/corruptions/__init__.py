@@ -1,0 +1,135 @@
+"""ImageNet-C's nineteen corruptions, batched, on the device of the images (Hendrycks and Dietterich 2019, 1903.12261).
+
+What each does is written at its function; docs/corruptions.md compares them with the original generator and its
+quirks. Results are `ImageNet-C (generated)`: never to be mixed with the published files.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from robustbench_twicing.engine.corruptions import blur, digital, noise, parameters, weather
+from robustbench_twicing.engine.corruptions.frost import FrostPictures, frost_pictures
+from robustbench_twicing.engine.corruptions.jpeg import jpeg_round_trip
+from robustbench_twicing.engine.corruptions.levels import to_images, to_levels, truncated
+from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.tensors import Images
+
+__all__ = ["COMMON", "CORRUPTIONS", "EXTRA", "SEVERITIES", "Corruption", "FrostPictures", "corrupt", "frost_pictures"]
+
+
+class Corruption(NamedTuple):
+    """One corruption: its family, and what it does."""
+
+    family: str
+    apply: Callable[..., Images]
+    """(levels, setting, draws) to levels before truncation; see `parameters.setting`."""
+
+
+CORRUPTIONS = {
+    "gaussian_noise": Corruption("noise", noise.gaussian_noise),
+    "shot_noise": Corruption("noise", noise.shot_noise),
+    "impulse_noise": Corruption("noise", noise.impulse_noise),
+    "defocus_blur": Corruption("blur", blur.defocus_blur),
+    "glass_blur": Corruption("blur", blur.glass_blur),
+    "motion_blur": Corruption("blur", blur.motion_blur),
+    "zoom_blur": Corruption("blur", blur.zoom_blur),
+    "snow": Corruption("weather", weather.snow),
+    "frost": Corruption("weather", weather.frost),
+    "fog": Corruption("weather", weather.fog),
+    "brightness": Corruption("weather", weather.brightness),
+    "contrast": Corruption("digital", digital.contrast),
+    "elastic_transform": Corruption("digital", digital.elastic_transform),
+    "pixelate": Corruption("digital", digital.pixelate),
+    "jpeg_compression": Corruption("digital", digital.jpeg_compression),
+    "speckle_noise": Corruption("extra", noise.speckle_noise),
+    "gaussian_blur": Corruption("extra", blur.gaussian_blur),
+    "spatter": Corruption("extra", weather.spatter),
+    "saturate": Corruption("extra", digital.saturate),
+}
+"""All nineteen in ImageNet-C's order. The four of family `extra` (its validation set) never enter mCE."""
+
+COMMON = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.family != "extra")
+EXTRA = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.family == "extra")
+SEVERITIES = (1, 2, 3, 4, 5)
+
+SMALLEST_SIDE = 32
+
+
+def corrupt(
+    images: torch.Tensor,
+    name: str,
+    severity: int,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    jpeg_quality: int | None = None,
+    frost_dir: str | Path | None = None,
+) -> Images:
+    """`images` with one corruption at one severity, on their device.
+
+    `images` (batch, 3, height, width) in [0, 1], each side at least 32; they are taken at their nearest 8-bit level, and
+    the result, float32 of the same shape, holds 8-bit levels too. The parameters are those of the original generator
+    for the nearest of 32, 64 and 224 pixels (`parameters.table_size`).
+
+    Random draws follow (`seed`, sample id, `name`, `severity`) and nothing else; `ids` names the samples and defaults
+    to "0", "1", ... within the batch. `jpeg_quality` (1 to 100) adds the JPEG round trip that ImageNet-C's files went
+    through (85 there). `frost_dir` holds the original's frost pictures, see `frost_pictures`.
+
+    Raises `UserError` for anything outside of this.
+    """
+    if name not in CORRUPTIONS:
+        raise unknown_name("corruption", name, CORRUPTIONS)
+    if severity not in SEVERITIES:
+        raise UserError(f"Severity {severity!r} does not exist.", "Severities are 1 (weakest) to 5 (strongest).")
+    if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
+        raise UserError(f"JPEG quality {jpeg_quality!r} does not exist.", "Take 1 to 100; ImageNet-C's files have 85.")
+    _check(images)
+    ids = [str(index) for index in range(len(images))] if ids is None else list(ids)
+    if len(ids) != len(images):
+        raise UserError(f"{len(images)} images came with {len(ids)} ids.", "Give one sample id for each image.")
+    apply = CORRUPTIONS[name].apply
+    if name == "frost":
+        apply = partial(apply, pictures=frost_pictures(frost_dir))
+    setting = parameters.setting(name, severity, *images.shape[-2:])
+    draws = Draws(seed, tuple(ids), f"{name}-{severity}")
+    corrupted = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    with torch.no_grad():
+        for rows in torch.arange(len(images)).split(_chunk(images)):
+            levels = to_levels(images[rows[0] : rows[-1] + 1].to(torch.float32))
+            levels = truncated(apply(levels, setting, draws.take(rows.tolist())))
+            if jpeg_quality is not None:
+                levels = jpeg_round_trip(levels, jpeg_quality)
+            corrupted[rows[0] : rows[-1] + 1] = to_images(levels)
+    return corrupted
+
+
+def _check(images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise UserError(
+            f"Images have the shape {tuple(images.shape)}.", "Expected (batch, 3, height, width): RGB, channels first."
+        )
+    if len(images) == 0:
+        raise UserError("There is no image in the batch.", "Give at least one.")
+    if min(images.shape[-2:]) < SMALLEST_SIDE:
+        raise UserError(
+            f"Images of {images.shape[-2]} × {images.shape[-1]} pixels are too small.",
+            f"The corruptions are defined from {SMALLEST_SIDE} pixels a side up; resize first.",
+        )
+    if not images.is_floating_point():
+        raise UserError(f"Images hold {images.dtype}.", "Expected floating point in [0, 1]; divide 8-bit levels by 255.")
+    low, high = (bound.item() for bound in torch.aminmax(images))
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        raise UserError(
+            f"Images hold values from {low:g} to {high:g}.",
+            "Expected pixels in [0, 1], without NaN and before any normalisation.",
+        )
+
+
+def _chunk(images: torch.Tensor) -> int:
+    """Images to work on at once. On a CPU, as many as stay in its cache; elsewhere, enough to keep it busy."""
+    pixels = 3 * images.shape[-2] * images.shape[-1]
+    return max(1, (2**19 if images.device.type == "cpu" else 2**24) // pixels)

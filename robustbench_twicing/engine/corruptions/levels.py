@@ -1,0 +1,28 @@
+"""Pictures as 8-bit levels: whole numbers from 0 to 255, held in float32."""
+
+import torch
+
+from robustbench_twicing.tensors import Images
+
+TIE = 2.0**-9
+"""A value this little below a whole level counts as that level when it is truncated.
+
+Truncation turns a rounding error in the last bit into a whole level wherever the exact value is a whole level (flat
+regions under a blur, for one), so the result would hang on the device and the order of a sum. The float64 original has
+the same weakness at such values and falls to either side; elsewhere nothing changes.
+"""
+
+
+def to_levels(images: Images) -> Images:
+    """Pixels in [0, 1] to the nearest level. Pictures decoded from 8-bit files come back exactly."""
+    return (images * 255.0).round_()
+
+
+def truncated(levels: torch.Tensor, tie: float = TIE) -> torch.Tensor:
+    """Whole levels from 0 to 255, by cutting off the fraction as the original's cast to uint8 does."""
+    return levels.add(tie).clamp_(0.0, 255.0).floor_()
+
+
+def to_images(levels: Images) -> Images:
+    """Levels to pixels in [0, 1]."""
+    return levels.div(255.0)

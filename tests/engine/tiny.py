@@ -1,0 +1,100 @@
+"""Small models, images and threats for the engine's tests."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_twicing.engine.algorithms import ALGORITHMS
+from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import (
+    AttackSettings,
+    AttackThreat,
+    Eps,
+    FgsmSettings,
+    Length,
+    Norm,
+    PgdSettings,
+    Rules,
+    SpsaSettings,
+)
+
+
+def small_net(size: int = 8, classes: int = 5, seed: int = 0) -> nn.Module:
+    """A smooth random network on (batch, 3, size, size) images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.GELU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(6 * (size // 2) ** 2, classes),
+        )
+        for parameter in net.parameters():
+            parameter.data.mul_(3.0)  # enough slope for a small eps to matter
+    return net.eval()
+
+
+def random_images(count: int, size: int = 8, low: float = 0.0, high: float = 1.0, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return low + (high - low) * torch.rand(count, 3, size, size, generator=generator)
+
+
+def ids(count: int) -> tuple[str, ...]:
+    return tuple(f"sample-{row}" for row in range(count))
+
+
+def rules(**changes: Any) -> Rules:
+    return Rules(**{"space": "pixel", "clip": True, "labels": "true", "iterate": "last", **changes})
+
+
+def fgsm_settings(norm: Norm = "Linf") -> FgsmSettings:
+    return FgsmSettings(algorithm="fgsm", norm=norm)
+
+
+def pgd_settings(steps: int = 10, step_size: str = "0.25 eps", **changes: Any) -> PgdSettings:
+    return PgdSettings(algorithm="pgd", steps=steps, step_size=Length.parse(step_size), **changes)
+
+
+def spsa_settings(steps: int = 3, samples: int = 8, step_size: str = "0.32 eps", **changes: Any) -> SpsaSettings:
+    probe = Length.parse(changes.pop("probe_distance", "0.32 eps"))
+    return SpsaSettings(
+        algorithm="spsa",
+        steps=steps,
+        samples=samples,
+        step_size=Length.parse(step_size),
+        probe_distance=probe,
+        **changes,
+    )
+
+
+def threat(settings: AttackSettings, eps: str = "8/255", **rule_changes: Any) -> AttackThreat:
+    return AttackThreat(
+        protocol="test",
+        attack=settings.algorithm,
+        eps=Eps.parse(eps, settings.norm),
+        rules=rules(**rule_changes),
+        settings=settings,
+    )
+
+
+def attack(
+    model: Any,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    threat: AttackThreat,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    sample_ids: tuple[str, ...] | None = None,
+) -> Perturbed:
+    """Run the threat's algorithm through the table that the runner uses."""
+    draws = Draws(seed, sample_ids or ids(len(images)), threat.id)
+    return ALGORITHMS[threat.settings.algorithm](Queries(model, batch_size), images, labels, threat, draws)
+
+
+def answers(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(images).argmax(1)
