@@ -18,7 +18,7 @@ _WHERE = {
     "load_run": "robustbench_twicing.api",
 }
 
-__all__ = ["UserError", "__version__", "apply_twicing", "evaluate", "load_run"]  # noqa: F822
+__all__ = ["UserError", "__version__", "apply_twicing", "evaluate", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """A plan: models × threats on one data set, with a seed. A cell is one (model, threat)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -20,8 +20,9 @@ class Plan(Frozen):
     models: tuple[ModelSpec, ...]
     threats: tuple[Threat, ...]
     data: DataSpec
-    recipe: str = "none"
-    """How an image on disk becomes a tensor; `none` for embedded data sets."""
+    recipe: Literal["model", "paper", "none"] | None = None
+    """How an image on disk becomes a model's input, for every threat; None leaves it to each suite. Embedded data sets
+    are used as they are."""
     seed: int = 0
 
     @model_validator(mode="after")

@@ -1,0 +1,307 @@
+"""The Python API: evaluate models, load a run that was made before.
+
+Reading a run needs no torch; it is imported when something is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from robustbench_twicing import history
+from robustbench_twicing.baselines import load_baseline
+from robustbench_twicing.catalog.datasets import titles
+from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
+from robustbench_twicing.catalog.protocols import protocol as load_protocol
+from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.catalog.threats import attack_threats, base_of, clean_threats, suite_threats
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.comparison import Comparisons, Side, compare_sides
+from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.gate import GateResult, check
+from robustbench_twicing.plan import Cell, Plan
+from robustbench_twicing.policy import Policy
+from robustbench_twicing.runner.schedule import manifest_shards
+from robustbench_twicing.specs import CleanThreat, ModelSpec, Threat, content_hash
+from robustbench_twicing.store import RUNS, RunFolder
+from robustbench_twicing.summary import summarize, summarize_suites
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustbench_twicing.runner.estimate import Cost
+    from robustbench_twicing.runner.execute import Progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    records: pd.DataFrame
+    """One row per (model, threat, sample); columns in docs/records.md."""
+    summary: pd.DataFrame
+    """One row per (model, threat), computed from `records`."""
+    suites: pd.DataFrame
+    """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
+    remarks: tuple[str, ...] = ()
+    """What happened while it was run or read, and a user should know: damaged, taken over or continued shards."""
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder and compute its summary again. Raises `UserError` if it is none."""
+    folder = RunFolder(Path(path))
+    manifest = folder.manifest()
+    records = folder.records(manifest_shards(manifest))
+    return Run(folder.path, manifest, records, summarize(records), summarize_suites(records), tuple(folder.remarks))
+
+
+def evaluate(
+    models: str | Sequence[str] | Mapping[str, nn.Module],
+    *,
+    attacks: Sequence[str] | None = None,
+    eps: str | Sequence[str] = "1/255",
+    protocol: str = "standard",
+    engine: str = "own",
+    suites: Sequence[str] = (),
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (),
+    data: str | None = None,
+    directories: Mapping[str, str | Path] | None = None,
+    recipe: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    frost_dir: str | None = None,
+    out: str | Path | None = None,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
+) -> Run:
+    """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
+
+    `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
+    images in [0, 1] and return logits: put normalisation inside. `attacks` left out takes the protocol's own list,
+    unless `suites` are named; `eps` as papers write it ("1/255"). `suites`: such as `"digits-c"`, `"imagenet-a"`, with
+    `corruptions` and `severities` as in `suite_threats`. `data`: what is attacked; left out, `digits`, or what the
+    suites are made from. `directories` says where data sets on disk lie. `recipe` overrides how images on disk are
+    prepared. `limit` samples per threat; None takes all of them, or what the protocol suggests for a dear attack.
+    `batch_size` and `device` change the speed, not the draws. `begin` follows the progress (see `runner.run.run_plan`).
+    Raises `UserError` for anything that can be put right.
+    """
+    own = models if isinstance(models, Mapping) else {}
+    names = [models] if isinstance(models, str) else list(models)
+    if not names:
+        raise UserError("No model was named.", "Pass at least one, such as 'deit-tw'.")
+    places = {name: Path(place).expanduser() for name, place in (directories or {}).items()}
+    # Everything that can be wrong without torch is found before torch is imported.
+    base = base_of(suites) if suites else data or "digits"
+    if base not in titles():
+        raise unknown_name("data set", base, titles())
+    if data not in (None, base):
+        raise UserError(
+            f"The suites {', '.join(suites)} are made from {base!r}, not from {data!r}.", "Leave --data away."
+        )
+    threats: list[Threat] = []
+    if not suites or attacks is not None:
+        threats += attack_threats(attacks or (), [eps] if isinstance(eps, str) else eps, protocol, engine)
+        recipe = recipe or (load_protocol(protocol).recipe if base != "digits" else None)
+    for name in dict.fromkeys(suites):
+        threats += suite_threats(name, corruptions, severities)
+    if base == "digits" or base in places or not suites:
+        threats = [*(clean_threats(suites) if suites else [CleanThreat()]), *threats]
+    specs = [model_spec(name, base) for name in names if name not in own]
+    if own and load_protocol(protocol).rules.space == "normalized":
+        raise UserError(
+            f"Protocol {protocol!r} attacks normalised images, and a module of your own hides its normalisation.",
+            "Use protocol='standard', or load the model by name.",
+        )
+
+    def plan(all_specs: Sequence[ModelSpec]) -> Plan:
+        content = {"models": all_specs, "threats": threats, "data": {"name": base, "limit": limit}, "recipe": recipe}
+        return validated(Plan, {**content, "seed": seed}, "The run", "Name every model and every threat once.")
+
+    plan(specs)
+
+    from robustbench_twicing.models.build import wrap_model
+    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.runner.run import run_plan, without_progress
+
+    where = choose_device(device)
+    wrapped = {name: wrap_model(name, module, 32 if base == "digits" else 224, where) for name, module in own.items()}
+    folder = run_plan(
+        plan([*specs, *(model.card.spec for model in wrapped.values())]),
+        Path(out) if out else None,
+        places,
+        where,
+        batch_size,
+        wrapped,
+        begin or without_progress,
+        frost_dir,
+    )
+    return _finished(folder)
+
+
+def run_plan_file(
+    plan: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    out: str | Path | None = None,
+    reuse: bool = True,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
+) -> Run:
+    """Carry out a plan file, or the plan of that name that ships with the tool. The same call again continues.
+
+    `reuse` takes over what other runs under results/runs have finished with the same code, versions and device. `out`
+    left out is the plan's own folder (`plan_folder`). Raises `UserError`.
+    """
+    read = read_plan(plan)
+
+    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.runner.run import run_plan, without_progress
+
+    folder = run_plan(
+        read.plan,
+        Path(out) if out else plan_folder(read),
+        read.directories,
+        choose_device(device),
+        batch_size,
+        {},
+        begin or without_progress,
+        notes={"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")},
+        reuse=reuse,
+    )
+    return _finished(folder)
+
+
+def estimate_plan_file(
+    plan: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    out: str | Path | None = None,
+    reuse: bool = True,
+) -> tuple[Cost, Path]:
+    """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
+    read = read_plan(plan)
+
+    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.runner.estimate import estimate
+
+    folder = Path(out) if out else plan_folder(read)
+    where = choose_device(device)
+    return estimate(read.plan, folder, read.directories, where, batch_size, reuse=reuse), folder
+
+
+def plan_folder(plan: PlanFile) -> Path:
+    """Where a plan file's run goes: named after the plan, and after the content of its checkpoints.
+
+    New weights in an old file are a new run; the old one stays.
+    """
+    files = {spec.weights.removeprefix("file:") for spec in plan.plan.models if spec.weights.startswith("file:")}
+    digests = {file: sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in sorted(files)}
+    content = content_hash({"plan": plan.plan.model_dump(mode="json"), "checkpoints": digests})
+    return RUNS / f"{plan.name}-{content}"
+
+
+def load_finished(run: str | Path) -> Run:
+    """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
+    plan = _plan_named(run)
+    path = plan_folder(plan) if plan else Path(run)
+    if plan and not path.exists():
+        raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")
+    if not path.exists():
+        raise UserError(
+            f"There is no run {str(run)!r}.",
+            "Name a run folder or a plan. Models of one run are compared with: compare MODEL_A MODEL_B --run RUN",
+        )
+    found = load_run(path)
+    if found.manifest["status"] != "finished":
+        raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
+    return found
+
+
+def is_unfinished_plan(name: str | Path) -> bool:
+    """Whether this names a plan whose own run is still to be done. Raises `UserError` if the plan is wrong."""
+    plan = _plan_named(name)
+    folder = RunFolder(plan_folder(plan)) if plan else None
+    return folder is not None and (not folder.exists() or folder.manifest()["status"] != "finished")
+
+
+def _plan_named(name: str | Path) -> PlanFile | None:
+    """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
+    path = Path(name)
+    is_plan = path.suffix == ".toml" or (not path.exists() and str(name) in plan_names())
+    return read_plan(name) if is_plan else None
+
+
+def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.05) -> Comparisons:
+    """Compare models on the same samples: a verdict for each threat, curves and suites.
+
+    `compare("deit", "deit-tw", run=RUN)`: models of one run, the first being the baseline; without names, all of them.
+    `compare(RUN)`: the same. `compare(RUN_A, RUN_B)`: the models that both runs have, or the only model of each. A run
+    is a folder, a plan file, or a plan's name. Raises `UserError` for what is not there or cannot be compared.
+    """
+    if run is not None or len(what) == 1:
+        one = load_finished(what[0] if run is None else run)
+        names = [str(name) for name in what] if run is not None else []
+        return compare_sides(_within(one, names), alpha)
+    if len(what) != 2:
+        raise UserError(f"Cannot compare {len(what)} runs.", "Name two runs, or one run with its models: --run RUN.")
+    return compare_sides(_between(load_finished(what[0]), load_finished(what[1])), alpha)
+
+
+def _within(run: Run, names: Sequence[str]) -> list[tuple[Side, Side]]:
+    known = list(run.records["model"].unique())
+    for name in names:
+        if name not in known:
+            raise unknown_name("model", name, known)
+    chosen = list(dict.fromkeys(names or known))
+    if len(chosen) < 2:
+        raise UserError(
+            f"{run.path} has nothing to compare {', '.join(chosen) or 'a model'} with; it holds {', '.join(known)}.",
+            "Name two of its models, or another run.",
+        )
+    sides = [Side(name, run.records[run.records["model"] == name]) for name in chosen]
+    return [(sides[0], side) for side in sides[1:]]
+
+
+def _between(one: Run, other: Run) -> list[tuple[Side, Side]]:
+    models = [list(run.records["model"].unique()) for run in (one, other)]
+    pairs = [(name, name) for name in models[0] if name in models[1]]
+    if not pairs and len(models[0]) == len(models[1]) == 1:
+        pairs = [(models[0][0], models[1][0])]
+    if not pairs:
+        raise UserError(
+            f"The runs share no model: {', '.join(models[0])} | {', '.join(models[1])}.",
+            "Give the models the same name in both, or run them together and compare with --run.",
+        )
+    return [
+        (
+            Side(f"{left} in {one.path.name}", one.records[one.records["model"] == left]),
+            Side(f"{right} in {other.path.name}", other.records[other.records["model"] == right]),
+        )
+        for left, right in pairs
+    ]
+
+
+def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:
+    """Judge a run against a baseline. `policy` left out is that of the run's plan. Raises `UserError`."""
+    found = load_finished(run)
+    if policy is None:
+        policy = Policy.model_validate(found.manifest.get("gate", {}))
+    return check(found.records, load_baseline(Path(baseline)).records, policy)
+
+
+def _finished(folder: RunFolder) -> Run:
+    """A run that has just been carried out: read, with its summary written and its line in the history."""
+    run = load_run(folder.path)
+    folder.write_summary(run.summary)
+    remarks = [*folder.remarks, *run.remarks, history.add(folder)]
+    return replace(run, remarks=tuple(remark for remark in remarks if remark))

@@ -1,0 +1,89 @@
+"""The command `twicing-bench`: parse and print, nothing else."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from robustbench_twicing import __version__
+from robustbench_twicing.cli import (
+    attack,
+    baseline,
+    cache,
+    catalog,
+    compare,
+    corrupt,
+    gate,
+    history,
+    plan,
+    run,
+    train,
+)
+from robustbench_twicing.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+
+
+class _Commands(TyperGroup):
+    """The one place where a user's mistake becomes a message and an exit code. A bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            console = Console(stderr=True)
+            console.print(f"Error: {error.message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            if error.hint:
+                console.print(error.hint, markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(EXIT_USAGE) from None
+        except KeyboardInterrupt:
+            print("Interrupted. What was finished is kept; the same command again continues.", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`). Nothing more can be said, also not by the flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+
+
+app = typer.Typer(
+    name="twicing-bench",
+    cls=_Commands,
+    help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
+    epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("attack")(attack.attack)
+app.command("corrupt")(corrupt.corrupt)
+app.command("run")(run.run)
+app.command("compare")(compare.compare)
+app.command("gate")(gate.gate)
+app.command("history")(history.history)
+app.command("train")(train.train)
+app.add_typer(plan.app, name="plan")
+app.add_typer(baseline.app, name="baseline")
+app.add_typer(cache.app, name="cache")
+app.add_typer(catalog.app, name="catalog")
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"twicing-bench {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that belong to no single command."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="twicing-bench")

@@ -1,0 +1,264 @@
+"""Tables and progress in the terminal."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_twicing.plan import Cell
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage with one decimal; `-` if there is none."""
+    return "-" if pd.isna(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, signed; `-` if there is none."""
+    return "-" if pd.isna(value) else f"{-100 * value:+.1f}"
+
+
+def threat_model(manifest: Mapping[str, Any]) -> str:
+    """One line that says what the attacked numbers mean: space, norm, eps, labels, iterate, steps, seed, device."""
+    threats = [threat for threat in manifest["plan"]["threats"] if threat["kind"] == "attack"]
+    parts = []
+    if threats:
+        rules = threats[0]["rules"]
+        space = (
+            "pixel space [0, 1]"
+            if rules["space"] == "pixel"
+            else "normalised space (eps in units of the channel's std)"
+        )
+        norms = {"Linf": "L∞", "L2": "L2"}
+        norm = "/".join(dict.fromkeys(norms[threat["settings"]["norm"]] for threat in threats))
+        eps = ", ".join(dict.fromkeys(threat["eps"] for threat in threats))
+        iterate = (
+            "best iterate (robust = right on clean and never fooled)" if rules["iterate"] == "best" else "last iterate"
+        )
+        steps = ", ".join(dict.fromkeys(f"{threat['attack']} {_schedule(threat['settings'])}" for threat in threats))
+        parts += [
+            f"protocol {threats[0]['protocol']}",
+            space,
+            f"{norm} ≤ {eps}",
+            "clipped" if rules["clip"] else "not clipped",
+            f"{rules['labels']} labels",
+            iterate,
+            steps,
+        ]
+    device = manifest["device"]
+    parts += [f"seed {manifest['plan']['seed']}", f"{device['type']}, {manifest['precision']}"]
+    return " · ".join(parts)
+
+
+def _schedule(settings: Mapping[str, Any]) -> str:
+    algorithm = settings["algorithm"]
+    if algorithm == "fgsm":
+        return "1 step"
+    if algorithm == "pgd":
+        restarts = f" × {settings['restarts']} restarts" if settings["restarts"] > 1 else ""
+        return f"{settings['steps']} steps of {settings['step_size']}{restarts}"
+    if algorithm == "spsa":
+        return f"{settings['steps']} steps × 2·{settings['samples']} probes"
+    return f"by torchattacks.{settings['attack']}"
+
+
+def model_line(name: str, card: Mapping[str, Any]) -> str:
+    """What stands behind a model name: architecture, attention, parameter count, weights."""
+    attention = {
+        "none": "softmax attention",
+        "all": f"twicing attention in all {card['blocks']} blocks",
+    }.get(card["twicing"], f"twicing attention in blocks {card['twicing']} of 0-{card['blocks'] - 1}")
+    read = f", {card['weights_note']}" if card["weights_note"] else ""
+    return (
+        f"{name}: {card['architecture']}, {attention}, {card['parameters']:,} parameters, "
+        f"weights {card['weights']} ({card['weights_hash']}{read})"
+    )
+
+
+def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
+    """Accuracy of every model under every threat, models next to each other under each threat."""
+    table = Table(title=f"Accuracy on {data}", title_justify="left")
+    table.add_column("threat", no_wrap=True)
+    table.add_column("model", no_wrap=True, style="bold")
+    failed = bool(summary["failed"].sum())
+    for name in ("n", *(["failed"] if failed else []), "top-1 %", "95 % interval", "drop"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for threat, rows in summary.groupby("threat", sort=False):
+        table.add_section()
+        for position, (_, row) in enumerate(rows.iterrows()):
+            table.add_row(
+                str(threat) if position == 0 else "",
+                row["model"],
+                str(row["n"]),
+                *([str(row["failed"])] if failed else []),
+                percent(row["accuracy"]),
+                f"{percent(row['ci_low'])} - {percent(row['ci_high'])}",
+                "" if row["kind"] == "clean" else points(row["drop"]),
+            )
+    return table
+
+
+def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
+    """Accuracy by corruption and severity, models next to each other under each corruption."""
+    here = summary[summary["suite"] == suite]
+    severities = sorted(here["severity"].unique())
+    table = Table(title=f"Accuracy on {suite}, %, by severity", title_justify="left")
+    table.add_column("corruption", no_wrap=True)
+    table.add_column("model", no_wrap=True, style="bold")
+    for name in (*(str(severity) for severity in severities), "mean"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for corruption, rows in here.groupby("corruption", sort=False):
+        table.add_section()
+        for position, (model, cells) in enumerate(rows.groupby("model", sort=False)):
+            by_severity = cells.set_index("severity")["accuracy"]
+            table.add_row(
+                str(corruption) if position == 0 else "",
+                str(model),
+                *(percent(by_severity.get(severity, float("nan"))) for severity in severities),
+                percent(by_severity.mean()),
+            )
+    return table
+
+
+_SUITE_FIGURES = {
+    "mean_error": ("mean error %", 100),
+    "mce": ("mCE %", 1),
+    "relative_mce": ("rel. mCE %", 1),
+    "ece": ("ECE", None),
+    "rms_calibration_error": ("RMS CE", None),
+    "aurra": ("AURRA", None),
+    "auroc": ("AUROC", None),
+    "aupr": ("AUPR", None),
+    "fpr95": ("FPR95", None),
+}
+
+
+def suites_table(suites: pd.DataFrame) -> Table:
+    """The figures over whole suites; only columns that hold something."""
+    table = Table(title="Whole suites", title_justify="left")
+    for name in ("suite", "model"):
+        table.add_column(name, no_wrap=name == "model")
+    figures = {name: head for name, head in _SUITE_FIGURES.items() if suites[name].notna().any()}
+    for title, _ in figures.values():
+        table.add_column(title, justify="right")
+    for _, row in suites.iterrows():
+        cells = []
+        for name, (_, scale) in figures.items():
+            value = float(row[name])
+            cells.append("-" if pd.isna(value) else f"{value:.3f}" if scale is None else f"{scale * value:.2f}")
+        table.add_row(row["suite"], row["model"], *cells)
+    return table
+
+
+def print_run(
+    console: Console, manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFrame, folder: str
+) -> None:
+    """The whole report of a run: threat model, tables, models, notes, folder."""
+    console.print(Text(threat_model(manifest), style="dim"))
+    corruptions = summary["kind"] == "corruption"
+    console.print(accuracy_table(summary[~corruptions], manifest["plan"]["data"]["name"]))
+    for suite in summary.loc[corruptions, "suite"].unique():
+        console.print(corruption_table(summary, suite))
+    if len(suites):
+        console.print(suites_table(suites))
+    for name, card in manifest["models"].items():
+        console.print(Text(model_line(name, card)))
+    for note in notes(manifest, summary, suites):
+        console.print(Text(note, style="yellow"))
+    console.print(Text(f"Run folder: {folder}"), soft_wrap=True)
+
+
+def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFrame) -> list[str]:
+    """What a reader of the table must know and might overlook."""
+    found = []
+    smaller: dict[tuple[int, int], list[str]] = {}
+    for threat, rows in summary.groupby("threat", sort=False):
+        samples = int((rows["n"] + rows["failed"]).max())
+        available = manifest["data"][threat]["samples"]
+        if samples < available:
+            smaller.setdefault((samples, available), []).append(str(threat))
+    for (samples, available), threats in smaller.items():
+        which = "All threats" if len(threats) == summary["threat"].nunique() else ", ".join(threats)
+        found.append(
+            f"{which}: {samples} of {available} samples, drop from the clean run on the same ones (see --limit)."
+        )
+    generated = {t["suite"] for t in manifest["plan"]["threats"] if t["kind"] == "corruption" and t["generated"]}
+    found += [f"{suite}: corruptions computed in memory; not comparable with published files." for suite in generated]
+    for denominator, rows in suites[suites["mce"].notna()].groupby("denominator"):
+        found.append(f"mCE of {', '.join(rows['suite'].unique())} is relative to {denominator}.")
+    found += [
+        f"{suite}: {note}"
+        for suite, note in suites.loc[suites["note"] != "", ["suite", "note"]].drop_duplicates().values
+    ]
+    if not summary["kind"].eq("clean").any():
+        found.append(
+            "No clean run: name the clean data set with --data-dir imagenet=DIR to get drops and relative mCE."
+        )
+    failures = int(summary["failed"].sum())
+    if failures:
+        found.append(f"{failures} record(s) failed; they count neither as right nor as wrong.")
+    return found
+
+
+class CellProgress:
+    """Follows the cells of a run: bars with the time left in a terminal, a plain line per finished cell elsewhere."""
+
+    def __init__(self, console: Console, to_do: Mapping[Cell, tuple[int, int]], quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = console
+        self._began = time.monotonic()
+        self._left = {cell: left for cell, (left, _) in to_do.items()}
+        self._bars: Progress | None = None
+        self._tasks: dict[Cell, TaskID] = {}
+        self._total: TaskID | None = None
+        if quiet or not any(self._left.values()):
+            return
+        if not console.is_terminal:
+            return
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._total = self._bars.add_task("all", total=sum(self._left.values()))
+
+    def __enter__(self) -> "CellProgress":
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def advance(self, cell: Cell, evaluations: int) -> None:
+        """Some evaluations of a cell are done."""
+        if self._bars is None or self._total is None:
+            return
+        if cell not in self._tasks:
+            self._tasks[cell] = self._bars.add_task(f"{cell.model.name} {cell.threat.id}", total=self._left[cell])
+        self._bars.advance(self._tasks[cell], evaluations)
+        self._bars.advance(self._total, evaluations)
+
+    def finish(self, cell: Cell) -> None:
+        """A cell is whole."""
+        if self._bars is not None and cell in self._tasks:
+            self._bars.remove_task(self._tasks.pop(cell))
+        if not self._quiet and self._bars is None:
+            elapsed = time.monotonic() - self._began
+            self._console.print(
+                f"{cell.model.name} {cell.threat.id}: done after {elapsed:.0f} s", markup=False, highlight=False
+            )

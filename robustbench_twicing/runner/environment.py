@@ -1,0 +1,103 @@
+"""What a run was made with: versions, device, source state. For the manifest."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_twicing import __version__
+from robustbench_twicing.errors import UserError
+
+_PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a CUDA device if there is one, else the CPU. Raises `UserError` for a device this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"Unknown device {name!r}.", "Pass --device auto, cpu, cuda or cuda:0.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Device {name!r} is not supported.", "Pass --device auto, cpu, cuda or cuda:0.")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise UserError(
+            f"Device {name!r} was asked for, but torch finds {found} CUDA device(s) here.",
+            "Pass --device cpu, or check the driver and that torch was built for CUDA: python -m torch.utils.collect_env",
+        )
+    return device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and source state, for run.json."""
+    return {
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), "twicing-bench": __version__, **_versions()},
+        "device": {
+            "type": device.type,
+            "name": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else platform.processor() or platform.machine(),
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+        },
+        "precision": "float32",
+        "platform": platform.platform(),
+        "git": _git(),
+    }
+
+
+def made_by(device: torch.device) -> dict[str, Any]:
+    """What decides a number beside the settings: our code, the packages and the kind of device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"code": _code(), "versions": _versions(), "device": name}
+
+
+@cache
+def _code() -> str:
+    """First 12 hex digits of the SHA-256 of the package's own source files, whatever git says."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source tree the package runs from, and whether it was changed; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,257 @@
+"""From a plan to a finished run folder."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_twicing.data.dataset import Dataset
+from robustbench_twicing.engine.corruptions import frost_pictures
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.models.build import load_model
+from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.plan import Cell, Plan
+from robustbench_twicing.runner.environment import environment, made_by
+from robustbench_twicing.runner.execute import Progress, Source, Work, evaluations_of, execute
+from robustbench_twicing.runner.resume import refuse_other_settings, take_over
+from robustbench_twicing.runner.schedule import cell_shards, folder_of, shard_size
+from robustbench_twicing.runner.sources import open_sources
+from robustbench_twicing.specs import Threat
+from robustbench_twicing.store import RUNS, RunFolder, Shard
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where a plan's run goes if the user names no folder: the same plan always goes to the same place, and resumes."""
+    protocols = {threat.protocol: None for threat in plan.threats if threat.kind == "attack"}
+    return RUNS / "-".join([plan.data.name, *protocols, plan.hash])
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A plan with its models loaded and its data open: all that is left is to compute."""
+
+    plan: Plan
+    models: Mapping[str, Classifier]
+    source: Callable[[Threat], Source]
+    entries: list[dict[str, Any]]
+    """For each of the plan's cells what the manifest says of it, shards included."""
+    device: torch.device
+    batch_size: int
+    frost_dir: str | None
+
+    def work(self, cell: Cell, pending: Sequence[Shard]) -> Work:
+        """Some shards of a cell, to be done."""
+        model, source = self.models[cell.model.name], self.source(cell.threat)
+        return Work(cell, model, source.recipe(model.card.recipe), source, pending)
+
+    def common(self, cell: Cell) -> dict[str, Any]:
+        """The columns that are the same in every record of a cell."""
+        model, source = self.models[cell.model.name], self.source(cell.threat)
+        return {
+            "model": cell.model.name,
+            "architecture": cell.model.architecture,
+            "twicing": model.card.twicing,
+            "weights_hash": model.card.weights_hash,
+            "data": source.dataset.name,
+            "data_fingerprint": source.dataset.fingerprint,
+            "recipe": source.recipe(model.card.recipe).id,
+            **cell.threat.columns(),
+            "seed": self.plan.seed,
+            "device": self.device.type,
+        }
+
+    def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
+        """Do the work and keep its shards in `folder`."""
+        # Threat by threat, so that what is computed once for a threat (a corruption) serves every model.
+        work = sorted(work, key=lambda item: self.plan.threats.index(item.cell.threat))
+        workers = os.cpu_count() or 1
+        execute(
+            work,
+            folder,
+            self.common,
+            self.plan.seed,
+            self.batch_size,
+            workers,
+            self.device,
+            self.frost_dir,
+            progress,
+        )
+
+
+def prepare(
+    plan: Plan,
+    directories: Mapping[str, Path],
+    device: torch.device,
+    batch_size: int | None,
+    models: Mapping[str, Classifier],
+    frost_dir: str | None,
+) -> Ready:
+    """Load the models and open the data. `models` holds those that are already in memory.
+
+    `directories` says where each suite on disk lies. Raises `UserError`.
+    """
+    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.models}
+    source = open_sources(plan, directories)
+    for threat, (name, model) in product(plan.threats, loaded.items()):
+        dataset = source(threat).dataset
+        if model.card.classes != dataset.classes:
+            raise UserError(
+                f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
+                "Choose a model that was trained for this data set.",
+            )
+    size = batch_size or _batch_size(device, max(model.card.image_size for model in loaded.values()))
+    ready = Ready(plan, loaded, source, [], device, size, frost_dir)
+    for cell in plan.cells:
+        common = ready.common(cell)
+        ready.entries.append(
+            {
+                "model": cell.model.name,
+                "threat": cell.threat.id,
+                "threat_hash": cell.threat.hash,
+                "recipe": common["recipe"],
+                "folder": folder_of(cell, common),
+                "samples": plan.samples_for(cell.threat, len(source(cell.threat).dataset.labels)),
+                "shard_size": shard_size(cell.threat),
+            }
+        )
+    return ready
+
+
+def run_plan(
+    plan: Plan,
+    out: Path | None,
+    directories: Mapping[str, Path],
+    device: torch.device,
+    batch_size: int | None,
+    models: Mapping[str, Classifier],
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress],
+    frost_dir: str | None = None,
+    notes: Mapping[str, Any] | None = None,
+    reuse: bool = True,
+) -> RunFolder:
+    """Do what is still to be done of a plan and return its folder.
+
+    `begin` is told, for each cell with work left, (evaluations to do, evaluations in all), and returns who follows the
+    progress. `notes` go into the manifest beside the plan. `reuse` takes finished shards over from the other runs under
+    results/runs (`resume.take_over`). Raises `UserError` if `out` holds a run with other settings, and as `prepare`.
+    """
+    plan = with_frost(plan, frost_dir)
+    folder = RunFolder(out or default_folder(plan))
+    refuse_other_settings(folder, plan)
+    ready = prepare(plan, directories, device, batch_size, models, frost_dir)
+    maker = made_by(device)
+    with folder.locked():
+        refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
+        old = folder.manifest() if folder.exists() else {}
+        pending = {
+            cell: [shard for shard in cell_shards(entry) if folder.shard_file(shard) is None]
+            for cell, entry in zip(plan.cells, ready.entries, strict=True)
+        }
+        if reuse:
+            taken = take_over(folder, chain(*pending.values()), RUNS, maker)
+            for name, count in Counter(taken.values()).items():
+                folder.remarks.append(f"{count} shard(s) were taken over from the run {name}.")
+            pending = {cell: [shard for shard in some if shard not in taken] for cell, some in pending.items()}
+        makers, surroundings = list(old.get("made_by", [])), environment(device)
+        computes = any(pending.values())
+        if computes or not old:
+            if maker not in makers:
+                makers.append(maker)
+            if len(makers) > 1:
+                folder.remarks.append(_several_makers(makers))
+        else:  # nothing is computed, so what was said about where it was computed stays
+            surroundings |= {key: old[key] for key in surroundings if key in old}
+        manifest = {
+            "started": old.get("started", _now()),
+            **(notes or {}),
+            "plan": plan.model_dump(mode="json"),
+            "plan_hash": plan.hash,
+            "batch_size": batch_size,
+            **surroundings,
+            "made_by": makers,
+            "data": {t.id: _data(ready.source(t).dataset) for t in plan.threats},
+            "models": {name: _card(model) for name, model in ready.models.items()},
+            "cells": ready.entries,
+        }
+        if computes or not old:
+            folder.write_manifest({**manifest, "status": "running"})
+        to_do = {}
+        for cell, entry in zip(plan.cells, ready.entries, strict=True):
+            left = sum(shard.stop - shard.start for shard in pending[cell])
+            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
+        ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, begin(to_do))
+        finished = _now() if computes else old.get("finished", _now())
+        folder.write_manifest({**manifest, "status": "finished", "finished": finished})
+    return folder
+
+
+def _several_makers(makers: Sequence[Mapping[str, Any]]) -> str:
+    """What differs between the sessions that this run's records come from."""
+    first, last = makers[0], makers[-1]
+    packages = {**first["versions"], **last["versions"]}
+    differ = [
+        f"{name} {first['versions'].get(name)} → {last['versions'].get(name)}"
+        for name in packages
+        if first["versions"].get(name) != last["versions"].get(name)
+    ]
+    differ += [f"{key} {first[key]} → {last[key]}" for key in ("code", "device") if first[key] != last[key]]
+    return f"This run was begun and continued under different conditions: {', '.join(differ)}."
+
+
+def with_frost(plan: Plan, frost_dir: str | None) -> Plan:
+    """The plan with the fingerprint of the frost pictures that this machine has in each threat that uses them."""
+
+    def resolved(threat: Threat) -> Threat:
+        if threat.kind == "corruption" and threat.generated and threat.corruption == "frost":
+            return threat.model_copy(update={"frost": frost_pictures(frost_dir).fingerprint})
+        return threat
+
+    return plan.model_copy(update={"threats": tuple(resolved(threat) for threat in plan.threats)})
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "samples": len(dataset.labels),
+        "classes": dataset.classes,
+    }
+
+
+def _card(model: Classifier) -> dict[str, Any]:
+    card = model.card
+    return {
+        **{key: value for key, value in asdict(card).items() if key not in ("spec", "recipe")},
+        **card.spec.model_dump(mode="json"),
+        "twicing": card.twicing,
+    }
+
+
+def _batch_size(device: torch.device, image_size: int) -> int:
+    """Images per evaluation of a model when the user does not say: small ones need more of them to fill the device."""
+    if device.type == "cuda":
+        return 4096 if image_size <= 64 else 256
+    return 256 if image_size <= 64 else 32
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class _Silent:
+    def advance(self, cell: Cell, evaluations: int) -> None:
+        pass
+
+    def finish(self, cell: Cell) -> None:
+        pass
+
+
+def without_progress(to_do: dict[Cell, tuple[int, int]]) -> Progress:
+    """Follow nothing."""
+    return _Silent()

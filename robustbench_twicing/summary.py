@@ -1,0 +1,214 @@
+"""Every number that a report shows, computed from the records. No torch."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from robustbench_twicing.catalog.alexnet import alexnet_errors
+from robustbench_twicing.catalog.suites import suite as load_suite
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.metrics.calibration import (
+    aupr,
+    auroc,
+    aurra,
+    expected_calibration_error,
+    fpr_at_recall,
+    rms_calibration_error,
+)
+from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
+from robustbench_twicing.metrics.intervals import wilson_interval
+
+
+class SummaryColumn(NamedTuple):
+    """A column of summary.csv."""
+
+    name: str
+    holds: str
+
+
+COLUMNS: tuple[SummaryColumn, ...] = (
+    SummaryColumn("model", "the model's name in the plan"),
+    SummaryColumn("architecture", "timm architecture name"),
+    SummaryColumn("twicing", "blocks with twicing attention: none, all, or block numbers from 0"),
+    SummaryColumn("weights_hash", "first 12 hex digits of the SHA-256 of the weights"),
+    SummaryColumn("data", "data set"),
+    SummaryColumn("recipe", "preprocessing recipe"),
+    SummaryColumn("threat", "clean, or attack-norm-eps"),
+    SummaryColumn("kind", "clean, attack, corruption or shift"),
+    SummaryColumn("suite", "suite of a corruption or shift"),
+    SummaryColumn("corruption", "name of the corruption"),
+    SummaryColumn("severity", "1 to 5; 0 for what is no corruption"),
+    SummaryColumn("protocol", "attack protocol"),
+    SummaryColumn("protocol_hash", "rows with different hashes are not comparable"),
+    SummaryColumn("seed", "seed of the plan"),
+    SummaryColumn("n", "samples with status ok: what the accuracy is a fraction of"),
+    SummaryColumn("failed", "samples without an answer; neither right nor wrong"),
+    SummaryColumn("accuracy", "fraction of n that counts as right, top-1, in [0, 1]"),
+    SummaryColumn("ci_low", "lower end of the 95 % Wilson interval of accuracy"),
+    SummaryColumn("ci_high", "upper end of the 95 % Wilson interval of accuracy"),
+    SummaryColumn("accuracy_unmasked", "top-1 when all logits may answer, not only those of the suite's classes"),
+    SummaryColumn("top5_accuracy", "fraction of n whose true class is among the five largest logits"),
+    SummaryColumn(
+        "clean_accuracy",
+        "the model's clean accuracy on the same samples (for a shifted data set: classes)",
+    ),
+    SummaryColumn("drop", "clean_accuracy - accuracy; empty if clean was not run"),
+    SummaryColumn("mean_loss", "mean cross-entropy on the judged images, in nats"),
+    SummaryColumn("max_linf_distance", "largest measured L∞ distance, in the units of eps"),
+    SummaryColumn("forwards_per_sample", "mean evaluations of the model per sample"),
+    SummaryColumn("backwards_per_sample", "mean input gradients per sample"),
+)
+
+_FIRST = (
+    *("architecture", "twicing", "weights_hash", "data", "recipe", "kind", "suite", "corruption", "severity"),
+    *("protocol", "protocol_hash", "seed"),
+)
+
+SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
+    SummaryColumn("model", "the model's name in the plan"),
+    SummaryColumn("suite", "the suite"),
+    SummaryColumn("mean_error", "mean top-1 error over the 15 common corruptions at 5 severities, in [0, 1]"),
+    SummaryColumn("mce", "mean corruption error over exactly those, in percent of the denominator model's"),
+    SummaryColumn("relative_mce", "the same for what the corruptions add to the clean error"),
+    SummaryColumn("denominator", "whose errors mCE divides by: AlexNet, or the model `deit` of the same run"),
+    SummaryColumn("ece", "expected calibration error over 15 equal bins, in [0, 1], on all samples of the suite"),
+    SummaryColumn("rms_calibration_error", "root mean square calibration error, in [0, 1]"),
+    SummaryColumn("aurra", "area under the response rate accuracy curve, in [0, 1]"),
+    SummaryColumn("auroc", "outlier suites: how well confidence tells outliers from ImageNet's own classes"),
+    SummaryColumn("aupr", "outlier suites: area under precision and recall, outliers positive"),
+    SummaryColumn("fpr95", "outlier suites: false positive rate where 95 % of the outliers are found"),
+    SummaryColumn("note", "why a figure is missing"),
+)
+
+
+def summarize(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per model and threat, in the order of the records, with the columns of `COLUMNS`.
+
+    Timing is left out on purpose: a run that was killed and resumed gives the same file as one that was not.
+    """
+    rows = []
+    groups = {(str(key[0]), str(key[1])): group for key, group in records.groupby(["model", "threat"], sort=False)}
+    for (model, threat), group in groups.items():
+        ok = group[group["status"] == "ok"]
+        right, n = int(ok["correct"].sum()), len(ok)
+        low, high = wilson_interval(right, n)
+        accuracy = right / n if n else np.nan
+        clean_accuracy = accuracy if threat.startswith("clean") else _clean_accuracy(groups, model, group, ok)
+        rows.append(
+            {
+                "model": model,
+                "threat": threat,
+                **{name: group[name].iloc[0] for name in _FIRST},
+                "n": n,
+                "failed": int((group["status"] == "failed").sum()),
+                "accuracy": accuracy,
+                "ci_low": low,
+                "ci_high": high,
+                "accuracy_unmasked": ok["correct_unmasked"].mean(),
+                "top5_accuracy": ok["top5_correct"].mean(),
+                "clean_accuracy": clean_accuracy,
+                "drop": clean_accuracy - accuracy,
+                "mean_loss": ok["loss"].mean(),
+                "max_linf_distance": ok["linf_distance"].max(),
+                "forwards_per_sample": ok["forwards"].mean(),
+                "backwards_per_sample": ok["backwards"].mean(),
+            }
+        )
+    return pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
+
+
+def _clean_accuracy(
+    groups: Mapping[tuple[str, str], pd.DataFrame], model: str, group: pd.DataFrame, ok: pd.DataFrame
+) -> float:
+    """The clean accuracy that a threat's drop is measured from; nan if clean was not run."""
+    suite = group["suite"].iloc[0]
+    clean = groups.get((model, f"clean[{suite}]"), groups.get((model, "clean")))
+    if clean is None:
+        return np.nan
+    clean = clean[clean["status"] == "ok"]
+    if group["kind"].iloc[0] != "shift":  # a shifted data set has photographs of its own
+        clean = clean[clean["sample_id"].isin(ok["sample_id"])]
+    return float(clean["correct"].mean()) if len(clean) else np.nan
+
+
+def summarize_suites(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per model and suite of the records, with the columns of `SUITE_COLUMNS`; a figure without data is nan."""
+    ok = records[records["status"] == "ok"]
+    rows = [_suite_row(ok, str(model), str(suite)) for model, suite in _pairs(ok)]
+    return pd.DataFrame(rows, columns=[column.name for column in SUITE_COLUMNS])
+
+
+def _pairs(records: pd.DataFrame) -> list[tuple[str, str]]:
+    named = records[records["suite"] != ""]
+    return [(model, suite) for model, suite in named[["model", "suite"]].drop_duplicates().itertuples(index=False)]
+
+
+def _suite_row(ok: pd.DataFrame, model: str, suite: str) -> dict[str, Any]:
+    mine = ok[ok["model"] == model]
+    here = mine[mine["suite"] == suite]
+    row: dict[str, Any] = {"model": model, "suite": suite, "note": ""}
+    if load_suite(suite).labels == "outlier":
+        clean = mine[mine["threat"] == "clean"]
+        if clean.empty:
+            return row | {"note": "no clean run to tell the outliers from"}
+        # The score of being an outlier is minus the confidence (Hendrycks & Gimpel 2017, arXiv 1610.02136).
+        scores = -here["confidence"].to_numpy(), -clean["confidence"].to_numpy()
+        return row | {"auroc": auroc(*scores), "aupr": aupr(*scores), "fpr95": fpr_at_recall(*scores)}
+    answers = here["confidence"].to_numpy(), here["correct"].to_numpy(dtype=bool)
+    row["ece"] = expected_calibration_error(*answers)
+    row["rms_calibration_error"] = rms_calibration_error(*answers)
+    row["aurra"] = aurra(*answers)
+    if (here["kind"] == "corruption").all():
+        row |= _corruption_figures(ok, mine, here, suite)
+    return row
+
+
+def _corruption_figures(ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, suite: str) -> dict[str, Any]:
+    errors = _errors(here)
+    if load_suite(suite).index == "imagenet":
+        alexnet = alexnet_errors()
+        name, denominators, clean_denominator = "AlexNet", alexnet.corrupted, alexnet.clean
+    else:
+        baseline = ok[ok["model"] == "deit"]
+        name, denominators = "deit", _errors(baseline[baseline["suite"] == suite])
+        clean_denominator = 1 - baseline.loc[baseline["threat"] == "clean", "correct"].mean()
+    figures: dict[str, Any] = {"denominator": name}
+    try:
+        figures["mean_error"] = float(mean_error(errors))
+        figures["mce"] = float(mce(errors, denominators))
+        clean_error = 1 - mine.loc[mine["threat"] == "clean", "correct"].mean()
+        figures["relative_mce"] = float(relative_mce(errors, clean_error, denominators, clean_denominator))
+    except UserError as missing:
+        figures["note"] = missing.message
+    return figures
+
+
+def _errors(records: pd.DataFrame) -> dict[tuple[str, int], float]:
+    right = records.groupby(["corruption", "severity"], sort=False)["correct"].mean()
+    corruptions, severities = (right.index.get_level_values(level) for level in ("corruption", "severity"))
+    return {
+        (str(name), int(severity)): 1 - float(value)
+        for name, severity, value in zip(corruptions, severities, right, strict=True)
+    }
+
+
+def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The summary for machines: what was run, and the rows. Missing numbers are null."""
+
+    def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+        return table.astype(object).where(table.notna(), None).to_dict("records")
+
+    return {
+        "run": folder,
+        "plan_hash": manifest["plan_hash"],
+        "status": manifest["status"],
+        "seed": manifest["plan"]["seed"],
+        "device": manifest["device"],
+        "data": manifest["data"],
+        "models": manifest["models"],
+        "threats": manifest["plan"]["threats"],
+        "rows": rows(summary),
+        "suites": rows(suites),
+    }

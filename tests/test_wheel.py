@@ -1,0 +1,56 @@
+"""The wheel that users install: complete, and independent of the source tree."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_in_a_fresh_environment_from_another_folder(tmp_path: Path) -> None:
+    wheels, elsewhere, home = tmp_path / "wheels", tmp_path / "elsewhere", tmp_path / "venv"
+    elsewhere.mkdir()
+    _run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        wheels,
+        ROOT,
+        cwd=tmp_path,
+    )
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    # Torch and the rest are borrowed from the environment that runs this test. A plain path in a .pth file does not
+    # bring that environment's own .pth files along, so its editable install of this package stays out of sight.
+    site = _run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=elsewhere).strip()
+    Path(site, "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _run(python, "-m", "pip", "install", "--no-deps", "--no-index", next(wheels.glob("*.whl")), cwd=elsewhere)
+    where = _run(python, "-c", "import robustbench_twicing as r; print(r.__file__)", cwd=elsewhere)
+    assert where.startswith(str(home))
+
+    command = home / "bin" / "twicing-bench"
+    assert "standard" in _run(command, "catalog", cwd=elsewhere)
+    options = ["--attack", "fgsm", "--limit", "40", "--json", "--quiet"]
+    summary = json.loads(_run(command, "attack", "--model", "deit-tw", *options, cwd=elsewhere))
+    assert [row["threat"] for row in summary["rows"]] == ["clean", "fgsm-linf-1/255"]
+    assert summary["rows"][0]["accuracy"] > 0.9
+    assert (elsewhere / summary["run"] / "summary.csv").is_file()
