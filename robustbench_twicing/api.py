@@ -20,7 +20,7 @@ from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.read_toml import validated
 from robustbench_twicing.catalog.threats import attack_threats, base_of, clean_threats, suite_threats
-from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.catalog.zoo import model_specs
 from robustbench_twicing.comparison import Comparisons, Side, compare_sides
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.gate import GateResult, check
@@ -77,6 +77,9 @@ def evaluate(
     recipe: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    weights: str = "raw",
+    resample_pos_embed: bool = False,
+    checkpoints: Mapping[str, str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     frost_dir: str | None = None,
@@ -90,8 +93,10 @@ def evaluate(
     unless `suites` are named; `eps` as papers write it ("1/255"). `suites`: such as `"digits-c"`, `"imagenet-a"`, with
     `corruptions` and `severities` as in `suite_threats`. `data`: what is attacked; left out, `digits`, or what the
     suites are made from. `directories` says where data sets on disk lie. `recipe` overrides how images on disk are
-    prepared. `limit` samples per threat; None takes all of them, or what the protocol suggests for a dear attack.
-    `batch_size` and `device` change the speed, not the draws. `begin` follows the progress (see `runner.run.run_plan`).
+    prepared. Of a training checkpoint, `weights` are read: "raw", "ema" or "both"; `resample_pos_embed` and
+    `checkpoints` as in `catalog.zoo.model_specs`. `limit` samples per threat; None takes all of them, or what the
+    protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `begin` follows the
+    progress (see `runner.run.run_plan`).
     Raises `UserError` for anything that can be put right.
     """
     own = models if isinstance(models, Mapping) else {}
@@ -115,7 +120,12 @@ def evaluate(
         threats += suite_threats(name, corruptions, severities)
     if base == "digits" or base in places or not suites:
         threats = [*(clean_threats(suites) if suites else [CleanThreat()]), *threats]
-    specs = [model_spec(name, base) for name in names if name not in own]
+    specs = [
+        spec
+        for name in names
+        if name not in own
+        for spec in model_specs(name, base, weights, resample_pos_embed, checkpoints)
+    ]
     if own and load_protocol(protocol).rules.space == "normalized":
         raise UserError(
             f"Protocol {protocol!r} attacks normalised images, and a module of your own hides its normalisation.",

@@ -443,7 +443,7 @@ class CorruptionThreat(_Threat):
     corruption: str
     severity: int = Field(ge=1, le=5)
     generated: bool
-    """True: computed from the clean images in memory. False: read from the suite's own files. Two different data sets."""
+    """True: computed from the clean images in memory. False: read from the suite's own files. Two data sets."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     """Generated images go through JPEG at this quality, as ImageNet-C's files did (85)."""
     frost: str = ""

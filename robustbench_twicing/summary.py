@@ -18,7 +18,7 @@ from robustbench_twicing.metrics.calibration import (
     rms_calibration_error,
 )
 from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
-from robustbench_twicing.metrics.intervals import wilson_interval
+from robustbench_twicing.metrics.intervals import paired_difference_interval, wilson_interval
 
 
 class SummaryColumn(NamedTuple):
@@ -192,6 +192,28 @@ def _errors(records: pd.DataFrame) -> dict[tuple[str, int], float]:
         (str(name), int(severity)): 1 - float(value)
         for name, severity, value in zip(corruptions, severities, right, strict=True)
     }
+
+
+def generated_differences(records: pd.DataFrame, official: str, generated: str) -> pd.DataFrame:
+    """For each corruption, severity and model: accuracy on the same photographs in both suites, and their difference.
+
+    Columns corruption, severity, model, n, official, generated, difference (generated - official), low, high: the 95 %
+    paired interval of `metrics.intervals.paired_difference_interval`. Only samples that both suites answered count.
+    """
+    ok = records[records["status"] == "ok"]
+    keys = ["corruption", "severity", "model"]
+    columns = [*keys, "sample_id", "correct"]
+    both = ok.loc[ok["suite"] == official, columns].merge(
+        ok.loc[ok["suite"] == generated, columns], on=[*keys, "sample_id"], suffixes=("_official", "_generated")
+    )
+    rows = []
+    for _, group in both.groupby(keys, sort=False):
+        theirs, ours = group["correct_official"].to_numpy(dtype=bool), group["correct_generated"].to_numpy(dtype=bool)
+        lost, gained, n = int((theirs & ~ours).sum()), int((ours & ~theirs).sum()), len(group)
+        low, high = paired_difference_interval(lost, gained, n)
+        figures = {"n": n, "official": theirs.mean(), "generated": ours.mean(), "difference": (gained - lost) / n}
+        rows.append({**{key: group[key].iloc[0] for key in keys}, **figures, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=[*keys, "n", "official", "generated", "difference", "low", "high"])
 
 
 def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -5,7 +5,5 @@ from robustbench_twicing.catalog.suites import suite, suite_names
 
 def titles() -> dict[str, str]:
     """Every data set the tool knows, with one line each."""
-    embedded = {
-        "digits": "Digits: 597 of scikit-learn's handwritten digits, RGB 32 x 32; ships with the tool"
-    }
+    embedded = {"digits": "Digits: 597 of scikit-learn's handwritten digits, RGB 32 x 32; ships with the tool"}
     return embedded | {name: suite(name).title for name in suite_names()}

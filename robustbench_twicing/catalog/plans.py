@@ -12,6 +12,7 @@ from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.read_toml import read_toml
+from robustbench_twicing.catalog.suites import suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, suite_threats
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.errors import UserError, unknown_name
@@ -146,17 +147,17 @@ def _threats(form: _Form, placed: Collection[str], mistakes: "_Mistakes") -> tup
     ]
     corrupted = [threat for number, entry in enumerate(form.suites) for threat in _corrupted(number, entry, mistakes)]
     names = list(dict.fromkeys(entry.name for entry in form.suites))
-    if mistakes.found:
-        # Without suites the data set is known all the same, so models can be checked too.
-        base = None if names else form.data or "digits"
-        return [], base if base in titles() else None
-    base = mistakes.tried(("suites",), base_of, names) if names else form.data or "digits"
+    known = [name for name in names if name in suite_names() or name.endswith(".toml")]
+    base = mistakes.tried(("suites",), base_of, known) if known else form.data or "digits"
     if base is None:
         return [], None
     if base not in titles():
         mistakes.add(("data",), unknown_name("data set", base, titles()))
+        return [], None
     if form.data not in (None, base):
         mistakes.add(("data",), f"The suites {', '.join(names)} are made from {base!r}, not from {form.data!r}.")
+    if mistakes.found:
+        return [], base
     clean: list[Threat] = [CleanThreat()] if attacked or not names else []
     if base == "digits" or base in placed:
         clean += clean_threats(names)
@@ -200,7 +201,8 @@ def _models(form: _Form, base: str, mistakes: "_Mistakes") -> list[ModelSpec]:
         spec = mistakes.tried(at, model_spec, text, base)
         if spec is not None:
             found.append(spec.model_copy(update={"name": entry.name}))
-        if entry.checkpoint and not Path(entry.checkpoint).expanduser().is_file():
+        published = (entry.checkpoint or "").startswith(("timm:", "hf-hub:"))
+        if entry.checkpoint and not published and not Path(entry.checkpoint).expanduser().is_file():
             mistakes.add(at, f"There is no checkpoint {entry.checkpoint}.")
     return found
 
@@ -350,11 +352,15 @@ def line_of(text: str, place: Place) -> int | None:
 
 def _line_within(lines: list[str], content: Any, place: Place) -> int:
     """The line of an array's element within the array's statement, if the element is a text that stands there."""
+    earlier: list[Any] = []
     for key in place:
+        earlier = content[:key] if isinstance(key, int) else []
         content = content[key]
     texts = [content] if isinstance(content, str) else list(content.values()) if isinstance(content, dict) else []
-    wanted = [text for text in texts if isinstance(text, str)]
+    wanted = [quote + text + quote for text in texts if isinstance(text, str) for quote in ("'", '"')]
+    before = earlier.count(content)  # the same text may stand there several times
     for number, line in enumerate(lines):
-        if any(f'"{text}"' in line or f"'{text}'" in line for text in wanted):
+        before -= sum(line.count(text) for text in wanted)
+        if before < 0:
             return number
     return 0

@@ -15,12 +15,15 @@ from robustbench_twicing.cli import (
     cache,
     catalog,
     compare,
+    config,
     corrupt,
+    data,
     gate,
     history,
     plan,
     run,
     train,
+    verify,
 )
 from robustbench_twicing.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 
@@ -61,11 +64,14 @@ app.command("run")(run.run)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("history")(history.history)
+app.command("cache")(cache.cache)
 app.command("train")(train.train)
+app.command("verify")(verify.verify)
 app.add_typer(plan.app, name="plan")
 app.add_typer(baseline.app, name="baseline")
-app.add_typer(cache.app, name="cache")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> bool:

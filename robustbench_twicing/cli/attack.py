@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.cli.options import (
     BatchSize,
     DataDirs,
@@ -14,9 +15,10 @@ from robustbench_twicing.cli.options import (
     Out,
     Quiet,
     RecipeName,
+    ResamplePosEmbed,
     Seed,
     SkipBad,
-    directories,
+    Weights,
     evaluate_and_print,
 )
 from robustbench_twicing.errors import UserError
@@ -33,13 +35,15 @@ def attack(
         typer.Option("--attack", "-a", help="Attack name; repeatable. Default: the protocol's own list."),
     ] = None,
     protocol: Annotated[str, typer.Option(help="Attack settings: a name (see `catalog`) or a TOML file.")] = "standard",
-    data: Annotated[str, typer.Option(help="Data set; `digits` ships with the tool.")] = "digits",
+    data: Annotated[str | None, typer.Option(help="Data set. Default digits, which ships with the tool.")] = None,
     data_dir: DataDirs = None,
     recipe: RecipeName = None,
     limit: Limit = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
-    device: Device = "auto",
+    device: Device = None,
+    weights: Weights = "raw",
+    resample_pos_embed: ResamplePosEmbed = False,
     engine: Annotated[
         str, typer.Option(help="`own`, or `torchattacks` to run its FGSM, PGD and SPSA for comparison.")
     ] = "own",
@@ -54,21 +58,25 @@ def attack(
     """
     if engine not in ("own", "torchattacks"):
         raise UserError(f"Unknown engine {engine!r}.", "Pass --engine own or --engine torchattacks.")
+    data = data or settings().default("data") or "digits"
     evaluate_and_print(
         quiet,
         as_machine,
         skip_bad,
+        data_dir,
+        [data],
+        device,
         models=model,
         attacks=attack or (),
         eps=eps or ["1/255"],
         protocol=protocol,
         engine=engine,
         data=data,
-        directories=directories(data_dir, [data]),
         recipe=recipe,
         limit=limit,
         seed=seed,
-        device=device,
+        weights=weights,
+        resample_pos_embed=resample_pos_embed,
         batch_size=batch_size,
         out=out,
     )

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from robustbench_twicing.catalog import datasets
 from robustbench_twicing.catalog.protocols import protocol, protocol_names
+from robustbench_twicing.catalog.torchattacks import torchattacks_table
 from robustbench_twicing.catalog.zoo import zoo
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.specs import Protocol
@@ -30,6 +31,7 @@ def everything(context: typer.Context) -> None:
         for attack in content.attacks:
             attacks.setdefault(attack, []).append(name)
     console.print(_table("Attacks", {attack: "in " + ", ".join(names) for attack, names in attacks.items()}))
+    console.print(Text("Also by name, run by torchattacks: " + ", ".join(sorted(torchattacks_table().attacks))))
     console.print(_table("Data sets", datasets.titles()))
 
 
@@ -56,6 +58,13 @@ def show(name: Annotated[str, typer.Argument(help="A model, protocol, attack or 
             found = True
             console.print(Text(f"Attack {name} in protocol {content.name}", style="bold"))
             console.print(_table("", {k: str(v) for k, v in content.attacks[name].model_dump(mode="json").items()}))
+    if name in torchattacks_table().attacks:
+        found = True
+        entry_there = torchattacks_table().attacks[name]
+        console.print(
+            Text(f"Attack {name}, run by torchattacks.{entry_there.attack}: {entry_there.source}", style="bold")
+        )
+        console.print(_table("", {key: str(value) for key, value in entry_there.arguments.items()}))
     if name in datasets.titles():
         found = True
         console.print(Text(f"Data set {name}: {datasets.titles()[name]}", style="bold"))

@@ -4,19 +4,24 @@ from typing import Annotated
 
 import typer
 
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.suites import suite as load_suite
+from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.cli.options import (
     BatchSize,
     DataDirs,
     Device,
+    FrostDir,
     Json,
     Limit,
     Models,
     Out,
     Quiet,
     RecipeName,
+    ResamplePosEmbed,
     Seed,
     SkipBad,
-    directories,
+    Weights,
     evaluate_and_print,
 )
 
@@ -37,10 +42,10 @@ def corrupt(
     limit: Limit = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    frost_dir: Annotated[
-        str | None, typer.Option(help="The original frost pictures for generated frost, or `drawn`.")
-    ] = None,
+    device: Device = None,
+    weights: Weights = "raw",
+    resample_pos_embed: ResamplePosEmbed = False,
+    frost_dir: FrostDir = None,
     out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
@@ -55,16 +60,20 @@ def corrupt(
         quiet,
         as_machine,
         skip_bad,
+        data_dir,
+        # The clean images that a generated suite is made from may be the one data set on disk.
+        [base_of(suites)] if all(load_suite(name).layout == "generated" for name in suites) else suites,
+        device,
         models=model,
         suites=suites,
         corruptions=corruption or (),
         severities=severity or (),
-        directories=directories(data_dir, suites),
         recipe=recipe,
         limit=limit,
         seed=seed,
-        device=device,
+        weights=weights,
+        resample_pos_embed=resample_pos_embed,
         batch_size=batch_size,
-        frost_dir=frost_dir,
+        frost_dir=frost_dir or settings().default("frost-dir"),
         out=out,
     )

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from robustbench_twicing import api
-from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.plan import Cell
 from robustbench_twicing.report.console import CellProgress, print_run
 from robustbench_twicing.summary import as_json
@@ -36,7 +37,14 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Images per evaluation; changes speed, not draws.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Default auto.")]
+Weights = Annotated[str, typer.Option("--weights", help="Of a training checkpoint: raw, ema or both.")]
+ResamplePosEmbed = Annotated[
+    bool, typer.Option("--resample-pos-embed", help="Resample position embeddings of another size.")
+]
+FrostDir = Annotated[
+    str | None, typer.Option("--frost-dir", help="The original frost pictures for generated frost, or `drawn`.")
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Run folder. Default: one under results/runs/ named after the settings.")
 ]
@@ -47,22 +55,31 @@ Begin = Callable[[dict[Cell, tuple[int, int]]], CellProgress]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although some samples failed.")]
 
 
-def directories(given: list[str] | None, names: list[str]) -> dict[str, str]:
-    """`--data-dir` as a table from name to folder. A bare DIR belongs to the one suite or data set at hand."""
-    table = {}
-    for text in given or []:
-        name, sign, place = text.partition("=")
-        if not sign and len(names) != 1:
-            raise UserError(
-                f"--data-dir {text} could belong to any of {', '.join(names)}.", f"Write --data-dir {names[0]}={text}"
-            )
-        table[name if sign else names[0]] = place if sign else text
-    return table
+def device_or_default(device: str | None) -> str:
+    """The device that a flag names, else the configured one."""
+    return device or settings().default("device") or "auto"
 
 
-def evaluate_and_print(quiet: bool, as_machine: bool, skip_bad: bool, **settings: Any) -> None:
-    """Evaluate, follow the progress, print; exit 1 if samples failed."""
-    run = followed(quiet, lambda begin: api.evaluate(**settings, begin=begin))
+def evaluate_and_print(
+    quiet: bool,
+    as_machine: bool,
+    skip_bad: bool,
+    data_dirs: list[str] | None,
+    names: list[str],
+    device: str | None,
+    **chosen: Any,
+) -> None:
+    """Evaluate, follow the progress, print; exit 1 if samples failed.
+
+    `names` are the data sets at hand. What the flags leave open comes from `catalog.config.settings`.
+    """
+    known = settings()
+    chosen |= {
+        "directories": known.directories(data_dirs or [], names),
+        "checkpoints": known.checkpoints(names[0]),
+        "device": device_or_default(device),
+    }
+    run = followed(quiet, lambda begin: api.evaluate(**chosen, begin=begin))
     print_evaluated(run, as_machine, skip_bad)
 
 

@@ -6,7 +6,7 @@ batch and care with CUDA; benchmarks/decode.py compares with timm's.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -22,7 +22,7 @@ def read_ahead(
     workers: int,
     pin_memory: bool = False,
     ahead: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """One batch for each shard, in order, while the `ahead` shards after it are being decoded by `workers` threads.
 
     At most `ahead` + 1 decoded shards exist besides the one handed out, however long the data set. `workers` = 0 reads

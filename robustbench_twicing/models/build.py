@@ -8,11 +8,18 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import Attention
 from torch import nn
 
 from robustbench_twicing.catalog.locate import package_file
+from robustbench_twicing.catalog.zoo import is_drop_in
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.models.checkpoints import load_weights, read_checkpoint, weights_hash
+from robustbench_twicing.models.checkpoints import (
+    load_weights,
+    read_checkpoint,
+    weights_hash,
+    with_resampled_position_embeddings,
+)
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.convert import apply_twicing, block_numbers, twicing_blocks
 from robustbench_twicing.models.registry import EMBEDDED
@@ -23,33 +30,48 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
     """The model that `spec` describes, in eval mode, weights frozen, normalisation inside.
 
     `spec.weights` is `package:FILE` (ships with the tool), `file:PATH`, `timm:NAME` or `hf-hub:NAME` (downloaded and
-    cached by timm). Every tensor comes from there; none stays random. Raises `UserError` if the architecture is
-    unknown, the weights cannot be had or do not fit, or the blocks found to be twicing are not those of `spec`.
+    cached by timm). Every tensor comes from there; none stays random. A model without timm's attention (ResNet, Swin)
+    is loaded if `spec` claims no twicing. Raises `UserError` if the architecture is unknown, the weights cannot be had
+    or do not fit, or the blocks found to be twicing are not those of `spec`.
     """
     kind, _, place = spec.weights.partition(":")
     if kind not in _SOURCES:
         raise unknown_name("source of weights", kind, _SOURCES)
     network, note = _SOURCES[kind](spec, place)
-    apply_twicing(network, spec.twicing)
+    probed = spec.twicing != "none" or _has_attention_to_probe(network)
+    found: tuple[int, ...] = ()
+    if probed:
+        apply_twicing(network, spec.twicing)
+        found, expected = twicing_blocks(network), block_numbers(spec.twicing, len(network.blocks))
+        if found != expected:
+            raise UserError(
+                f"Model {spec.name!r} should be twicing in {_blocks(expected)}, "
+                f"but was found to be in {_blocks(found)}.",
+                f"Architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
+            )
     network.to(device).requires_grad_(False)
-
-    found, expected = twicing_blocks(network), block_numbers(spec.twicing, len(network.blocks))
-    if found != expected:
-        raise UserError(
-            f"Model {spec.name!r} should be twicing in {_blocks(expected)}, but was found to be in {_blocks(found)}.",
-            f"The architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
-        )
     settings = network.pretrained_cfg
+    height, width = settings["input_size"][1:]
+    if height != width:
+        raise UserError(
+            f"Model {spec.name!r} takes images of {width} x {height} pixels.", "Only square images can be prepared."
+        )
+    notes = [
+        note,
+        "drop-in: plain weights run with twicing" if is_drop_in(spec) else "",
+        "" if probed else "no attention block was probed",
+        _crop_note(settings),
+    ]
     card = ModelCard(
         spec=spec,
         twicing_blocks=found,
-        blocks=len(network.blocks),
+        blocks=len(network.blocks) if probed else 0,
         parameters=_count(network),
         weights_hash=weights_hash(network),
         classes=network.num_classes,
         image_size=settings["input_size"][-1],
         recipe=_recipe(spec.architecture, settings),
-        weights_note=note,
+        weights_note="; ".join(filter(None, notes)),
     )
     return Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
 
@@ -96,17 +118,33 @@ def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torc
 def new_network(architecture: str, seed: int = 0) -> Any:
     """timm's `architecture` with random weights that follow `seed`; torch's global generator is left as it was.
 
-    Raises `UserError`, with the nearest names, for an architecture that timm does not know.
+    With a tag (`deit_tiny_patch16_224.fb_in1k`) it has the preprocessing of those weights. Raises `UserError`, with the
+    nearest names, for a name that timm does not know.
     """
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        raise UserError(
-            f"timm {timm.__version__} has no architecture {architecture!r}.",
-            f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models().",
-        )
+        raise _unknown_architecture(architecture)
+    plain, _, tag = architecture.partition(".")
+    if tag and architecture not in timm.list_pretrained(f"{plain}.*"):
+        raise _no_such_weights(architecture, plain)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return timm.create_model(architecture)
+
+
+def _unknown_architecture(name: str) -> UserError:
+    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    return UserError(
+        f"timm {timm.__version__} has no architecture {name!r}.",
+        f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models().",
+    )
+
+
+def _no_such_weights(name: str, architecture: str) -> UserError:
+    known = timm.list_pretrained(f"{architecture}.*")
+    return UserError(
+        f"timm {timm.__version__} has no weights named {name!r}.",
+        f"For {architecture} it has: {', '.join(known) or 'none'}.",
+    )
 
 
 def _from_package(spec: ModelSpec, place: str) -> tuple[Any, str]:
@@ -119,19 +157,20 @@ def _from_file(spec: ModelSpec, place: str) -> tuple[Any, str]:
 
 def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, str]:
     network = new_network(spec.architecture)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, spec.prefer)
+    if spec.resample_pos_embed:
+        checkpoint = with_resampled_position_embeddings(network, checkpoint)
     load_weights(network, checkpoint.tensors, str(path))
     return network, checkpoint.note
 
 
 def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, str]:
+    if not timm.is_model(spec.architecture):
+        raise _unknown_architecture(spec.architecture)
     if not timm.is_model_pretrained(place):
-        known = timm.list_pretrained(f"{spec.architecture}.*")
-        raise UserError(
-            f"timm {timm.__version__} has no weights named {place!r}.",
-            f"For {spec.architecture} it has: {', '.join(known) or 'none'}.",
-        )
-    return _downloaded(spec, place), ""
+        raise _no_such_weights(place, spec.architecture)
+    network = _downloaded(spec, place)
+    return network, "" if "." in place else f"timm's default tag {network.pretrained_cfg.get('tag')}"
 
 
 def _from_hub(spec: ModelSpec, place: str) -> tuple[Any, str]:
@@ -164,6 +203,20 @@ _SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, str]]] = {
     "timm": _from_timm,
     "hf-hub": _from_hub,
 }
+
+
+def _has_attention_to_probe(network: nn.Module) -> bool:
+    """Some block is built on timm's `Attention`, which is all that twicing replaces, and which the probe can judge."""
+    blocks = getattr(network, "blocks", None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
+        return False
+    return any(isinstance(getattr(block, "attn", None), Attention) for block in blocks)
+
+
+def _crop_note(settings: dict[str, Any]) -> str:
+    """137 of the 1,826 weights in timm 1.0.31 were evaluated on squashed or padded images, which no recipe does."""
+    mode = settings.get("crop_mode") or "center"
+    return "" if mode == "center" else f"timm's crop mode for this model is {mode!r}; here it is a centre crop"
 
 
 def _recipe(architecture: str, settings: dict[str, Any]) -> Recipe:

@@ -2,16 +2,18 @@
 
 import argparse
 import hashlib
+import math
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import safetensors
 import torch
 from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from robustbench_twicing.errors import UserError
@@ -25,6 +27,8 @@ _KEYS: dict[Prefer, tuple[str, ...]] = {"raw": ("model", "state_dict"), "ema": (
 _PREFIXES = ("module.", "_orig_mod.")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 _SHOWN = 3
+_POSITIONS = "pos_embed"
+"""What timm's vision transformers call their position embeddings."""
 
 
 class Checkpoint(NamedTuple):
@@ -44,7 +48,9 @@ def read_checkpoint(path: Path, prefer: Prefer = "raw") -> Checkpoint:
     has no weights where they are looked for.
     """
     if not path.is_file():
-        raise UserError(f"No checkpoint at {path}.", "Check the path given after NAME=.")
+        raise UserError(
+            f"No checkpoint at {path}.", "Check the path after NAME=, or what `twicing-bench config show` says."
+        )
     if path.suffix == ".safetensors":
         content: Any = _read_safetensors(path)
     elif path.suffix in _TORCH_SUFFIXES:
@@ -75,11 +81,48 @@ def load_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], source
     }
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in problems.items() if names)
-        raise UserError(
-            f"{source} does not fit {type(network).__name__}: of {len(wanted)} tensors, {listed}.",
-            "The checkpoint is of another architecture, or of another number of classes.",
-        )
+        reshaped = [name for name in tensors if name in wanted and tensors[name].shape != wanted[name].shape]
+        hint = "The checkpoint is of another architecture, or of another number of classes."
+        if not problems["missing"] and not problems["unexpected"]:
+            hint = _why_reshaped(network, tensors, wanted, reshaped) or hint
+        raise UserError(f"{source} does not fit {type(network).__name__}: of {len(wanted)} tensors, {listed}.", hint)
     network.load_state_dict(dict(tensors))
+
+
+def _why_reshaped(
+    network: Any, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], names: Sequence[str]
+) -> str:
+    """What it means that just these tensors have another shape; empty if they tell nothing."""
+    if names == [_POSITIONS] and tensors[_POSITIONS].shape[-1] == wanted[_POSITIONS].shape[-1]:
+        return (
+            "It was trained on images of another size. Name the architecture of that size, or pass "
+            "--resample-pos-embed to interpolate its position embeddings to this one."
+        )
+    heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    starts = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    if all(name.startswith(starts) and tensors[name].ndim for name in names):
+        return f"It has {len(tensors[names[0]]):,} classes, the architecture has {len(wanted[names[0]]):,}."
+    return ""
+
+
+def with_resampled_position_embeddings(network: Any, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its position embeddings interpolated to the image size of `network`, and a note of it.
+
+    As timm does: bicubic with antialiasing, the class token's left alone. Unchanged if they have the right size, or if
+    they are no square grid; then `load_weights` refuses them.
+    """
+    ours, theirs = network.state_dict().get(_POSITIONS), checkpoint.tensors.get(_POSITIONS)
+    if ours is None or theirs is None or ours.shape == theirs.shape or not ours.ndim == theirs.ndim == 3:
+        return checkpoint
+    extra = 0 if getattr(network, "no_embed_class", False) else getattr(network, "num_prefix_tokens", 0)
+    side = math.isqrt(max(0, theirs.shape[1] - extra))
+    if side == 0 or side * side != theirs.shape[1] - extra:
+        return checkpoint
+    rows, columns = network.patch_embed.grid_size
+    resampled = resample_abs_pos_embed(theirs, [rows, columns], num_prefix_tokens=extra)
+    note = f"position embeddings resampled from {side} x {side} to {rows} x {columns}"
+    tensors = {**checkpoint.tensors, _POSITIONS: resampled}
+    return Checkpoint(tensors, "; ".join(filter(None, [checkpoint.note, note])))
 
 
 def weights_hash(network: nn.Module) -> str:
@@ -134,11 +177,11 @@ def _choose(path: Path, content: Any, prefer: Prefer) -> tuple[dict[str, torch.T
     present = [key for keys in _KEYS.values() for key in keys if key in content]
     if not present:
         if prefer == "ema":
-            raise UserError(f"{path} has no averaged (EMA) weights.", f"Its keys are {_first(list(content))}.")
+            raise UserError(f"{path} has no averaged (EMA) weights.", f"Its keys are {_first(list(content))}. {_RAW}")
         return _only_tensors(path, content, ""), ""
     wanted = [key for key in _KEYS[prefer] if key in content]
     if prefer == "ema" and not wanted:
-        raise UserError(f"{path} has no averaged (EMA) weights.", f"It has the key {', '.join(present)}.")
+        raise UserError(f"{path} has no averaged (EMA) weights.", f"It has the key {', '.join(present)}. {_RAW}")
     key = (wanted or present)[0]
     rest = [other for other in present if other != key]
     note = f"key {key}" + (f" (not read: {', '.join(rest)})" if rest else "")
@@ -167,6 +210,7 @@ def _without_prefixes(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str,
     return stripped
 
 
+_RAW = "Pass --weights raw for the others."
 _HOW_TO_SAVE = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth'), or as .safetensors."
 
 

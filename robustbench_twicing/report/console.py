@@ -1,7 +1,7 @@
 """Tables and progress in the terminal."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_twicing.plan import Cell
+from robustbench_twicing.specs import AttackThreat, pixel_equivalent
 
 
 def percent(value: float) -> str:
@@ -20,8 +21,8 @@ def percent(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of fractions in percentage points, signed; `-` if there is none."""
-    return "-" if pd.isna(value) else f"{-100 * value:+.1f}"
+    """A drop of fractions as a change in percentage points, signed; `-` if there is none."""
+    return "-" if pd.isna(value) else f"{0.0 - 100 * value:+.1f}"
 
 
 def threat_model(manifest: Mapping[str, Any]) -> str:
@@ -188,6 +189,9 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         found.append(
             f"{which}: {samples} of {available} samples, drop from the clean run on the same ones (see --limit)."
         )
+    found += [
+        _in_pixels(name, card["std"], manifest) for name, card in manifest["models"].items() if _normalized(manifest)
+    ]
     generated = {t["suite"] for t in manifest["plan"]["threats"] if t["kind"] == "corruption" and t["generated"]}
     found += [f"{suite}: corruptions computed in memory; not comparable with published files." for suite in generated]
     for denominator, rows in suites[suites["mce"].notna()].groupby("denominator"):
@@ -204,6 +208,18 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
     if failures:
         found.append(f"{failures} record(s) failed; they count neither as right nor as wrong.")
     return found
+
+
+def _normalized(manifest: Mapping[str, Any]) -> list[AttackThreat]:
+    attacks = [AttackThreat.model_validate(t) for t in manifest["plan"]["threats"] if t["kind"] == "attack"]
+    return [threat for threat in attacks if threat.rules.space == "normalized"]
+
+
+def _in_pixels(model: str, std: Sequence[float], manifest: Mapping[str, Any]) -> str:
+    """What an eps in normalised units means in pixels, for one model."""
+    sizes = {str(t.eps): [255 * size for size in pixel_equivalent(t, std)] for t in _normalized(manifest)}
+    parts = [f"{eps} is {min(size):.3g} to {max(size):.3g} / 255" for eps, size in sizes.items()]
+    return f"{model}: in pixels, eps {', '.join(parts)}, by channel."
 
 
 class CellProgress:

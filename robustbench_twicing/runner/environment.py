@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= found:
         raise UserError(
             f"Device {name!r} was asked for, but torch finds {found} CUDA device(s) here.",
-            "Pass --device cpu, or check the driver and that torch was built for CUDA: python -m torch.utils.collect_env",
+            "Pass --device cpu, or check the driver and run python -m torch.utils.collect_env",
         )
     return device
 

@@ -163,11 +163,11 @@ class _Clock:
     """Counts evaluations, and stops the work when its time is up."""
 
     def __init__(self, deadline: float) -> None:
-        self.evaluations = 0.0
+        self.evaluations = 0
         self.stopped = False
         self._deadline = deadline
 
-    def advance(self, cell: Cell, evaluations: float) -> None:
+    def advance(self, cell: Cell, evaluations: int) -> None:
         self.evaluations += evaluations
         if time.perf_counter() > self._deadline:
             self.stopped = True

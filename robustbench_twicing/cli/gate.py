@@ -1,0 +1,70 @@
+"""`twicing-bench gate`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_twicing import api
+from robustbench_twicing.baselines import load_baseline
+from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.cli.options import wide_console
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.gate import as_json, check
+from robustbench_twicing.policy import Policy
+from robustbench_twicing.report.gate import baseline_line, junit, markdown, print_gate
+from robustbench_twicing.store import write_whole
+
+
+def gate(
+    run: Annotated[str, typer.Argument(help="The run to judge: its folder, or its plan.")],
+    baseline: Annotated[Path, typer.Option("--baseline", help="Folder of the baseline, see `baseline accept`.")],
+    alpha: Annotated[
+        float | None, typer.Option(help="Chance, at most, to call a run regressed without any true difference.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Drop in accuracy that is let through: 0.01 is one percentage point.")
+    ] = None,
+    floor: Annotated[
+        list[str] | None, typer.Option("--floor", help="MODEL:THREAT=ACCURACY that must be reached; * and ? allowed.")
+    ] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML to this file.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Also write a Markdown summary, such as $GITHUB_STEP_SUMMARY.")
+    ] = None,
+    as_machine: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON instead of a table.")] = False,
+) -> None:
+    """Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.
+
+    Tolerance and floors come from the run's plan ([gate]); the options here replace or add to them.
+    """
+    found, accepted = api.load_finished(run), load_baseline(baseline)
+    given = {"alpha": alpha, "tolerance": tolerance}
+    settings = {**found.manifest.get("gate", {}), **{key: value for key, value in given.items() if value is not None}}
+    settings["floors"] = {**settings.get("floors", {}), **dict(map(_floor, floor or []))}
+    result = check(found.records, accepted.records, validated(Policy, settings, "The gate's policy"))
+    if junit_file:
+        write_whole(junit_file, junit(result, f"robustness of {found.path.name}"))
+    if markdown_file:
+        write_whole(markdown_file, markdown(result, accepted.manifest, str(found.path)).encode())
+    if as_machine:
+        content = {"run": str(found.path), "baseline": str(baseline), "accepted": accepted.manifest["accepted"]}
+        print(json.dumps({**content, **as_json(result)}, indent=2, ensure_ascii=False))
+    else:
+        print_gate(wide_console(), result, baseline_line(accepted.manifest))
+    sys.exit(result.exit_code)
+
+
+def _floor(text: str) -> tuple[str, float]:
+    cell, _, accuracy = text.rpartition("=")
+    try:
+        value = float(accuracy)
+    except ValueError:
+        value = -1.0
+    if not cell or not 0 <= value <= 1:
+        raise UserError(
+            f"--floor {text} is no floor.", "Write MODEL:THREAT=ACCURACY, such as --floor 'deit:clean=0.95'."
+        )
+    return cell, value

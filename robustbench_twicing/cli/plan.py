@@ -1,0 +1,36 @@
+"""`twicing-bench plan`: begin a plan, and check one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_twicing.catalog.plans import plan_path, read_plan
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.store import write_whole
+
+app = typer.Typer(help="Write a plan to start from, or check one.", no_args_is_help=True)
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("plan.toml"),
+    like: Annotated[str, typer.Option("--like", help="The plan that is copied: `start` explains every key.")] = "start",
+) -> None:
+    """Write a commented plan to start from. An existing file is never replaced."""
+    if file.suffix != ".toml":
+        raise UserError(f"A plan is a TOML file, and {file} does not end in .toml.", f"Write: plan new {file}.toml")
+    if file.exists():
+        raise UserError(f"{file} exists.", "Name another file.")
+    write_whole(file, plan_path(like).read_bytes())
+    print(f"Wrote {file}. Edit it, then: twicing-bench run {file} --dry-run")
+
+
+@app.command()
+def check(plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")]) -> None:
+    """Read a plan and name every mistake; without any, list its cells."""
+    read = read_plan(plan)
+    print(f"{read.name}: {read.title or 'no title'}")
+    print(f"models: {', '.join(model.name for model in read.plan.models)}")
+    print(f"threats on {read.plan.data.name}: {', '.join(threat.id for threat in read.plan.threats)}")
+    print(f"{len(read.plan.cells)} cells; twicing-bench run {plan} --dry-run says what they cost")

@@ -1,0 +1,130 @@
+"""`twicing-bench verify`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.published import published as published_figures
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.cli.options import (
+    BatchSize,
+    DataDirs,
+    Device,
+    Json,
+    Limit,
+    Out,
+    Quiet,
+    RecipeName,
+    device_or_default,
+)
+from robustbench_twicing.errors import EXIT_FAILED_RECORDS
+from robustbench_twicing.plan import Cell
+from robustbench_twicing.report.console import CellProgress, model_line
+
+
+def verify(
+    model: Annotated[str, typer.Option("--model", "-m", help="NAME or NAME=CHECKPOINT.")],
+    data_dir: DataDirs = None,
+    published_as: Annotated[
+        str | None, typer.Option("--as", help="Name in the published table. Default: that of the weights.")
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Another table of published accuracies. Default: timm's results.")
+    ] = None,
+    recipe: RecipeName = None,
+    weights: Annotated[str, typer.Option(help="Of a training checkpoint: raw or ema.")] = "raw",
+    resample_pos_embed: Annotated[
+        bool, typer.Option("--resample-pos-embed", help="Interpolate position embeddings of another image size.")
+    ] = False,
+    explain: Annotated[bool, typer.Option(help="Try what could explain a miss, on the images that missed.")] = True,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_machine: Json = False,
+) -> None:
+    """Compare a model with its published accuracies, and look for the cause of a miss.
+
+    Exit codes: 0 all that could be checked are inside; 1 one is outside, or samples failed; 2 wrong use.
+    """
+    configured = settings()
+    options = {"weights": weights, "resample_pos_embed": resample_pos_embed}
+    spec = model_spec(model, "imagenet", checkpoints=configured.checkpoints("imagenet"), **options)
+    kind, _, place = spec.weights.partition(":")
+    name = published_as or (
+        place.removeprefix("timm/") if kind != "file" else model.partition("=")[0].partition("@")[0]
+    )
+    figures = published_figures(name, published)
+    directories = configured.directories(data_dir or ())
+
+    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.runner.verify import as_json, verify_model
+
+    with ExitStack() as stack:
+
+        def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
+            return stack.enter_context(CellProgress(Console(stderr=True), to_do, quiet))
+
+        folder, verification = verify_model(
+            spec,
+            name,
+            figures,
+            directories,
+            choose_device(device_or_default(device)),
+            recipe=recipe,
+            limit=limit,
+            batch_size=batch_size,
+            out=out,
+            explain=explain,
+            begin=begin,
+        )
+    content = as_json(verification)
+    if as_machine:
+        print(json.dumps({"run": str(folder.path), **content}, indent=2, ensure_ascii=False))
+    else:
+        _print(Console(), content, folder.manifest()["models"][spec.name], str(folder.path))
+    if not verification.inside or any(check.failed for check in verification.checks):
+        sys.exit(EXIT_FAILED_RECORDS)
+
+
+def _print(console: Console, content: Mapping[str, Any], card: Mapping[str, Any], folder: str) -> None:
+    name = content["published_model"]
+    table = Table(title=f"{content['model']} beside the published {name}", title_justify="left")
+    failed = ["failed"] if any(check["failed"] for check in content["checks"]) else []
+    for head in ("data set", "n", *failed, "top-1 %", "published", "diff", "interval", "verdict"):
+        table.add_column(head, no_wrap=True, justify="left" if head in ("data set", "verdict") else "right")
+    for check in content["checks"]:
+        measured = float("nan") if check["measured"] is None else check["measured"]
+        table.add_row(
+            check["dataset"],
+            str(check["n"]) if check["n"] >= check["images"] else f"{check['n']} of {check['images']}",
+            *(str(check[head]) for head in failed),
+            f"{100 * measured:.2f}",
+            f"{100 * check['published']:.2f}",
+            f"{100 * (measured - check['published']):+.2f}",
+            f"{100 * check['low']:.2f} - {100 * check['high']:.2f}",
+            Text("inside") if check["inside"] else Text("outside", style="bold red"),
+        )
+    console.print(table)
+    for name, why in content["not_checked"].items():
+        console.print(Text(f"{name}: not checked, {why}", style="yellow"), soft_wrap=True)
+    missed = [check for check in content["checks"] if not check["inside"]]
+    for check in missed:
+        if content["tried"]:
+            cause = check["cause"] or "none of the changes that were tried brings it inside"
+            console.print(Text(f"{check['dataset']}: likeliest cause: {cause}", style="bold"), soft_wrap=True)
+    if missed and content["tried"]:
+        console.print(Text(f"Published with: {missed[0]['conditions']}. Tried: {'; '.join(content['tried'])}."))
+    console.print(Text(f"The rule: {content['rule']}.", style="dim"))
+    console.print(Text(model_line(content["model"], card)))
+    console.print(Text(f"Run folder: {folder}"), soft_wrap=True)

@@ -1,0 +1,90 @@
+"""A generated suite written to the disk, in the layout of ImageNet-C."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from robustbench_twicing.catalog.threats import suite_threats
+from robustbench_twicing.data.passes import read_ahead
+from robustbench_twicing.engine.corruptions import corrupt
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.plan import Plan
+from robustbench_twicing.runner.sources import open_sources
+from robustbench_twicing.specs import CorruptionThreat, DataSpec, Recipe
+from robustbench_twicing.store import explained
+
+_AT_ONCE = 64
+
+
+def make_corrupted(
+    plan: Plan,
+    directories: dict[str, Path],
+    out: Path,
+    workers: int,
+    device: torch.device,
+    frost_dir: str | None = None,
+    advance: Callable[[int], object] = lambda pictures: None,
+) -> tuple[int, list[str]]:
+    """Write OUT/CORRUPTION/SEVERITY/CLASS/FILE.JPEG for every generated threat of `plan`: (pictures, what failed).
+
+    Each image is decoded once. The suite's `jpeg_quality` is that of the files, as in ImageNet-C (85); without one, 95.
+    A picture that is there already is kept, so the same call continues one that was stopped. Draws are those of
+    `twicing-bench corrupt` with the plan's seed.
+    """
+    threats = [threat for threat in plan.threats if isinstance(threat, CorruptionThreat) and threat.generated]
+    if not threats:
+        raise UserError("There is nothing to generate.", "Name a generated suite, such as imagenet-c-generated.")
+    source = open_sources(plan, directories)(threats[0])
+    dataset, recipe = source.dataset, source.recipe(Recipe(crop=224))
+    count = plan.samples_for(threats[0], len(dataset.labels))
+    spans = [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]
+    written, failed = 0, []
+    with closing(read_ahead(dataset, spans, [recipe], workers)) as batches, ThreadPoolExecutor(workers) as pool:
+        for batch in batches:
+            failed += list(batch.errors.values())
+            ids = [dataset.sample_ids[position] for position in batch.readable]
+            labels = [dataset.labels[position] for position in batch.readable]
+            for threat in threats:
+                folder = out / threat.corruption / str(threat.severity)
+                paths = [folder / _name(sample_id, label) for sample_id, label in zip(ids, labels, strict=True)]
+                rows = [row for row, path in enumerate(paths) if not path.exists()]
+                if rows:
+                    images = batch.images[recipe][rows].to(device)
+                    some = [ids[row] for row in rows]
+                    made = corrupt(images, threat.corruption, threat.severity, plan.seed, some, frost_dir=frost_dir)
+                    levels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+                    quality = threat.jpeg_quality or 95
+                    jobs = [
+                        pool.submit(_save, paths[row], level, quality) for row, level in zip(rows, levels, strict=True)
+                    ]
+                    for job in jobs:
+                        job.result()
+                    written += len(rows)
+                advance(len(ids))
+    return written, failed
+
+
+def _name(sample_id: str, label: int) -> Path:
+    """CLASS/FILE.JPEG; embedded samples have no class in their id, so their label names it."""
+    folder, _, stem = sample_id.rpartition("/")
+    return Path(folder or str(label), f"{stem}.JPEG")
+
+
+def _save(path: Path, level: object, quality: int) -> None:
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        Image.fromarray(level).save(unfinished, format="JPEG", quality=quality)  # type: ignore[arg-type]
+        unfinished.replace(path)
+
+
+def generation_plan(
+    suite: str, corruptions: list[str], severities: list[int], limit: int | None, seed: int, base: str
+) -> Plan:
+    """A plan without models, for `make_corrupted`."""
+    threats = tuple(suite_threats(suite, corruptions, severities))
+    return Plan(models=(), threats=threats, data=DataSpec(name=base, limit=limit), seed=seed)

@@ -1,0 +1,225 @@
+"""Plan files: what they become, and every mistake at once, each with its line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustbench_twicing.catalog.plans import line_of, plan_names, plan_path, read_plan
+from robustbench_twicing.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _write(text: str, name: str = "mine.toml") -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def _threats(text: str) -> list[str]:
+    return [threat.id for threat in read_plan(_write(text)).plan.threats]
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_every_plan_that_ships_is_right(name: str) -> None:
+    plan = read_plan(name)
+    assert plan.title
+    assert len(plan.plan.cells) > 1
+
+
+def test_models_and_nothing_else_is_clean_accuracy_on_digits() -> None:
+    plan = read_plan(_write('models = ["deit"]')).plan
+    assert [model.name for model in plan.models] == ["deit"]
+    assert [threat.id for threat in plan.threats] == ["clean"]
+    assert (plan.data.name, plan.data.limit, plan.seed) == ("digits", None, 0)
+
+
+def test_attacks_at_every_eps_after_clean() -> None:
+    text = """
+        models = ["deit"]
+        [[attacks]]
+        names = ["fgsm", "pgd"]
+        eps = ["1/255", "0.02"]
+        [[attacks]]
+        names = ["spsa"]
+    """
+    assert _threats(text) == [
+        "clean",
+        *("fgsm-linf-1/255", "fgsm-linf-0.02", "pgd-linf-1/255", "pgd-linf-0.02"),
+        "spsa-linf-1/255",
+    ]
+
+
+def test_an_attack_table_without_names_takes_the_protocols_list() -> None:
+    assert _threats('models = ["deit"]\n[[attacks]]\n') == [
+        "clean",
+        *("fgsm-linf-1/255", "pgd-linf-1/255", "spsa-linf-1/255"),
+    ]
+
+
+def test_suites_bring_their_clean_run() -> None:
+    text = 'models = ["deit"]\n[[suites]]\nname = "digits-c"\ncorruptions = ["fog"]\nseverities = [2, 4]\n'
+    assert _threats(text) == ["clean", "digits-c:fog-2", "digits-c:fog-4"]
+
+
+def test_a_masked_suite_is_compared_with_clean_on_its_own_classes_if_there_is_a_directory() -> None:
+    text = 'models = ["deit"]\n[[suites]]\nname = "imagenet-a"\n'
+    assert _threats(text) == ["imagenet-a"]
+    assert _threats(text + '[directories]\nimagenet = "val"\n') == ["clean[imagenet-a]", "imagenet-a"]
+
+
+def test_checkpoints_and_directories_are_relative_to_the_file_that_names_them() -> None:
+    _write("", "plans/weights/last.pth")
+    text = """
+        models = [
+            "deit",
+            "deit-tw=weights/last.pth",
+            { name = "mine", like = "deit-tw", checkpoint = "weights/last.pth" },
+        ]
+        [directories]
+        imagenet = "../data"
+        imagenet-c = "/absolute"
+    """
+    read = read_plan(_write(text, "plans/p.toml"))
+    assert [model.weights for model in read.plan.models[1:]] == ["file:plans/weights/last.pth"] * 2
+    assert [(model.name, model.twicing) for model in read.plan.models[1:]] == [("deit-tw", "all"), ("mine", "all")]
+    assert read.directories == {"imagenet": Path("plans/../data"), "imagenet-c": Path("/absolute")}
+
+
+def test_a_plan_replaces_what_it_gives_and_keeps_the_rest_of_the_one_it_extends() -> None:
+    _write('title = "base"\nmodels = ["deit"]\nlimit = 9\n[gate]\nalpha = 0.01\ntolerance = 0.1\n', "sub/base.toml")
+    read = read_plan(_write('extends = "sub/base.toml"\nlimit = 5\n[gate]\ntolerance = 0.2\n'))
+    assert (read.name, read.title, read.plan.data.limit) == ("mine", "base", 5)
+    assert (read.gate.alpha, read.gate.tolerance) == (0.01, 0.2)
+
+
+def test_a_plan_can_extend_one_that_ships() -> None:
+    read = read_plan(_write('extends = "nightly"\nmodels = ["deit-tw"]\n'))
+    assert [threat.id for threat in read.plan.threats] == [threat.id for threat in read_plan("nightly").plan.threats]
+
+
+def test_plans_that_extend_each_other_are_refused() -> None:
+    _write('extends = "b.toml"', "a.toml")
+    _write('extends = "a.toml"', "b.toml")
+    with pytest.raises(UserError, match=r"circle: a\.toml extends b\.toml extends a\.toml"):
+        read_plan("a.toml")
+
+
+def test_every_wrong_key_type_and_range_is_named_with_its_line() -> None:
+    text = """\
+colour = "red"
+models = []
+limit = 0
+
+[gate]
+alpha = "much"
+tolerance = 2
+"""
+    with pytest.raises(UserError, match=r"5 mistake") as caught:
+        read_plan(_write(text))
+    for line, key in ((1, "colour"), (2, "models"), (3, "limit"), (6, "gate.alpha"), (7, "gate.tolerance")):
+        assert f"mine.toml, line {line}: {key}:" in caught.value.message
+
+
+def test_every_wrong_name_is_named_with_its_line() -> None:
+    text = """\
+models = [
+    "diet",     # a typo
+    "deit",
+    "deit",
+]
+
+[[attacks]]
+names = ["fgsm", "pdg"]
+eps = ["1/255",
+       "8"]
+
+[[suites]]
+name = "digits-c"
+corruptions = ["fogg"]
+severities = [1, 6]
+
+[directories]
+imagnet = "x"
+"""
+    with pytest.raises(UserError) as caught:
+        read_plan(_write(text))
+    said = caught.value.message
+    assert "7 mistake" in said
+    assert "line 2: models[0]: Unknown model 'diet'. Did you mean deit" in said
+    assert "line 8: attacks[0].names[1]: Unknown attack 'pdg'. Did you mean pgd" in said
+    assert "line 10: attacks[0].eps[1]: eps '8' is larger than the whole pixel range [0, 1]. Did you mean" in said
+    assert "line 14: suites[0].corruptions[0]: Unknown corruption 'fogg'" in said
+    assert "line 15: suites[0].severities[1]: Severity 6 does not exist" in said
+    assert "line 4: models[2]: The name 'deit' is given twice" in said
+    assert "line 18: directories.imagnet: Unknown data set 'imagnet'" in said
+
+
+def test_wrong_models_are_named_with_their_lines() -> None:
+    text = 'models = [\n  "diet",\n  "deit=nowhere.pth",\n]\n[[attacks]]\n'
+    with pytest.raises(UserError) as caught:
+        read_plan(_write(text))
+    assert "line 2: models[0]: Unknown model 'diet'. Did you mean deit" in caught.value.message
+    assert "line 3: models[1]: There is no checkpoint nowhere.pth" in caught.value.message
+
+
+def test_a_mistake_in_an_extended_plan_is_named_there() -> None:
+    _write('models = ["diet"]\n', "base.toml")
+    with pytest.raises(UserError, match=r"base\.toml, line 1: models\[0\]"):
+        read_plan(_write('extends = "base.toml"\n\n\nseed = 1\n'))
+
+
+def test_a_gate_pattern_that_fits_no_cell_is_a_mistake() -> None:
+    text = 'models = ["deit"]\n[gate]\nfloors = { "deit:claen" = 0.9 }\n'
+    with pytest.raises(UserError, match=r"line 3: gate\.floors\.deit:claen: No MODEL:THREAT"):
+        read_plan(_write(text))
+
+
+def test_a_threat_named_twice_is_a_mistake() -> None:
+    with pytest.raises(UserError, match="Named twice: fgsm-linf-1/255"):
+        read_plan(_write('models = ["deit"]\n[[attacks]]\nnames = ["fgsm"]\n[[attacks]]\nnames = ["fgsm"]\n'))
+
+
+def test_suites_of_two_data_sets_are_refused() -> None:
+    text = 'models = ["deit"]\n[[suites]]\nname = "digits-c"\n[[suites]]\nname = "imagenet-a"\n'
+    with pytest.raises(UserError, match=r"line \d: suites: .*different data sets"):
+        read_plan(_write(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("nowhere.toml", "No file nowhere.toml"), ("nigthly", "nightly"), ("broken.toml", "not valid TOML")],
+)
+def test_what_is_no_plan_is_explained(name: str, says: str) -> None:
+    _write("models = [", "broken.toml")
+    with pytest.raises(UserError, match=says.split()[0]) as caught:
+        read_plan(name)
+    assert says in str(caught.value)
+
+
+def test_a_shipped_plans_file_is_found() -> None:
+    assert plan_path("nightly").name == "nightly.toml"
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_text_that_looks_like_a_key_is_not_taken_for_one() -> None:
+    text = 'about = """\nlimit = 3\n[gate]\n"""\n# limit = 4\nlimit = 5\n[gate] # limit = 6\nalpha = 0.1\n'
+    assert line_of(text, ("limit",)) == 6
+    assert line_of(text, ("gate", "alpha")) == 8
+    assert line_of(text, ("gate", "beta")) == 7
+    assert line_of(text, ("nothing",)) is None
+
+
+@given(st.lists(st.sampled_from(["", "# seed = 1", "   ", "\t# [gate]"]), max_size=4), st.integers(0, 5))
+def test_a_keys_line_is_where_it_was_written(padding: list[str], before: int) -> None:
+    keys = [f"key{number} = {number}" for number in range(before)]
+    lines = [*keys, *padding, "wanted = [", "  1,", "]", *padding]
+    assert line_of("\n".join(lines), ("wanted",)) == len(keys) + len(padding) + 1

@@ -1,0 +1,107 @@
+"""What a comparison looks like to a reader and to a machine."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from robustbench_twicing.comparison import Comparisons, Side, compare_sides
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.report.compare import as_json, print_comparisons, signed_points
+from robustbench_twicing.report.plots import plot_curves
+from tests.records_builder import records, with_flips
+
+
+def _found(lost: int = 10, gained: int = 60) -> Comparisons:
+    before, after = with_flips(500, right=300, lost=lost, gained=gained)
+    weak = {name: side & (np.arange(500) % 3 > 0) for name, side in (("deit", before), ("deit-tw", after))}
+    frame = records(
+        {
+            ("deit", "clean"): before,
+            ("deit", "pgd-linf-1/255"): weak["deit"],
+            ("deit-tw", "clean"): after,
+            ("deit-tw", "pgd-linf-1/255"): weak["deit-tw"],
+        }
+    )
+    sides = [Side(name, frame[frame["model"] == name]) for name in ("deit", "deit-tw")]
+    return compare_sides([(sides[0], sides[1])])
+
+
+def _printed(found: Comparisons, flips: bool = False) -> str:
+    console = Console(width=200, file=StringIO())
+    print_comparisons(console, found, flips)
+    return console.file.getvalue()
+
+
+def test_a_row_says_both_accuracies_the_difference_the_flips_and_the_verdict() -> None:
+    (line,) = [line for line in _printed(_found()).splitlines() if "│ clean " in line]
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells[:4] == ["clean", "500", "60.0", "70.0"]
+    assert cells[4] == "+10.0"
+    assert cells[6:10] == ["10", "60", "< 0.001", "better"]
+    assert cells[10].startswith("≥ ")
+
+
+def test_no_difference_found_says_what_it_would_take() -> None:
+    printed = _printed(_found(lost=10, gained=14))
+    assert "no difference found (needs about " in printed
+    assert "more images)" in printed
+    assert "as many gained as lost" in _printed(_found(lost=3, gained=3))
+
+
+def test_curves_stand_below_with_area_and_half() -> None:
+    printed = _printed(_found())
+    assert "Robustness curves" in printed
+    assert "0: 60.0  1/255: 40.0" in printed
+    assert "> 1/255" in printed
+    assert "area +8" in printed
+
+
+def test_flips_are_listed_only_when_asked_for() -> None:
+    assert "test-00000" not in _printed(_found())
+    printed = _printed(_found(), flips=True)
+    assert "clean: 70 samples changed sides" in printed
+    assert "test-00000" in printed
+
+
+def test_the_machine_form_is_json_and_complete() -> None:
+    content = json.loads(json.dumps(as_json(_found(), flips=True)))
+    row = content["rows"][0]
+    assert (row["verdict"], row["lost"], row["gained"], row["n"]) == ("better", 10, 60, 500)
+    assert row["difference"] == pytest.approx(0.1)
+    assert len(row["flips"]) == 70
+    assert content["family"] == 2
+    assert content["curves"][0]["eps"] == ["0", "1/255"]
+    assert len(content["curves"][0]["area_difference_interval"]) == 2
+    assert "flips" not in as_json(_found())["rows"][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1, "+10.0"), (-0.0021, "−0.21"), (0.0, "+0.0"), (-0.05, "−5.0"), (0.0049, "+0.49")]
+)
+def test_differences_have_a_sign_and_small_ones_two_decimals(value: float, text: str) -> None:
+    assert signed_points(value) == text
+
+
+@pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+def test_curves_become_a_picture(tmp_path: Path, ending: str, begins: bytes) -> None:
+    pytest.importorskip("matplotlib")
+    plot_curves(_found().curves, tmp_path / "new" / f"curves{ending}")
+    assert (tmp_path / "new" / f"curves{ending}").read_bytes().startswith(begins)
+
+
+def test_a_picture_without_curves_or_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no curve"):
+        plot_curves([], tmp_path / "curves.png")
+    with pytest.raises(UserError, match=r"\.bmp"):
+        plot_curves(_found().curves, tmp_path / "curves.bmp")
+
+
+def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match="matplotlib") as caught:
+        plot_curves(_found().curves, tmp_path / "curves.png")
+    assert "twicing-bench[plots]" in caught.value.hint

@@ -1,0 +1,69 @@
+"""The gate's verdict for people, for CI systems and for CI pages."""
+
+import xml.etree.ElementTree as ElementTree
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from robustbench_twicing.gate import GateResult, check
+from robustbench_twicing.policy import Policy
+from robustbench_twicing.report.gate import headline, junit, markdown, print_gate
+from tests.records_builder import cell, with_flips
+
+ACCEPTED = {"accepted": {"who": "ada", "when": "2026-11-20", "why": "first | night <b>", "run": "results/runs/x"}}
+
+
+def _result() -> GateResult:
+    """One cell regressed, one inconclusive, one passed, one new, one vanished."""
+    broken, noisy = with_flips(600, 480, 60, 3), with_flips(600, 480, 12, 10)
+    same = with_flips(600, 480, 0, 0)
+    cells = {"clean": same, "fgsm-linf-1/255": noisy, "pgd-linf-1/255": broken}
+    frames = [
+        pd.concat([cell("deit", threat, pair[side]) for threat, pair in cells.items()], ignore_index=True)
+        for side in (0, 1)
+    ]
+    baseline = pd.concat([frames[0], cell("deit", "old", same[0])])
+    return check(pd.concat([frames[1], cell("deit\x00<>", "new", same[0])]), baseline, Policy())
+
+
+def test_the_headline_counts_every_verdict() -> None:
+    assert headline(_result()) == "REGRESSED: 1 regressed, 1 inconclusive, 1 passed, 1 new, 1 vanished"
+
+
+def test_the_terminal_shows_the_worst_first_with_reasons_and_strangers() -> None:
+    console = Console(width=200, file=StringIO())
+    print_gate(console, _result(), "accepted by ada")
+    text = console.file.getvalue()
+    assert text.index("pgd-linf-1/255") < text.index("fgsm-linf-1/255") < text.index("clean")
+    for words in ("lost 60, gained 3 of 600", "cannot be ruled out", "Vanished", "deit:old", "New", "accepted by ada"):
+        assert words in text
+
+
+def test_junit_has_a_case_for_each_cell_and_counts_what_is_not_a_pass() -> None:
+    suite = ElementTree.fromstring(junit(_result(), "night \x01")).find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "2")
+    failure = suite.find("testcase[@name='pgd-linf-1/255']/failure")
+    assert failure is not None
+    assert failure.get("type") == "regressed"
+    assert "lost 60" in str(failure.get("message"))
+    assert suite.find("testcase[@name='old']/error") is not None
+    assert suite.find("testcase[@name='clean']/failure") is None
+
+
+def test_markdown_cannot_be_broken_by_what_people_write() -> None:
+    text = markdown(_result(), ACCEPTED, "results/runs/tonight")
+    assert text.startswith("## REGRESSED: 1 regressed")
+    assert "first \\| night &lt;b>" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {line.replace("\\|", "").count("|") for line in rows} == {8}
+    assert "<details><summary>1 cell(s) passed</summary>" in text
+
+
+def test_a_pass_is_short() -> None:
+    same = cell("deit", "clean", np.ones(600, dtype=bool))
+    text = markdown(check(same, same, Policy()), ACCEPTED, "r")
+    assert text.startswith("## PASS: 1 passed")
+    assert "regressed" not in text

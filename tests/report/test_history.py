@@ -1,0 +1,50 @@
+"""Sparklines: the shape of a series, with noise looking like noise."""
+
+import json
+from io import StringIO
+
+from rich.console import Console
+
+from robustbench_twicing.history import Point, Series
+from robustbench_twicing.report.history import as_json, print_history, sparkline
+
+
+def _series(*accuracies: float | None) -> Series:
+    points = tuple(
+        Point(f"night-{day}", f"2026-11-{day:02d}T02:00:00+00:00", "0f3a", "0.1.0", "", value, (0.8, 0.9), 0)
+        for day, value in enumerate(accuracies, start=1)
+    )
+    return Series("deit", "clean", "digits", 597, points)
+
+
+def test_a_rising_series_rises() -> None:
+    assert sparkline([0.0, 1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0]) == "▁▂▃▄▅▆▇█"
+
+
+def test_gaps_are_blank_and_a_constant_series_is_flat() -> None:
+    assert sparkline([0.0, None, 1.0]) == "▁ █"
+    assert len(set(sparkline([0.5] * 4))) == 1
+    assert sparkline([None, None]) == "  "
+
+
+def test_changes_within_the_interval_do_not_fill_the_height() -> None:
+    assert set(sparkline([0.50, 0.51, 0.50], least=0.10)) <= set("▄▅")
+
+
+def test_the_table_says_the_newest_the_change_and_the_nights() -> None:
+    console = Console(width=200, file=StringIO())
+    print_history(console, [_series(0.80, 0.90, 0.85)])
+    text = console.file.getvalue()
+    for words in ("deit", "85.0", "80.0 - 90.0", "−5.0", "2026-11-03", "0f3a", " 3 "):
+        assert words in text
+
+
+def test_a_night_without_an_answer_is_shown_as_none() -> None:
+    console = Console(width=200, file=StringIO())
+    print_history(console, [_series(0.80, None)])
+    assert "│ - " in console.file.getvalue().replace("        ", " ")
+
+
+def test_the_machine_form_is_json() -> None:
+    (line,) = json.loads(json.dumps(as_json([_series(0.8, None)])))
+    assert [point["accuracy"] for point in line["points"]] == [0.8, None]

@@ -1,0 +1,119 @@
+"""What a run takes over: a larger plan from its own folder, finished shards from other runs made alike."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustbench_twicing.catalog.plans import read_plan
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.plan import Plan
+from robustbench_twicing.runner.resume import refuse_other_settings, take_over, to_take_over
+from robustbench_twicing.runner.schedule import manifest_shards
+from robustbench_twicing.store import RunFolder
+from tests.records_builder import records, run_folder
+
+FRAME = records({("deit", threat): np.ones(20, dtype=bool) for threat in ("clean", "fgsm-linf-1/255")})
+MAKER = {"code": "0f3a", "versions": {"torch": "2.6"}, "device": "cpu"}
+
+
+def _plan(tmp_path: Path, text: str) -> Plan:
+    (tmp_path / "p.toml").write_text(text)
+    return read_plan(tmp_path / "p.toml").plan
+
+
+SMALL = 'models = ["deit"]\n[[attacks]]\nnames = ["fgsm"]\n'
+
+
+def _begun(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_manifest({"plan": _plan(tmp_path, SMALL).model_dump(mode="json")})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SMALL,
+        'models = ["deit", "deit-tw"]\n[[attacks]]\nnames = ["fgsm"]\n',
+        'models = ["deit"]\n[[attacks]]\nnames = ["pgd", "fgsm"]\neps = ["1/255", "2/255"]\n',
+    ],
+)
+def test_the_same_plan_and_one_with_more_models_or_threats_continue(tmp_path: Path, text: str) -> None:
+    refuse_other_settings(_begun(tmp_path), _plan(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = 1\n" + SMALL, "seed"),
+        ("limit = 5\n" + SMALL, "data"),
+        (SMALL.replace("deit", "deit-tw"), r"model deit \(not in the plan\)"),
+        (SMALL.replace("fgsm", "pgd"), r"threat fgsm-linf-1/255 \(not in the plan\)"),
+        ('protocol = "paper"\n' + SMALL, "threat fgsm-linf-1/255 differ"),
+        ('models = [{ name = "deit", like = "deit-tw" }]\n[[attacks]]\nnames = ["fgsm"]\n', "model deit differ"),
+    ],
+)
+def test_any_other_plan_is_refused_by_what_differs(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        refuse_other_settings(_begun(tmp_path), _plan(tmp_path, text))
+
+
+def test_a_plan_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    folder = _begun(tmp_path)
+    plan = folder.manifest()["plan"]
+    folder.write_manifest({"plan": {**plan, "threats": [{"kind": "a threat of tomorrow"}]}})
+    with pytest.raises(UserError, match="does not understand"):
+        refuse_other_settings(folder, _plan(tmp_path, SMALL))
+
+
+def _other(runs: Path, frame: pd.DataFrame = FRAME, **manifest: Any) -> RunFolder:
+    return RunFolder(run_folder(runs / "last-night", frame, **{"made_by": [MAKER], **manifest}))
+
+
+def test_finished_shards_of_a_run_made_alike_are_copied_whole(tmp_path: Path) -> None:
+    other, ours = _other(tmp_path / "runs"), RunFolder(tmp_path / "runs" / "tonight")
+    shards = list(manifest_shards(other.manifest()))
+    assert set(take_over(ours, shards, tmp_path / "runs", MAKER).values()) == {"last-night"}
+    pd.testing.assert_frame_equal(ours.records(shards), other.records(shards))
+    for shard in shards:  # a copy, so that harm to one run does not reach the other
+        mine, theirs = ours.shard_file(shard), other.shard_file(shard)
+        assert mine is not None
+        assert theirs is not None
+        assert not mine.samefile(theirs)
+
+
+@pytest.mark.parametrize(
+    "makers",
+    [
+        [{**MAKER, "code": "changed"}],
+        [{**MAKER, "versions": {"torch": "2.7"}}],
+        [{**MAKER, "device": "NVIDIA H100"}],
+        [MAKER, {**MAKER, "code": "changed"}],
+        [],
+    ],
+)
+def test_nothing_is_taken_from_a_run_that_was_made_otherwise(tmp_path: Path, makers: list[dict[str, Any]]) -> None:
+    other = _other(tmp_path / "runs", made_by=makers)
+    shards = list(manifest_shards(other.manifest()))
+    assert to_take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER) == {}
+
+
+def test_a_damaged_shard_is_not_taken_over_and_stays_as_it_is(tmp_path: Path) -> None:
+    other = _other(tmp_path / "runs")
+    shards = list(manifest_shards(other.manifest()))
+    file = other.files_of(shards[0])[0]
+    file.write_bytes(file.read_bytes()[:-3])
+    taken = take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER)
+    assert list(taken) == shards[1:]
+    assert file.exists()
+
+
+def test_folders_that_are_no_runs_are_passed_over(tmp_path: Path) -> None:
+    other = _other(tmp_path / "runs")
+    shards = list(manifest_shards(other.manifest()))
+    (other.path / "run.json").write_text("{")
+    assert to_take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER) == {}
+    assert to_take_over(RunFolder(tmp_path / "x"), shards, tmp_path / "nowhere", MAKER) == {}
