@@ -66,6 +66,11 @@ _FIRST = (
     *("protocol", "protocol_hash", "seed"),
 )
 
+_OF_THE_ANSWER = (
+    *("accuracy", "ci_low", "ci_high", "accuracy_unmasked", "top5_accuracy"),
+    *("clean_accuracy", "drop", "mean_loss"),
+)
+
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("model", "the model's name in the plan"),
     SummaryColumn("suite", "the suite"),
@@ -88,7 +93,7 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
 
     Timing is left out on purpose: a run that was killed and resumed gives the same file as one that was not.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     groups = {(str(key[0]), str(key[1])): group for key, group in records.groupby(["model", "threat"], sort=False)}
     for (model, threat), group in groups.items():
         ok = group[group["status"] == "ok"]
@@ -116,6 +121,9 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
                 "backwards_per_sample": ok["backwards"].mean(),
             }
         )
+        suite = str(group["suite"].iloc[0])
+        if suite and load_suite(suite).labels == "outlier":  # no answer to an outlier is right
+            rows[-1] |= dict.fromkeys(_OF_THE_ANSWER, np.nan)
     return pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
 
 
@@ -150,7 +158,7 @@ def _suite_row(ok: pd.DataFrame, model: str, suite: str) -> dict[str, Any]:
     here = mine[mine["suite"] == suite]
     row: dict[str, Any] = {"model": model, "suite": suite, "note": ""}
     if load_suite(suite).labels == "outlier":
-        clean = mine[mine["threat"] == "clean"]
+        clean = mine[mine["threat"] == f"clean[{suite}]"]
         if clean.empty:
             return row | {"note": "no clean run to tell the outliers from"}
         # The score of being an outlier is minus the confidence (Hendrycks & Gimpel 2017, arXiv 1610.02136).

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.records_builder import records, run_folder
 
 
 @pytest.mark.parametrize("module", ["cli.app", "report.console", "api", "summary", "store", "runner.schedule"])
@@ -12,6 +16,32 @@ def test_reading_results_never_imports_torch(module: str) -> None:
     code = f"import sys, robustbench_twicing.{module}; print({heavy})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
+    """Torch is blocked, not only watched: the commands must not need it."""
+    right = np.arange(50) < 45
+    frame = records({(model, "clean"): right for model in ("deit", "deit-tw")})
+    run_folder(tmp_path / "results" / "runs" / "night", frame)
+    commands = [
+        ["compare", "deit", "deit-tw", "--run", "results/runs/night"],
+        ["baseline", "accept", "results/runs/night", "--to", "b", "--why", "test", "--who", "ada"],
+        ["gate", "results/runs/night", "--baseline", "b", "--tolerance", "0.2"],
+        ["history", "--rebuild"],
+        ["cache"],
+        ["plan", "check", "nightly"],
+    ]
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["timm"] = None
+from typer.testing import CliRunner
+from robustbench_twicing.cli.app import app
+for command in {commands!r}:
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    print(command[0], result.exit_code, result.output if result.exit_code else "")
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.split("\n")[:-1] == [f"{command[0]} 0 " for command in commands]
 
 
 def test_every_public_name_exists() -> None:

@@ -71,6 +71,5 @@ def base_of(suites: Sequence[str]) -> str:
 def clean_threats(suites: Sequence[str]) -> list[Threat]:
     """The clean runs that the drops of these suites are measured from: on the same classes."""
     masked = {name: class_list(suite(name).classes) != class_list(suite(name).index) for name in suites}
-    outliers = {name for name in suites if suite(name).labels == "outlier"}
-    partners = [CleanThreat(classes_of=name if masked[name] and name not in outliers else None) for name in suites]
+    partners = [CleanThreat(classes_of=name if masked[name] else None) for name in suites]
     return list(dict.fromkeys(partners))

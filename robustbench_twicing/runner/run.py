@@ -96,10 +96,10 @@ def prepare(
 
     `directories` says where each suite on disk lies. Raises `UserError`.
     """
-    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.models}
     source = open_sources(plan, directories)
-    for threat, (name, model) in product(plan.threats, loaded.items()):
-        dataset = source(threat).dataset
+    datasets = [source(threat).dataset for threat in plan.threats]  # a missing folder is said before weights are loaded
+    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.models}
+    for dataset, (name, model) in product(datasets, loaded.items()):
         if model.card.classes != dataset.classes:
             raise UserError(
                 f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
