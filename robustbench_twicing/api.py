@@ -15,6 +15,7 @@ import pandas as pd
 
 from robustbench_twicing import history
 from robustbench_twicing.baselines import load_baseline
+from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
@@ -168,10 +169,11 @@ def run_plan_file(
 ) -> Run:
     """Carry out a plan file, or the plan of that name that ships with the tool. The same call again continues.
 
+    Directories and checkpoints that the plan does not name come from twicing-bench.toml (`catalog.config`).
     `reuse` takes over what other runs under results/runs have finished with the same code, versions and device. `out`
     left out is the plan's own folder (`plan_folder`). Raises `UserError`.
     """
-    read = read_plan(plan)
+    read = read_plan(plan, settings())
 
     from robustbench_twicing.runner.environment import choose_device
     from robustbench_twicing.runner.run import run_plan, without_progress
@@ -184,6 +186,7 @@ def run_plan_file(
         batch_size,
         {},
         begin or without_progress,
+        settings().default("frost-dir"),
         notes={"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")},
         reuse=reuse,
     )
@@ -199,14 +202,15 @@ def estimate_plan_file(
     reuse: bool = True,
 ) -> tuple[Cost, Path]:
     """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
-    read = read_plan(plan)
+    read = read_plan(plan, settings())
 
     from robustbench_twicing.runner.environment import choose_device
     from robustbench_twicing.runner.estimate import estimate
 
     folder = Path(out) if out else plan_folder(read)
     where = choose_device(device)
-    return estimate(read.plan, folder, read.directories, where, batch_size, reuse=reuse), folder
+    frost_dir = settings().default("frost-dir")
+    return estimate(read.plan, folder, read.directories, where, batch_size, frost_dir, reuse), folder
 
 
 def plan_folder(plan: PlanFile) -> Path:
@@ -248,7 +252,7 @@ def _plan_named(name: str | Path) -> PlanFile | None:
     """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
     path = Path(name)
     is_plan = path.suffix == ".toml" or (not path.exists() and str(name) in plan_names())
-    return read_plan(name) if is_plan else None
+    return read_plan(name, settings()) if is_plan else None
 
 
 def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.05) -> Comparisons:

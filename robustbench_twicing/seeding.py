@@ -54,7 +54,11 @@ class Draws:
 
     def uniform(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """(samples, *shape) float32, uniform on [0, 1): 24 random bits each, so 1 itself never appears."""
-        return (_halves(self, index, shape, device) >> 8).to(torch.float32) * 2.0**-24
+        count = int(np.prod(shape))
+        words = self.words(index, -(-count // 2), device)
+        # The high 24 bits of each half of a word: the low half first, as it lies in memory.
+        bits = (words.view(torch.int32)[:, :count] >> 8).bitwise_and_(0xFFFFFF)
+        return bits.to(torch.float32).mul_(2.0**-24).reshape(len(self.sample_ids), *shape)
 
     def signs(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """(samples, *shape) float32, each -1 or +1 with probability one half (Rademacher)."""
@@ -74,18 +78,10 @@ class Draws:
         count = int(np.prod(shape))
         half = -(-count // 2)
         uniforms = self.uniform(index, (2, half), device)
-        radius = (-2.0 * (1.0 - uniforms[:, 0]).log()).sqrt()
+        radius = (1.0 - uniforms[:, 0]).log_().mul_(-2.0).sqrt_()
         angle = uniforms[:, 1] * (2.0 * torch.pi)
-        both = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=1)
+        both = torch.stack((angle.cos(), angle.sin()), dim=1).mul_(radius.unsqueeze(1))
         return both.reshape(len(self.sample_ids), -1)[:, :count].reshape(len(self.sample_ids), *shape)
-
-
-def _halves(draws: Draws, index: int, shape: Sequence[int], device: torch.device | str) -> torch.Tensor:
-    """(samples, *shape) int64 holding 32 random bits each: the low, then the high half of each word."""
-    count = int(np.prod(shape))
-    words = draws.words(index, -(-count // 2), device)
-    both = torch.stack((words & _MASK32, (words >> 32) & _MASK32), dim=-1)
-    return both.reshape(len(draws.sample_ids), -1)[:, :count].reshape(len(draws.sample_ids), *shape)
 
 
 def _key(seed: int, sample_id: str, threat: str) -> tuple[int, int]:

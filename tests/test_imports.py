@@ -33,7 +33,11 @@ def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
     ]
     code = f"""
 import sys
-sys.modules["torch"] = sys.modules["timm"] = None
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name in ("torch", "timm", "sklearn"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
 from typer.testing import CliRunner
 from robustbench_twicing.cli.app import app
 for command in {commands!r}:

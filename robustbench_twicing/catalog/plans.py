@@ -4,17 +4,18 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.suites import suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, suite_threats
-from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.catalog.zoo import WhichWeights, model_specs
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.plan import Plan
 from robustbench_twicing.policy import Policy, fits
@@ -56,11 +57,10 @@ def plan_path(name: str | Path) -> Path:
     return definitions("plans") / f"{name}.toml"
 
 
-def read_plan(name: str | Path, known: Collection[str] = ()) -> PlanFile:
+def read_plan(name: str | Path, known: Settings | None = None) -> PlanFile:
     """Read a plan file with the plans it extends. Raises one `UserError` that lists every mistake with its line.
 
-    Checkpoints and directories are relative to the file that names them. `known` are data sets on disk that the plan
-    need not say the directory of: the clean images of a suite are run where they can be found.
+    Checkpoints and directories are relative to the file that names them; what it does not name may be in `known`.
     """
     files = _chain(plan_path(name))
     content: dict[str, Any] = {}
@@ -75,8 +75,10 @@ def read_plan(name: str | Path, known: Collection[str] = ()) -> PlanFile:
             got = f" (got {issue['input']!r})" if issue["type"] != "missing" else ""
             mistakes.add(issue["loc"], issue["msg"] + (got if len(got) < 80 else ""))
         raise mistakes.error() from None
-    threats, base = _threats(form, {*known, *form.directories}, mistakes)
-    models = _models(form, base, mistakes) if base else []
+    directories = known.directories() if known else {}
+    directories |= {key: Path(place) for key, place in form.directories.items()}
+    threats, base = _threats(form, directories, mistakes)
+    models = _models(form, base, known.checkpoints(base) if known else {}, mistakes) if base else []
     _check_names(form, models, threats, mistakes)
     if mistakes.found:
         raise mistakes.error()
@@ -89,26 +91,10 @@ def read_plan(name: str | Path, known: Collection[str] = ()) -> PlanFile:
             "seed": form.seed,
         }
     )
-    directories = {key: Path(place) for key, place in form.directories.items()}
     return PlanFile(files[0].path.stem, form.title, plan, directories, form.gate)
 
 
 # --- the form of a plan file -----------------------------------------------------------------------------------------
-
-
-def _as_table(value: Any) -> Any:
-    """`NAME` or `NAME=CHECKPOINT`, as on the command line, written out."""
-    if not isinstance(value, str):
-        return value
-    name, _, checkpoint = value.partition("=")
-    return {"name": name, "like": name, "checkpoint": checkpoint or None}
-
-
-class _Model(Frozen):
-    name: str = Field(min_length=1)
-    like: str
-    """The zoo's model whose architecture and attention it has."""
-    checkpoint: str | None = None
 
 
 class _Attacks(Frozen):
@@ -124,7 +110,9 @@ class _Suite(Frozen):
 
 class _Form(Frozen):
     title: str = ""
-    models: tuple[Annotated[_Model, BeforeValidator(_as_table)], ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1)
+    weights: WhichWeights = "raw"
+    resample_pos_embed: bool = False
     data: str | None = None
     directories: Mapping[str, str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
@@ -193,33 +181,30 @@ def _corrupted(number: int, entry: _Suite, mistakes: "_Mistakes") -> list[Threat
     return suite_threats(entry.name, entry.corruptions, entry.severities)
 
 
-def _models(form: _Form, base: str, mistakes: "_Mistakes") -> list[ModelSpec]:
-    found = []
-    for position, entry in enumerate(form.models):
+def _models(form: _Form, base: str, checkpoints: Mapping[str, str], mistakes: "_Mistakes") -> list[ModelSpec]:
+    found: list[ModelSpec] = []
+    for position, text in enumerate(form.models):
         at: Place = ("models", position)
-        text = f"{entry.like}={entry.checkpoint}" if entry.checkpoint else entry.like
-        spec = mistakes.tried(at, model_spec, text, base)
-        if spec is not None:
-            found.append(spec.model_copy(update={"name": entry.name}))
-        published = (entry.checkpoint or "").startswith(("timm:", "hf-hub:"))
-        if entry.checkpoint and not published and not Path(entry.checkpoint).expanduser().is_file():
-            mistakes.add(at, f"There is no checkpoint {entry.checkpoint}.")
+        specs = mistakes.tried(at, model_specs, text, base, form.weights, form.resample_pos_embed, checkpoints) or ()
+        for spec in specs:
+            file = spec.weights.removeprefix("file:")
+            if file != spec.weights and not Path(file).expanduser().is_file():
+                mistakes.add(at, f"There is no checkpoint {file}.")
+            if spec.name in [other.name for other in found]:
+                mistakes.add(at, f"The name {spec.name!r} is given twice; write {spec.name}@LABEL=CHECKPOINT.")
+        found += specs
     return found
 
 
 def _check_names(form: _Form, models: list[ModelSpec], threats: list[Threat], mistakes: "_Mistakes") -> None:
-    names = [entry.name for entry in form.models]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            mistakes.add(("models", position), f"The name {name!r} is given twice; write name = ..., like = {name!r}.")
     ids = [threat.id for threat in threats]
     twice = [name for name in dict.fromkeys(ids) if ids.count(name) > 1]
     if twice:
         where: Place = ("attacks",) if form.attacks else ("suites",)
         mistakes.add(where, f"Named twice: {', '.join(twice)}.")
-    cells = [(model, threat) for model in names for threat in ids]
+    cells = [(model.name, threat) for model in models for threat in ids]
     for key, patterns in (("tolerances", form.gate.tolerances), ("floors", form.gate.floors)):
-        for pattern in patterns if threats else ():
+        for pattern in patterns if cells else ():
             if not any(fits(pattern, *cell) for cell in cells):
                 mistakes.add(("gate", key, pattern), "No MODEL:THREAT of the plan fits this pattern.")
     for name in form.directories:
@@ -265,15 +250,14 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     def placed(path: Any) -> Any:
         return str(folder / Path(path).expanduser()) if isinstance(path, str) else path
 
-    def model(entry: Any) -> Any:
-        table = _as_table(entry)
-        if isinstance(table, dict) and table.get("checkpoint"):
-            return {**table, "checkpoint": placed(table["checkpoint"])}
-        return entry
+    def model(text: Any) -> Any:
+        name, sign, checkpoint = text.partition("=") if isinstance(text, str) else ("", "", "")
+        published = checkpoint.startswith(("timm:", "hf-hub:"))
+        return f"{name}={placed(checkpoint)}" if sign and not published else text
 
     result = dict(content)
     if isinstance(result.get("models"), list):
-        result["models"] = [model(entry) for entry in result["models"]]
+        result["models"] = [model(text) for text in result["models"]]
     if isinstance(result.get("directories"), dict):
         result["directories"] = {name: placed(path) for name, path in result["directories"].items()}
     return result

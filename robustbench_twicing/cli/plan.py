@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import plan_path, read_plan
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.store import write_whole
@@ -29,7 +30,7 @@ def new(
 @app.command()
 def check(plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")]) -> None:
     """Read a plan and name every mistake; without any, list its cells."""
-    read = read_plan(plan)
+    read = read_plan(plan, settings())
     print(f"{read.name}: {read.title or 'no title'}")
     print(f"models: {', '.join(model.name for model in read.plan.models)}")
     print(f"threats on {read.plan.data.name}: {', '.join(threat.id for threat in read.plan.threats)}")

@@ -80,7 +80,7 @@ def test_checkpoints_and_directories_are_relative_to_the_file_that_names_them() 
         models = [
             "deit",
             "deit-tw=weights/last.pth",
-            { name = "mine", like = "deit-tw", checkpoint = "weights/last.pth" },
+            "deit-tw@mine=weights/last.pth",
         ]
         [directories]
         imagenet = "../data"
@@ -88,7 +88,10 @@ def test_checkpoints_and_directories_are_relative_to_the_file_that_names_them() 
     """
     read = read_plan(_write(text, "plans/p.toml"))
     assert [model.weights for model in read.plan.models[1:]] == ["file:plans/weights/last.pth"] * 2
-    assert [(model.name, model.twicing) for model in read.plan.models[1:]] == [("deit-tw", "all"), ("mine", "all")]
+    assert [(model.name, model.twicing) for model in read.plan.models[1:]] == [
+        ("deit-tw", "all"),
+        ("deit-tw@mine", "all"),
+    ]
     assert read.directories == {"imagenet": Path("plans/../data"), "imagenet-c": Path("/absolute")}
 
 

@@ -1,5 +1,6 @@
 """Plans from the first line to the gate, through the door users use. Few samples and cheap attacks only."""
 
+import errno
 import json
 import os
 import random
@@ -92,6 +93,38 @@ def test_a_damaged_shard_is_computed_again_and_said_aloud() -> None:
     assert "stray" in shown.lower()
     assert "removed 1 file" in _call("cache", "--prune").output
     assert "Nothing to remove" in _call("cache", "--prune").output
+
+
+def test_a_full_disk_keeps_what_is_finished_and_the_same_command_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("p.toml").write_text(PLAN)
+    whole = _run("p.toml", "--out", "whole")["rows"]
+    kept, real = [], os.fsync
+
+    def full_after_one_shard(handle: int) -> None:
+        if kept:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+        kept.extend(Path("run").glob("records/*/.*.part"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_one_shard)
+        refused = _call("run", "p.toml", "--quiet", "--out", "run", code=2)
+    assert "No space left" in refused.output
+    assert len(_shards("run")) == 1
+    assert json.loads(Path("run/run.json").read_text())["status"] == "running"
+    assert _run("p.toml", "--out", "run")["rows"] == whole
+
+
+def test_a_run_that_is_continued_under_other_conditions_says_which() -> None:
+    Path("p.toml").write_text(PLAN)
+    _run("p.toml", "--out", "run")
+    manifest = json.loads(Path("run/run.json").read_text())
+    manifest["made_by"][0]["versions"]["torch"] = "1.0"
+    Path("run/run.json").write_text(json.dumps(manifest))
+    assert "conditions" not in _call("run", "p.toml", "--quiet", "--out", "run").stderr  # nothing is computed
+    next(iter(_shards("run"))).unlink()
+    assert "different conditions: torch 1.0 → " in _call("run", "p.toml", "--quiet", "--out", "run").stderr
+    assert len(json.loads(Path("run/run.json").read_text())["made_by"]) == 2
 
 
 def test_another_run_under_results_gives_what_it_finished_unless_everything_is_to_be_fresh() -> None:

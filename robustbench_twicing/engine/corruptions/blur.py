@@ -8,7 +8,7 @@ import torch
 
 from robustbench_twicing.engine.corruptions.filters import clipped_zoom, correlate, motion_blur as blur_along
 from robustbench_twicing.engine.corruptions.filters import gaussian_blur as blur
-from robustbench_twicing.engine.corruptions.levels import truncated
+from robustbench_twicing.engine.corruptions.levels import truncate_
 from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Images
@@ -16,12 +16,12 @@ from robustbench_twicing.tensors import Images
 
 def gaussian_blur(levels: Images, sigma: Number, draws: Draws) -> Images:
     """Gaussian blur, the last pixel repeated beyond the border."""
-    return blur(levels, sigma)
+    return truncate_(blur(levels, sigma))
 
 
 def defocus_blur(levels: Images, disk: tuple[Number, Number], draws: Draws) -> Images:
     """Correlation with a disk of a radius in pixels, its rim softened by a sigma; mirrored at the border."""
-    return correlate(levels, _disk(*disk))
+    return truncate_(correlate(levels, _disk(*disk)))
 
 
 @lru_cache(maxsize=32)
@@ -50,44 +50,49 @@ def glass_blur(levels: Images, glass: tuple[Number, int, int], draws: Draws) -> 
     swap is a copy: the near pixel's colour is written over the pixel, and nothing is written back. ImageNet-C was made
     so, and so is this (make_imagenet_c.py line 309).
 
-    Each pixel therefore takes over one other pixel, in its new state if the walk has passed it, else in its old. That
-    is a forest of pointers; following all of them at once, doubling the stride, gives exactly the result of the walk.
+    Each pixel therefore takes over one other pixel's colour: its new one if the walk has passed it, else its old one.
+    Following these pointers, for all pixels at once, gives exactly the result of the walk.
     """
     sigma, reach, rounds = glass
-    batch, _, height, width = levels.shape
-    blurred = truncated(blur(levels, sigma))
-    source = None
+    height, width = levels.shape[-2:]
+    red, green, blue = truncate_(blur(levels, sigma)).to(torch.int32).unbind(1)
+    colours = (red + (green << 8) + (blue << 16)).flatten()
     for index in range(rounds):
-        moved = _walk(draws, index, reach, height, width, levels.device)
-        # The first round takes from the picture, each later one from the result of the round before.
-        source = moved if source is None else source.gather(1, moved)
-    assert source is not None
-    red, green, blue = blurred.to(torch.int32).flatten(2).unbind(1)
-    colours = (red + (green << 8) + (blue << 16)).gather(1, source)
-    shuffled = torch.stack((colours & 255, (colours >> 8) & 255, colours >> 16), dim=1)
-    return blur(shuffled.to(torch.float32).view_as(levels), sigma)
+        colours = colours.index_select(0, _walk(draws, index, reach, height, width, levels.device))
+    channels = [(colours >> shift & 255).view(-1, height, width).to(torch.float32) for shift in (0, 8, 16)]
+    return truncate_(blur(torch.stack(channels, dim=1), sigma))
 
 
 def _walk(draws: Draws, index: int, reach: int, height: int, width: int, device: torch.device) -> torch.Tensor:
-    """(samples, height * width) int64: where the colour of each pixel stood before one round of the walk."""
-    choices = 2 * reach  # steps from -reach to reach - 1, both ways
-    draw = draws.uniform(index, (height, width), device).mul_(choices * choices).to(torch.int64)
-    place = torch.arange(height * width, device=device).view(height, width)
-    offsets = torch.arange(-reach, reach, device=device)
-    target = place + (offsets[:, None] * width + offsets).flatten()[draw]
+    """(samples * height * width,) int32: whose colour each pixel of each sample has after one round of the walk."""
+    samples, pixels, choices = len(draws.sample_ids), height * width, 2 * reach
     # The walk leaves out the border: rows and columns up to `reach`, and the last reach - 1.
-    rows = torch.arange(height, device=device)
-    columns = torch.arange(width, device=device)
-    walked = ((rows > reach) & (rows <= height - reach))[:, None] & ((columns > reach) & (columns <= width - reach))
-    target = torch.where(walked, target, place).flatten(1)
-    # Going from the lower right, a pixel further down (or right of it) has been walked over before, if at all.
-    passed = (target > place.flatten()) & walked.flatten()[target]
-    while bool(passed.any()):
-        target, passed = (
-            torch.where(passed, target.gather(1, target), target),
-            passed & passed.gather(1, target),
-        )
-    return target
+    inner = (slice(None), slice(reach + 1, height - reach + 1), slice(reach + 1, width - reach + 1))
+    # Down and right by -reach to reach - 1 each, from 16 random bits (the likeliest of 36 pairs is so by 1 in 1820).
+    bits = draws.words(index, -(-pixels // 4), device).view(torch.int16)[:, :pixels].view(samples, height, width)[inner]
+    pairs = (bits.to(torch.int32) & 0xFFFF).mul_(choices * choices) >> 16
+    offsets = torch.arange(-reach, reach, dtype=torch.int32, device=device)
+    moves = (offsets[:, None] * width + offsets).flatten().index_select(0, pairs.flatten()).view(pairs.shape)
+    source = torch.arange(samples * pixels, dtype=torch.int32, device=device).view(samples, height, width)
+    source[inner] += moves
+    source = source.flatten()
+    # Coming from the lower right, the walk has passed every inner pixel that stands further on.
+    walked, onward = torch.zeros(2, samples, height, width, dtype=torch.bool, device=device)
+    walked[inner] = True
+    onward[inner] = moves > 0
+    chain = onward.flatten().nonzero().squeeze(1)
+    at = source.index_select(0, chain)
+    passed = walked.flatten().index_select(0, at).nonzero().squeeze(1)
+    chain, at = chain.index_select(0, passed), at.index_select(0, passed)
+    # Pointers to passed pixels, which lead on to where those point, are marked by an excess of `marked`.
+    marked = samples * pixels
+    pointers = source.index_copy(0, chain, at + marked)
+    while len(chain) > 0:  # each turn follows one more pointer; about a third of them lead on again
+        at = pointers.index_select(0, at)
+        source.index_copy_(0, chain, at)
+        passed = (at >= marked).nonzero().squeeze(1)
+        chain, at = chain.index_select(0, passed), at.index_select(0, passed) - marked
+    return source
 
 
 def motion_blur(levels: Images, motion: tuple[Number, Number], draws: Draws) -> Images:
@@ -100,5 +105,5 @@ def zoom_blur(levels: Images, factors: tuple[Number, ...], draws: Draws) -> Imag
     """The mean of the picture and its centred enlargements by each of `factors`; the picture counts once more."""
     total = levels.clone()
     for factor in factors:
-        total += clipped_zoom(levels, factor, *levels.shape[-2:])
-    return total.div_(len(factors) + 1)
+        total += clipped_zoom(levels.flatten(0, 1), factor, *levels.shape[-2:]).view_as(levels)
+    return truncate_(total.div_(len(factors) + 1))

@@ -153,7 +153,9 @@ def _sketch(index: int) -> np.ndarray:
         spacing *= 0.6
 
     noise = draws.normal(1, (height, width))[0].double().numpy()
-    clouds = zoom(draws.normal(2, (height // 50 + 1, width // 50 + 1))[0].double().numpy(), 50, order=3)[:height, :width]
+    clouds = zoom(draws.normal(2, (height // 50 + 1, width // 50 + 1))[0].double().numpy(), 50, order=3)[
+        :height, :width
+    ]
     ridges = gaussian_filter(ice, 0.6)
     layers = [ridges, gaussian_filter(ice, 4.0), gaussian_filter(noise, 0.7), shine[owners, 0], clouds]
     layers = [(layer - layer.mean()) / layer.std() for layer in layers]

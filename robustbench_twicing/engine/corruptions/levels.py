@@ -18,11 +18,6 @@ def to_levels(images: Images) -> Images:
     return (images * 255.0).round_()
 
 
-def truncated(levels: torch.Tensor, tie: float = TIE) -> torch.Tensor:
-    """Whole levels from 0 to 255, by cutting off the fraction as the original's cast to uint8 does."""
-    return levels.add(tie).clamp_(0.0, 255.0).floor_()
-
-
-def to_images(levels: Images) -> Images:
-    """Levels to pixels in [0, 1]."""
-    return levels.div(255.0)
+def truncate_(levels: torch.Tensor, tie: float = TIE) -> torch.Tensor:
+    """Whole levels from 0 to 255 in place, by cutting off the fraction as the original's cast to uint8 does."""
+    return levels.add_(tie).clamp_(0.0, 255.0).floor_()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.special import pdtr
 
+from robustbench_twicing.engine.corruptions.levels import truncate_
 from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Images
@@ -13,12 +14,12 @@ from robustbench_twicing.tensors import Images
 
 def gaussian_noise(levels: Images, deviation: Number, draws: Draws) -> Images:
     """Adds a normal draw of standard deviation `deviation` (in units of the pixel range) to every value."""
-    return draws.normal(0, levels.shape[1:], levels.device).mul_(255 * deviation).add_(levels)
+    return truncate_(draws.normal(0, levels.shape[1:], levels.device).mul_(255 * deviation).add_(levels))
 
 
 def speckle_noise(levels: Images, deviation: Number, draws: Draws) -> Images:
     """Multiplies every value with one plus a normal draw of standard deviation `deviation`."""
-    return draws.normal(0, levels.shape[1:], levels.device).mul_(deviation).add_(1.0).mul_(levels)
+    return truncate_(draws.normal(0, levels.shape[1:], levels.device).mul_(deviation).add_(1.0).mul_(levels))
 
 
 def impulse_noise(levels: Images, share: Number, draws: Draws) -> Images:
@@ -27,7 +28,7 @@ def impulse_noise(levels: Images, share: Number, draws: Draws) -> Images:
     Each channel by itself, so single colours appear, not white and black pixels.
     """
     uniform = draws.uniform(0, levels.shape[1:], levels.device)
-    return levels.masked_fill(uniform < share, 0.0).masked_fill_(uniform < share / 2, 255.0)
+    return levels.masked_fill_(uniform < share, 0.0).masked_fill_(uniform < share / 2, 255.0)
 
 
 def shot_noise(levels: Images, photons: int, draws: Draws) -> Images:

@@ -7,7 +7,7 @@ from torch.nn import functional
 from robustbench_twicing.engine.corruptions.filters import Planes, clipped_zoom, motion_blur, zoom_window
 from robustbench_twicing.engine.corruptions.filters import gaussian_blur as blur
 from robustbench_twicing.engine.corruptions.frost import FrostPictures
-from robustbench_twicing.engine.corruptions.levels import truncated
+from robustbench_twicing.engine.corruptions.levels import truncate_
 from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Images
@@ -21,14 +21,14 @@ def snow(levels: Images, flakes: tuple[Number, ...], draws: Draws) -> Images:
     mean, deviation, zoom, threshold, radius, sigma, share = flakes
     height, width = levels.shape[-2:]
     # Zooming shows only the centre, so no more than the centre is drawn.
-    visible = (1, zoom_window(height, zoom), zoom_window(width, zoom))
+    visible = (zoom_window(height, zoom), zoom_window(width, zoom))
     layer = clipped_zoom(draws.normal(0, visible, levels.device).mul_(deviation).add_(mean), zoom, height, width)
-    layer = truncated(torch.where(layer < threshold, 0.0, layer) * 255)
+    layer = truncate_(layer.masked_fill_(layer < threshold, 0.0).mul_(255))[:, None]
     angles = draws.uniform(1, (1,))[:, 0].to(torch.float64) * 90 - 135
     layer = motion_blur(layer, radius, sigma, angles.tolist())
     white = _gray(levels).mul_(1.5).add_(0.5 * 255)
     whitened = torch.maximum(levels, white[:, None]).mul_(1 - share).add_(levels, alpha=share)
-    return whitened.add_(layer).add_(layer.flip(-2, -1))
+    return truncate_(whitened.add_(layer).add_(layer.flip(-2, -1)))
 
 
 def _gray(levels: Images) -> Planes:
@@ -53,7 +53,7 @@ def frost(levels: Images, frost: tuple[Number, Number, Number], draws: Draws, pi
         top = int(down * max(overlay.shape[1] - height, 1))
         left = int(right * max(overlay.shape[2] - width, 1))
         row.copy_(overlay[:, top : top + height, left : left + width])
-    return added.mul_(add).add_(levels, alpha=keep)
+    return truncate_(added.mul_(add).add_(levels, alpha=keep))
 
 
 def fog(levels: Images, fog: tuple[Number, Number], draws: Draws) -> Images:
@@ -66,7 +66,7 @@ def fog(levels: Images, fog: tuple[Number, Number], draws: Draws) -> Images:
     side = 1 << (max(height, width) - 1).bit_length()
     clouds = _plasma(draws.uniform(0, (side, side), levels.device), decay)[:, None, :height, :width]
     brightest = levels.amax((1, 2, 3), keepdim=True)
-    return levels.add(clouds, alpha=255 * weight).mul_(brightest / (brightest + 255 * weight))
+    return truncate_(levels.add_(clouds, alpha=255 * weight).mul_(brightest / (brightest + 255 * weight)))
 
 
 def _plasma(uniform: Planes, decay: Number) -> Planes:
@@ -108,7 +108,7 @@ def brightness(levels: Images, added: Number, draws: Draws) -> Images:
     table = torch.from_numpy(np.trunc(sums * 255.0).astype(np.float32)).to(levels.device)
     brighter = (value + 255 * added).clamp_(max=255.0)
     scaled = levels * brighter.div_(value.clamp(min=1.0))
-    return torch.where(levels == value, table[value.to(torch.int64)], scaled)
+    return truncate_(torch.where(levels == value, table[value.to(torch.int64)], scaled))
 
 
 def spatter(levels: Images, spatter: tuple[Number, Number, Number, Number, Number, str], draws: Draws) -> Images:
@@ -118,15 +118,15 @@ def spatter(levels: Images, spatter: tuple[Number, Number, Number, Number, Numbe
     field = blur(field, sigma)
     if liquid == "mud":
         mud = blur((field > threshold).to(torch.float32), strength)[:, None]
-        mud = torch.where(mud < 0.8, 0.0, mud)
+        mud.masked_fill_(mud < 0.8, 0.0)
         brown = torch.tensor((63.0, 42.0, 20.0), device=levels.device).view(3, 1, 1)
-        return levels * (1 - mud) + brown * mud
-    drops = truncated(torch.where(field < threshold, 0.0, field) * 255)
+        return truncate_(levels.addcmul_(brown - levels, mud))
+    drops = truncate_(field.masked_fill_(field < threshold, 0.0).mul_(255))
     shine = drops * _relief(drops)
     shine = shine * (strength / shine.amax((1, 2), keepdim=True).clamp(min=1.0))
     # Pale turquoise. A picture without any drop stays as it is (the original would divide by zero).
     water = torch.tensor((175.0, 238.0, 238.0), device=levels.device).view(3, 1, 1)
-    return levels + shine[:, None] * water
+    return truncate_(levels.addcmul_(shine[:, None], water))
 
 
 # --- the relief of water drops: what the original asks OpenCV for ------------------------------------------------
@@ -136,7 +136,7 @@ def _relief(drops: Planes) -> Planes:
     """Light and shade of drops, as levels: distance to the drops' outline, equalised, embossed and smoothed."""
     distance = _distance(_outline(drops, 50, 150), 20)
     # Means of 9 distances come as close to a whole level as (2.2 - 2.1969) / 9 without being one.
-    distance = _equalized(truncated(_mean3(distance), tie=2.0**-13), 20)
+    distance = _equalized(truncate_(_mean3(distance), tie=2.0**-13), 20)
     padded = functional.pad(distance[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
     height, width = drops.shape[-2:]
     embossed = torch.zeros_like(drops)
@@ -165,6 +165,7 @@ def _outline(levels: Planes, low: int, high: int) -> torch.Tensor:
     dx = smooth[..., 2:] - smooth[..., :-2]
     smooth = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
     dy = smooth[:, 2:] - smooth[:, :-2]
+    falling = (dx < 0) == (dy < 0)
     size = dx.abs() + dy.abs()
     around = functional.pad(size, (1, 1, 1, 1))
     height, width = levels.shape[-2:]
@@ -172,33 +173,26 @@ def _outline(levels: Planes, low: int, high: int) -> torch.Tensor:
     def near(down: int, right: int) -> Planes:
         return around[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-    across, upright = dx.abs(), dy.abs()
+    across, upright = dx.abs_(), dy.abs_()
     # OpenCV's tangents of 22.5 and 67.5 degrees are 13573 / 2^15 and that plus 2. Ties favour the lower right.
     tangent = 13573 / 2**15
     horizontal = upright < across * tangent
     vertical = upright > across * (tangent + 2)
-    falling = (dx < 0) == (dy < 0)
-    peak = torch.where(
-        horizontal,
-        (size > near(0, -1)) & (size >= near(0, 1)),
-        torch.where(
-            vertical,
-            (size > near(-1, 0)) & (size >= near(1, 0)),
-            torch.where(
-                falling,
-                (size > near(-1, -1)) & (size > near(1, 1)),
-                (size > near(-1, 1)) & (size > near(1, -1)),
-            ),
-        ),
-    )
-    candidates = peak & (size > low)
-    edges = candidates & (size > high)
+    diagonal = (horizontal | vertical).logical_not_()
+    peak = horizontal & (size > near(0, -1)) & (size >= near(0, 1))
+    peak |= vertical & (size > near(-1, 0)) & (size >= near(1, 0))
+    peak |= diagonal & falling & (size > near(-1, -1)) & (size > near(1, 1))
+    peak |= diagonal & ~falling & (size > near(-1, 1)) & (size > near(1, -1))
+    edges = peak & (size > high)
+    weak = peak & (size > low) & ~edges
     while True:
-        linked = functional.max_pool2d(edges[:, None].to(torch.float32), 3, 1, 1)[:, 0] > 0
-        grown = candidates & linked
-        if torch.equal(grown, edges):
+        padded = functional.pad(edges, (1, 1, 1, 1))
+        rows = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
+        linked = weak & (rows[..., :-2] | rows[..., 1:-1] | rows[..., 2:])
+        if not bool(linked.any()):
             return edges
-        edges = grown
+        edges |= linked
+        weak &= ~linked
 
 
 def _distance(marked: torch.Tensor, limit: int) -> Planes:
@@ -208,34 +202,44 @@ def _distance(marked: torch.Tensor, limit: int) -> Planes:
     polygon, so the length of an offset is the largest of four linear forms. It grows with the horizontal part, so for
     each vertical offset only the horizontally nearest pixel counts.
     """
-    straight, diagonal, knight = 1.0, 1.4, 2.1969
     height, width = marked.shape[-2:]
-    beside = torch.where(marked, 0.0, float(limit))
+    beside = torch.full(marked.shape, float(limit), device=marked.device).masked_fill_(marked, 0.0)
     step = 1
     while step < limit:  # horizontal distances, doubling the reach
         padded = functional.pad(beside, (step, step), value=float(limit))
-        beside = torch.minimum(beside, torch.minimum(padded[..., :width], padded[..., 2 * step :]) + step)
+        beside = torch.minimum(padded[..., :width], padded[..., 2 * step :]).add_(step).minimum(beside)
         step *= 2
     nearest = beside.clone()
     rows = functional.pad(beside, (0, 0, limit, limit), value=float(limit))
+    form = torch.empty_like(beside)
     for dy in range(1, limit):
         dx = torch.minimum(rows[:, limit - dy : limit - dy + height], rows[:, limit + dy : limit + dy + height])
-        length = torch.maximum(
-            torch.maximum(dx * straight + dy * (knight - 2 * straight), dx * (knight - diagonal) + dy * (2 * diagonal - knight)),
-            torch.maximum(dx * (2 * diagonal - knight) + dy * (knight - diagonal), dx * (knight - 2 * straight) + dy * straight),
-        )
+        length = dx * _FORMS[0][0] + dy * _FORMS[0][1]
+        for along, beyond in _FORMS[1:]:
+            torch.maximum(length, torch.mul(dx, along, out=form).add_(dy * beyond), out=length)
         torch.minimum(nearest, length, out=nearest)
     return nearest.clamp_(max=float(limit))
 
 
+_STRAIGHT, _DIAGONAL, _KNIGHT = 1.0, 1.4, 2.1969
+_FORMS = (
+    (_STRAIGHT, _KNIGHT - 2 * _STRAIGHT),
+    (_KNIGHT - _DIAGONAL, 2 * _DIAGONAL - _KNIGHT),
+    (2 * _DIAGONAL - _KNIGHT, _KNIGHT - _DIAGONAL),
+    (_KNIGHT - 2 * _STRAIGHT, _STRAIGHT),
+)
+"""The length of an offset (dx, dy) with both at least 0 is the largest of these weights' (dx · first + dy · second)."""
+
+
 def _equalized(levels: Planes, top: int) -> Planes:
     """Histogram equalisation of whole levels from 0 to `top`, as OpenCV's equalizeHist: the lowest level becomes 0."""
-    counts = torch.stack([(levels == level).sum((1, 2)) for level in range(top + 1)], dim=1)
-    pixels = levels[0].numel()
+    samples, pixels, bins = len(levels), levels[0].numel(), top + 1
+    places = (levels.to(torch.int64) + torch.arange(samples, device=levels.device)[:, None, None] * bins).flatten()
+    counts = torch.bincount(places, minlength=samples * bins).view(samples, bins)
     lowest = counts.gather(1, (counts > 0).to(torch.int64).argmax(1, keepdim=True))
     below = counts.cumsum(1)
     scale = 255.0 / (pixels - lowest).clamp(min=1).to(torch.float32)
     table = ((below - lowest).clamp(min=0).to(torch.float32) * scale).round_()
     # A flat picture stays as it is.
-    table = torch.where(lowest == pixels, torch.arange(top + 1, device=levels.device), table)
-    return table.gather(1, levels.to(torch.int64).flatten(1)).view_as(levels)
+    table = torch.where(lowest == pixels, torch.arange(bins, dtype=torch.float32, device=levels.device), table)
+    return table.flatten().index_select(0, places).view_as(levels)

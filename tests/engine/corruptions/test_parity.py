@@ -35,7 +35,7 @@ def random_numbers(name, draws, height, width, constants):
     if name in ("shot_noise", "impulse_noise"):
         return (plane("uniform", 0, 3, height, width).transpose(1, 2, 0),)
     if name == "glass_blur":
-        return ([plane("uniform", index, height, width) for index in range(constants[2])],)
+        return ([sixteen_bits(draws, index, height, width) for index in range(constants[2])],)
     if name == "motion_blur":
         return (plane("uniform", 0, 1)[0],)
     if name == "snow":
@@ -49,6 +49,13 @@ def random_numbers(name, draws, height, width, constants):
     if name == "spatter":
         return (plane("normal", 0, height, width),)
     return ()
+
+
+def sixteen_bits(draws, index, height, width):
+    """(height, width) on [0, 1): each 64-bit word gives four numbers, its lowest 16 bits first."""
+    words = draws.words(index, -(-height * width // 4))[0].numpy().view(np.uint64)
+    numbers = (words[:, None] >> np.array((0, 16, 32, 48), dtype=np.uint64)) & np.uint64(0xFFFF)
+    return numbers.ravel()[: height * width].reshape(height, width) / 65536
 
 
 @pytest.mark.parametrize(("height", "width", "table", "severity"), CASES)

@@ -10,6 +10,7 @@ import pytest
 from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.seeding import Draws
 from tests.engine.corruptions.pictures import as_images, as_levels, photograph
+from tests.engine.corruptions.test_parity import sixteen_bits
 from tests.oracles.corruptions import peer
 
 pytest.importorskip("cv2")
@@ -62,7 +63,7 @@ def test_random_corruptions_equal_the_peer_given_our_draws(module, monkeypatch, 
     def steps():
         reach = {1: 1, 2: 2, 3: 2, 4: 3, 5: 4}[severity]
         for index in range(3):
-            uniform = draws.uniform(index, (HEIGHT, WIDTH))[0].double().numpy()
+            uniform = sixteen_bits(draws, index, HEIGHT, WIDTH)
             for row in range(HEIGHT - reach, reach, -1):
                 for column in range(WIDTH - reach, reach, -1):
                     down, right = divmod(int(uniform[row, column] * (2 * reach) ** 2), 2 * reach)

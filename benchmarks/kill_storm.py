@@ -1,0 +1,106 @@
+"""Kill -9 a digits plan at random moments, resume it each time, and check that nothing is lost, doubled or changed.
+
+    python benchmarks/kill_storm.py                # fifty kills, a few minutes on two cores
+    python benchmarks/kill_storm.py --kills 5 --seed 1
+
+A plan that comes to its end between two kills is checked and begun anew. Exit code 1 if anything is wrong.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+PLAN = """
+models = ["deit", "deit-tw"]
+[[attacks]]
+names = ["fgsm", "pgd"]
+eps = ["1/255"]
+"""
+RECORDS = 2 * 3 * 597
+
+
+def begin(place: Path, name: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "robustbench_twicing", "run", "plan.toml", "--fresh", "--quiet", "--out", name]
+    return subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def phase(run: Path, begun: int) -> str:
+    """Where a run that began at `begun` (ns) was when it was killed."""
+    manifest = run / "run.json"
+    if not manifest.exists() or manifest.stat().st_mtime_ns < begun:
+        return "starting"
+    return "finishing" if '"finished"' in manifest.read_text() else "working"
+
+
+def faults(run: Path, expected: bytes) -> list[str]:
+    """What is wrong with a run that was killed and resumed to its end."""
+    found = []
+    if (run / "summary.csv").read_bytes() != expected:
+        found.append("summary.csv differs from that of the uninterrupted run")
+    records = pd.concat([pd.read_parquet(file) for file in run.glob("records/*/*.parquet")])
+    twice = int(records.duplicated(["model", "threat", "sample_id"]).sum())
+    if twice:
+        found.append(f"{twice} record(s) twice")
+    if len(records) - twice != RECORDS:
+        found.append(f"{RECORDS - len(records) + twice} record(s) lost")
+    damaged = len(list(run.glob("records/*/*.damaged")))
+    if damaged:
+        found.append(f"{damaged} shard(s) damaged: a half-written file had its final name")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    moments, wrong, ends, phases = random.Random(arguments.seed), list[str](), 0, Counter[str]()
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "plan.toml").write_text(PLAN)
+        began = time.monotonic()
+        if begin(place, "whole").wait():
+            raise SystemExit("the uninterrupted run failed")
+        duration = time.monotonic() - began
+        expected, run = (place / "whole" / "summary.csv").read_bytes(), place / "killed"
+        print(f"uninterrupted: {duration:.1f} s", flush=True)
+        while phases.total() < arguments.kills:
+            process, begun = begin(place, "killed"), time.time_ns()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=duration * moments.random())
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kind = phase(run, begun)
+                phases[kind] += 1
+                shards = len(list(run.glob("records/*/*.parquet")))
+                print(f"kill {phases.total()}: while {kind}, {shards} shards finished", flush=True)
+            elif process.returncode:
+                wrong.append(f"a resumed run ended with exit code {process.returncode}")
+            else:
+                ends += 1
+                wrong += faults(run, expected)
+                shutil.rmtree(run)
+        if begin(place, "killed").wait():
+            wrong.append("the last resumed run failed")
+        else:
+            ends += 1
+            wrong += faults(run, expected)
+    kinds = ", ".join(f"{count} while {kind}" for kind, count in phases.items())
+    print(f"{phases.total()} kills ({kinds}); {ends} run(s) resumed to their end")
+    print("\n".join(wrong) if wrong else "every summary.csv equal, no record twice, none lost")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
