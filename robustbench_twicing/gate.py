@@ -121,7 +121,9 @@ def _judge(
         return result("inconclusive", f"no sample was answered on both sides{_first_error(records)}")
     tolerance = policy.tolerance_for(model, threat)
     drop = -outcome.difference
-    change = f"{_points(outcome.difference)} (lost {flips.lost}, gained {flips.gained} of {flips.n})"
+    missing = int((~baseline["sample_id"].isin(records["sample_id"])).sum())
+    without = f", {missing} of the baseline's samples are missing" if missing else ""
+    change = f"{_points(outcome.difference)} (lost {flips.lost}, gained {flips.gained} of {flips.n}{without})"
     if outcome.verdict == "worse" and drop > tolerance:
         return result(
             "regressed",

@@ -110,6 +110,13 @@ def test_samples_that_fail_tonight_are_not_let_through() -> None:
     assert "not finite" in result.cells[0].reason
 
 
+def test_a_run_on_fewer_samples_is_compared_on_those_and_says_so() -> None:
+    baseline, run = _both(0, 0)
+    result = check(run[:400], baseline, Policy())
+    assert result.verdict == "pass"
+    assert "of 400, 200 of the baseline's samples are missing" in result.cells[0].reason
+
+
 def test_a_cell_without_any_answer_is_inconclusive() -> None:
     baseline, run = _both(0, 0)
     result = check(run.assign(status="failed", error="broken"), baseline, Policy())

@@ -1,11 +1,12 @@
 """`twicing-bench catalog`: what there is, and what a name stands for."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from robustbench_twicing.catalog import datasets
 from robustbench_twicing.catalog.protocols import protocol, protocol_names
@@ -14,14 +15,22 @@ from robustbench_twicing.catalog.zoo import zoo
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.specs import Protocol
 
-app = typer.Typer(help="List models, protocols, attacks and data sets; `catalog show NAME` explains one.")
+
+class _ListByDefault(TyperGroup):
+    """`catalog` alone is `catalog list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["list"])
 
 
-@app.callback(invoke_without_command=True)
-def everything(context: typer.Context) -> None:
-    """List models, protocols, attacks and data sets; `catalog show NAME` explains one."""
-    if context.invoked_subcommand is not None:
-        return
+app = typer.Typer(
+    cls=_ListByDefault, help="List models, protocols, attacks and data sets; `catalog show NAME` explains one."
+)
+
+
+@app.command("list")
+def everything() -> None:
+    """List models, protocols, attacks and data sets."""
     console = Console()
     console.print(_table("Models", {name: entry.title for name, entry in zoo().items()}))
     protocols = {name: protocol(name) for name in protocol_names()}
