@@ -80,6 +80,7 @@ def read_plan(name: str | Path, known: Settings | None = None) -> PlanFile:
     threats, base = _threats(form, directories, mistakes)
     models = _models(form, base, known.checkpoints(base) if known else {}, mistakes) if base else []
     _check_names(form, models, threats, mistakes)
+    recipe = form.recipe or (None if base == "digits" else _own_recipe(form, mistakes))
     if mistakes.found:
         raise mistakes.error()
     plan = Plan.model_validate(
@@ -87,7 +88,7 @@ def read_plan(name: str | Path, known: Settings | None = None) -> PlanFile:
             "models": models,
             "threats": threats,
             "data": {"name": base, "limit": form.limit},
-            "recipe": form.recipe or (_own_recipe(form) if base != "digits" else None),
+            "recipe": recipe,
             "seed": form.seed,
         }
     )
@@ -212,9 +213,15 @@ def _check_names(form: _Form, models: list[ModelSpec], threats: list[Threat], mi
             mistakes.add(("directories", name), unknown_name("data set", name, titles()))
 
 
-def _own_recipe(form: _Form) -> str | None:
-    """The protocol's recipe where something is attacked."""
-    return protocol(form.protocol).recipe if form.attacks else None
+def _own_recipe(form: _Form, mistakes: "_Mistakes") -> str | None:
+    """The protocol's recipe where something is attacked; None leaves it to each suite, whose usual one is `model`."""
+    rules = mistakes.tried(("protocol",), protocol, form.protocol) if form.attacks else None
+    if rules is None or rules.recipe == "model":
+        return None
+    if form.suites:
+        what = f"Protocol {form.protocol!r} has a recipe of its own, and so have the suites. Write two plans."
+        mistakes.add(("suites",), what)
+    return rules.recipe
 
 
 # --- files, and where in them a mistake lies -------------------------------------------------------------------------

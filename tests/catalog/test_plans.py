@@ -195,6 +195,18 @@ def test_suites_of_two_data_sets_are_refused() -> None:
         read_plan(_write(text))
 
 
+def test_each_suite_keeps_its_own_recipe_unless_the_plan_or_its_protocol_has_one() -> None:
+    """ImageNet-C's files must not be resized again because the clean images are attacked in the same plan."""
+    attacks = '[[attacks]]\nnames = ["fgsm"]\n'
+    suites = '[[suites]]\nname = "imagenet-c"\ncorruptions = ["fog"]\n'
+    head = 'models = ["deit"]\ndata = "imagenet"\n'
+    assert read_plan(_write(head + attacks + suites)).plan.recipe is None
+    assert read_plan(_write('recipe = "model"\n' + head + attacks + suites)).plan.recipe == "model"
+    assert read_plan(_write('protocol = "paper"\n' + head + attacks)).plan.recipe == "paper"
+    with pytest.raises(UserError, match="Write two plans"):
+        read_plan(_write('protocol = "paper"\n' + head + attacks + suites))
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [("nowhere.toml", "No file nowhere.toml"), ("nigthly", "nightly"), ("broken.toml", "not valid TOML")],

@@ -72,8 +72,8 @@ def corrupt(
 ) -> Images:
     """`images` with one corruption at one severity, on their device.
 
-    `images` (batch, 3, height, width) in [0, 1], each side at least 32; they are taken at their nearest 8-bit level, and
-    the result, float32 of the same shape, holds 8-bit levels too. The parameters are those of the original generator
+    `images` (batch, 3, height, width) in [0, 1], each side at least 32, are taken at their nearest 8-bit level, and the
+    result, float32 of the same shape, holds 8-bit levels too. The parameters are those of the original generator
     for the nearest of 32, 64 and 224 pixels (`parameters.table_size`).
 
     Random draws follow (`seed`, sample id, `name`, `severity`) and nothing else; `ids` names the samples and defaults
@@ -102,6 +102,7 @@ def corrupt(
     with torch.no_grad():
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
+            _check_range(images[rows])
             levels = to_levels(images[rows].to(torch.float32))
             levels = apply(levels, setting, Draws(seed, tuple(ids[rows]), threat))
             if jpeg_quality is not None:
@@ -126,6 +127,9 @@ def _check(images: torch.Tensor) -> None:
         raise UserError(
             f"Images hold {images.dtype}.", "Expected floating point in [0, 1]; divide 8-bit levels by 255."
         )
+
+
+def _check_range(images: torch.Tensor) -> None:
     low, high = (bound.item() for bound in torch.aminmax(images))
     if not (low >= 0 and high <= 1):  # also true for NaN
         raise UserError(

@@ -6,8 +6,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from robustbench_twicing.engine.corruptions.filters import clipped_zoom, correlate, motion_blur as blur_along
+from robustbench_twicing.engine.corruptions.filters import clipped_zoom, correlate
 from robustbench_twicing.engine.corruptions.filters import gaussian_blur as blur
+from robustbench_twicing.engine.corruptions.filters import motion_blur as blur_along
 from robustbench_twicing.engine.corruptions.levels import truncate_
 from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws

@@ -57,7 +57,7 @@ class FrostPictures:
 def frost_pictures(frost_dir: str | Path | None = None) -> FrostPictures:
     """The pictures in `frost_dir`; without one, those of an installed imagecorruptions, else drawn ones.
 
-    `frost_dir="drawn"` takes the drawn ones wherever it runs. Raises `UserError` if a folder lacks one of `FROST_FILES`.
+    `frost_dir="drawn"` takes the drawn ones wherever it runs. Raises `UserError` if a folder lacks a picture.
     """
     folder = _installed() if frost_dir is None else Path(frost_dir).expanduser()
     if folder is None or frost_dir == "drawn":

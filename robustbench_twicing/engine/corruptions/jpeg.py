@@ -69,7 +69,7 @@ def _halved(planes: Planes) -> torch.Tensor:
 
 
 def _doubled_rows(planes: torch.Tensor, even_bias: float = 0.0, odd_bias: float = 0.0) -> torch.Tensor:
-    """libjpeg's "fancy" upsampling along columns: 3/4 of the nearer and 1/4 of the farther row; the last is repeated."""
+    """libjpeg's "fancy" upsampling along columns: 3/4 of the nearer and 1/4 of the farther row, the last repeated."""
     doubled = planes.new_empty(len(planes), planes.shape[1], 2, planes.shape[2])
     even, odd = doubled.unbind(2)
     near = planes * 0.75 + even_bias
@@ -103,8 +103,8 @@ def _block_round_trip(planes: Planes, standard: str, quality: int, sideways: boo
 def _transformed(planes: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     """matrix · column for every column of 8 pixels."""
     strips = planes.reshape(-1, 8, planes.shape[2])
-    matrix = torch.from_numpy(matrix).to(planes.device)
-    return torch.bmm(matrix.expand(len(strips), -1, -1), strips).view(planes.shape)
+    each = torch.from_numpy(matrix).to(planes.device).expand(len(strips), -1, -1)
+    return torch.bmm(each, strips).view(planes.shape)
 
 
 def _cosine() -> np.ndarray:

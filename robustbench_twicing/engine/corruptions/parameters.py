@@ -11,7 +11,8 @@ import numpy as np
 Number = float | int
 """A parameter that may be fractional, written as the original wrote it."""
 
-Table = tuple[Any, Any, Any, Any, Any]
+Table = tuple[Any, ...]
+"""One entry for each of the five severities."""
 
 SIZES = (32, 64, 224)
 

@@ -198,37 +198,31 @@ def _outline(levels: Planes, low: int, high: int) -> torch.Tensor:
 def _distance(marked: torch.Tensor, limit: int) -> Planes:
     """Distance of each pixel to the nearest marked one, at most `limit`, in OpenCV's 5 × 5 chamfer metric.
 
-    Steps cost 1 straight, 1.4 diagonally and 2.1969 as the knight moves (Borgefors 1986). This metric's unit ball is a
-    polygon, so the length of an offset is the largest of four linear forms. It grows with the horizontal part, so for
-    each vertical offset only the horizontally nearest pixel counts.
+    An offset's length grows with its horizontal part, so for each vertical part only the horizontally nearest marked
+    pixel counts.
     """
     height, width = marked.shape[-2:]
-    beside = torch.full(marked.shape, float(limit), device=marked.device).masked_fill_(marked, 0.0)
+    beside = torch.full(marked.shape, limit, dtype=torch.int32, device=marked.device).masked_fill_(marked, 0)
     step = 1
     while step < limit:  # horizontal distances, doubling the reach
-        padded = functional.pad(beside, (step, step), value=float(limit))
+        padded = functional.pad(beside, (step, step), value=limit)
         beside = torch.minimum(padded[..., :width], padded[..., 2 * step :]).add_(step).minimum(beside)
         step *= 2
-    nearest = beside.clone()
-    rows = functional.pad(beside, (0, 0, limit, limit), value=float(limit))
-    form = torch.empty_like(beside)
+    nearest = beside.to(torch.float32)
+    rows = functional.pad(beside, (0, 0, limit, limit), value=limit)
     for dy in range(1, limit):
         dx = torch.minimum(rows[:, limit - dy : limit - dy + height], rows[:, limit + dy : limit + dy + height])
-        length = dx * _FORMS[0][0] + dy * _FORMS[0][1]
-        for along, beyond in _FORMS[1:]:
-            torch.maximum(length, torch.mul(dx, along, out=form).add_(dy * beyond), out=length)
-        torch.minimum(nearest, length, out=nearest)
+        lengths = torch.tensor([_chamfer(x, dy) for x in range(limit + 1)], device=marked.device)
+        torch.minimum(nearest, lengths.index_select(0, dx.flatten()).view(dx.shape), out=nearest)
     return nearest.clamp_(max=float(limit))
 
 
-_STRAIGHT, _DIAGONAL, _KNIGHT = 1.0, 1.4, 2.1969
-_FORMS = (
-    (_STRAIGHT, _KNIGHT - 2 * _STRAIGHT),
-    (_KNIGHT - _DIAGONAL, 2 * _DIAGONAL - _KNIGHT),
-    (2 * _DIAGONAL - _KNIGHT, _KNIGHT - _DIAGONAL),
-    (_KNIGHT - 2 * _STRAIGHT, _STRAIGHT),
-)
-"""The length of an offset (dx, dy) with both at least 0 is the largest of these weights' (dx · first + dy · second)."""
+def _chamfer(dx: int, dy: int) -> float:
+    """Length of an offset in steps of 1 straight, 1.4 diagonally and 2.1969 as the knight moves (Borgefors 1986)."""
+    short, long = min(dx, dy), max(dx, dy)
+    if long >= 2 * short:
+        return 2.1969 * short + (long - 2 * short)
+    return 2.1969 * (long - short) + 1.4 * (2 * short - long)
 
 
 def _equalized(levels: Planes, top: int) -> Planes:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from robustbench_twicing.engine.corruptions import corrupt, frost_pictures
+from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
 
 GREY = torch.full((2, 3, 32, 32), 0.5)

@@ -36,7 +36,9 @@ def sample_reference(name, rng, picture, c):
         visible = int(np.ceil(SIDE / c[2]))
         return oracle.snow(picture, c, rng.normal(size=(visible, visible)), rng.random())
     if name == "frost":
-        overlays = [overlay.permute(1, 2, 0).numpy() for overlay in frost_pictures("drawn").fitted(0.2, SIDE, SIDE, CPU)]
+        overlays = [
+            overlay.permute(1, 2, 0).numpy() for overlay in frost_pictures("drawn").fitted(0.2, SIDE, SIDE, CPU)
+        ]
         return oracle.frost(picture, c, rng.random(3), overlays)
     if name == "fog":
         return oracle.fog(picture, c, rng.random((64, 64)))
@@ -53,7 +55,12 @@ def features(pictures, clean):
     ring = np.maximum(frequency[:, None], frequency)
     bands = [power[:, (ring >= low) & (ring < high)].mean(1) for low, high in ((0.01, 0.1), (0.1, 0.25), (0.25, 0.6))]
     upright = power[:, frequency[:, None] > frequency].mean(1) / power[:, frequency[:, None] < frequency].mean(1)
-    first = [pictures.mean((1, 2, 3)), pictures.std((1, 2, 3)), pictures[..., 0].mean((1, 2)), pictures[:, :20].mean((1, 2, 3))]
+    first = [
+        pictures.mean((1, 2, 3)),
+        pictures.std((1, 2, 3)),
+        pictures[..., 0].mean((1, 2)),
+        pictures[:, :20].mean((1, 2, 3)),
+    ]
     return np.stack([*first, *(np.log(band) for band in (*bands, upright))], 1)
 
 

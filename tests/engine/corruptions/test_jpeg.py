@@ -38,7 +38,7 @@ def test_plain_colours_are_exact(quality, colour):
 
 @pytest.mark.parametrize("quality", [25, 85])
 def test_ties_of_the_quantiser_round_away_from_zero(quality):
-    # Blocks of one grey each: only the first coefficient is not 0, and for many greys it lies halfway between two steps.
+    # Blocks of one grey each: only the first coefficient is not 0, and often it lies halfway between two steps.
     greys = np.arange(0, 256).reshape(16, 16).astype(np.uint8)
     picture = np.repeat(np.kron(greys, np.ones((16, 16), np.uint8))[..., None], 3, axis=2)
     assert np.array_equal(ours(picture, quality), pillow(picture, quality))

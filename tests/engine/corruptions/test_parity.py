@@ -19,7 +19,7 @@ from tests.oracles import corruptions as oracle
 # Ours is float32 and truncates with a tolerance of 2^-9 level (levels.TIE); float32 itself adds less than that again.
 TOLERANCE = 2.0**-8
 
-# Height, width, the generator's table for that size, severities. Rectangles on purpose: no axis may be taken for another.
+# Height, width, the generator's table for that size, severities. Rectangles: no axis may be taken for another.
 SIZES = [(40, 36, 32, (2, 5)), (48, 64, 64, (1, 4)), (122, 126, 224, (1, 2, 3, 4, 5))]
 CASES = [(height, width, table, severity) for height, width, table, severities in SIZES for severity in severities]
 

@@ -61,7 +61,9 @@ def test_same_seed_and_id_give_the_same_picture(batch, name, severity, seed, sam
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("side", [32, 120])
 def test_batch_mates_order_and_batch_size_change_nothing(name, side):
-    batch = as_images(*(photograph(side, side + 5, index % 2)[::step, :] for index, step in enumerate((1, 1, -1, -1, 1))))
+    batch = as_images(
+        *(photograph(side, side + 5, index % 2)[::step, :] for index, step in enumerate((1, 1, -1, -1, 1)))
+    )
     ids = ["a", "b", "c", "d", "e"]
     together = corrupt(batch, name, 3, seed=1, ids=ids, frost_dir="drawn")
     backwards = corrupt(batch.flip(0), name, 3, seed=1, ids=ids[::-1], frost_dir="drawn")
@@ -95,7 +97,9 @@ def test_deterministic_corruptions_do_not_depend_on_the_id(name):
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_pictures_are_taken_at_their_nearest_level(name):
     batch = as_images(photograph(40, 40))
-    nudged = (batch + 0.4 / 255 * (2 * torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) - 1)).clamp(0, 1)
+    nudged = (batch + 0.4 / 255 * (2 * torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) - 1)).clamp(
+        0, 1
+    )
     assert torch.equal(corrupt(batch, name, 2, frost_dir="drawn"), corrupt(nudged, name, 2, frost_dir="drawn"))
 
 

@@ -1,4 +1,4 @@
-"""Peculiarities of the original generator that ImageNet-C's files were made with, each pinned. See docs/corruptions.md."""
+"""Peculiarities of the generator that ImageNet-C's files were made with, each pinned. See docs/corruptions.md."""
 
 import numpy as np
 import pytest

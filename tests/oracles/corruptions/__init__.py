@@ -61,7 +61,7 @@ def defocus_blur(picture, c):
     grid = np.arange(-half, half + 1)
     disk = np.array([[float(x * x + y * y <= radius * radius) for x in grid] for y in grid])
     disk /= disk.sum()
-    soft = np.exp(-np.arange(-reach, reach + 1) ** 2 / (2 * sigma**2))
+    soft = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     soft /= soft.sum()
     for axis in (0, 1):
         disk = ndimage.correlate1d(disk, soft, axis=axis, mode="mirror")
@@ -86,7 +86,7 @@ def _motion_blurred(image, radius, sigma, degrees):
     """ImageMagick's: weights fall off along a ray, the picture's border pixels go on outside."""
     height, width = image.shape[:2]
     count = 2 * radius + 1
-    weights = np.exp(-np.arange(count) ** 2 / (2 * sigma**2))
+    weights = np.exp(-(np.arange(count) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
     total = np.zeros(image.shape)
     for step in range(count):
@@ -195,7 +195,7 @@ def elastic_transform(picture, c, corner_draws, field_draws):
     height, width = picture.shape[:2]
     middle = np.array((width // 2, height // 2), dtype=float)
     third = min(height, width) // 3
-    old = np.array((middle + third, middle + (third, -third), middle - third))
+    old = np.array((middle + third, (*middle, third, -third), middle - third))
     new = old + jitter * (2 * corner_draws - 1)
     # x_old = a x_new + b y_new + c, through three points
     system = np.column_stack((new, np.ones(3)))
