@@ -51,7 +51,7 @@ class GateResult:
     verdict: Verdict
     cells: tuple[CellResult, ...]
     new: tuple[str, ...]
-    """`MODEL:THREAT` of cells that the baseline lacks: not judged."""
+    """`MODEL:THREAT` of cells that the baseline lacks: of these only the floors are judged."""
     vanished: tuple[str, ...]
     """`MODEL:THREAT` of cells that the run lacks: nobody knows, so the verdict is inconclusive at best."""
     policy: Policy
@@ -77,7 +77,11 @@ def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> Gate
         )
     flips = _flips({key: (theirs[key], ours[key]) for key in shared})
     outcomes = dict(zip(flips, compare(list(flips.values()), policy.alpha), strict=True))
-    cells = tuple(_judge(*key, theirs[key], ours[key], outcomes.get(key), policy) for key in shared)
+    cells = [_judge(*key, theirs[key], ours[key], outcomes.get(key), policy) for key in shared]
+    new = {key: ours[key] for key in ours if key not in theirs}
+    for (model, threat), frame in new.items():
+        below = _below_floor(model, threat, frame, policy)
+        cells += [CellResult(model, threat, "regressed", below, None, None, None)] if below else []
     vanished = tuple(f"{model}:{threat}" for model, threat in theirs if (model, threat) not in ours)
     verdicts = {cell.verdict for cell in cells}
     overall: Verdict = "pass"
@@ -87,8 +91,8 @@ def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> Gate
         overall = "inconclusive"
     return GateResult(
         verdict=overall,
-        cells=cells,
-        new=tuple(f"{model}:{threat}" for model, threat in ours if (model, threat) not in theirs),
+        cells=tuple(cells),
+        new=tuple(f"{model}:{threat}" for model, threat in new),
         vanished=vanished,
         policy=policy,
     )
@@ -102,9 +106,6 @@ def _judge(
     outcome: Comparison | None,
     policy: Policy,
 ) -> CellResult:
-    floor = policy.floor_for(model, threat)
-    ok = records[records["status"] == "ok"]
-    own = float(ok["correct"].mean()) if len(ok) else None
     before = accuracy = None
     if outcome is not None:
         flips = outcome.flips
@@ -114,9 +115,9 @@ def _judge(
     def result(verdict: Verdict, reason: str) -> CellResult:
         return CellResult(model, threat, verdict, reason, outcome, before, accuracy)
 
-    # The floor is about the run alone, so all samples that it answered count.
-    if floor is not None and own is not None and own < floor:
-        return result("regressed", f"accuracy {_percent(own)} is below its floor of {_percent(floor)}")
+    below = _below_floor(model, threat, records, policy)
+    if below:
+        return result("regressed", below)
     if outcome is None:
         return result("inconclusive", f"no sample was answered on both sides{_first_error(records)}")
     tolerance = policy.tolerance_for(model, threat)
@@ -142,6 +143,14 @@ def _judge(
         f"{change}; a drop of {_points(tolerance, '')} cannot be ruled out (p {p:.2g})"
         + (f"; needs about {more:,} more images" if more else ""),
     )
+
+
+def _below_floor(model: str, threat: str, records: pd.DataFrame, policy: Policy) -> str:
+    """Why a cell is below its floor; empty if it is not. About the run alone: all samples that it answered count."""
+    floor, ok = policy.floor_for(model, threat), records[records["status"] == "ok"]
+    if floor is None or ok.empty or ok["correct"].mean() >= floor:
+        return ""
+    return f"accuracy {_percent(float(ok['correct'].mean()))} is below its floor of {_percent(floor)}"
 
 
 def _more_samples(flips: Flips, tolerance: float, alpha: float) -> int | None:

@@ -106,7 +106,7 @@ def _strangers(result: GateResult) -> list[str]:
     if result.vanished:
         lines.append("Vanished, in the baseline but not in this run: " + ", ".join(result.vanished))
     if result.new:
-        lines.append("New, not in the baseline and not judged: " + ", ".join(result.new))
+        lines.append("New, not in the baseline, so that only floors count: " + ", ".join(result.new))
     return lines
 
 

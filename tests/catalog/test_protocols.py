@@ -79,7 +79,7 @@ def test_standard_is_the_worst_case_in_pixels():
     # 2.5 eps / 20: the walk is longer than the ball is wide.
     assert (pgd.steps, pgd.step_size.at(ONE) * 20, pgd.random_start) == (20, pytest.approx(2.5 / 255), True)
     assert isinstance(spsa, SpsaSettings)
-    assert (spsa.steps, spsa.samples, spsa.probe_center, spsa.suggested_limit) == (40, 128, "current", 16)
+    assert (spsa.steps, spsa.samples, spsa.probe_center, spsa.suggested_limit) == (40, 128, "current", 10)
     assert spsa.step_size.of_eps
     assert spsa.probe_distance.of_eps
 
@@ -268,7 +268,7 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
     spsa = attack_threat(standard, "spsa", ONE, engine="torchattacks").settings
     assert spsa.arguments["nb_iter"] == 40
     assert spsa.arguments["nb_sample"] == 128
-    assert spsa.suggested_limit == 16
+    assert spsa.suggested_limit == 10
     for attack in ("fgsm", "pgd", "spsa"):
         settings = attack_threat(standard, attack, ONE, engine="torchattacks").settings
         parameters = inspect.signature(getattr(torchattacks, settings.attack)).parameters

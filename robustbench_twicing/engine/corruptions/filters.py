@@ -120,21 +120,22 @@ def box_resized(levels: Planes, height: int, width: int) -> torch.Tensor:
 
 
 def _box_rows(levels: torch.Tensor, size: int) -> torch.Tensor:
-    first, counts = _boxes(levels.shape[1], size, levels.device)
-    total = levels.index_select(1, first)
-    most = int(counts.max())
-    if most == 1:
+    steps, counts = _boxes(levels.shape[1], size, levels.device)
+    total = levels.index_select(1, steps[0][0])
+    if len(steps) == 1:
         return total
-    for step in range(1, most):
-        more = levels.index_select(1, (first + step).clamp(max=levels.shape[1] - 1))
-        total.addcmul_(more, (counts > step)[:, None])
+    for row, counted in steps[1:]:
+        total.addcmul_(levels.index_select(1, row), counted)
     # A mean of 2 or 4 levels is exact, and one of 3 or 5 never close to a half.
-    return total.div_(counts[:, None]).add_(0.5 + 2**-12).floor_()
+    return total.div_(counts).add_(0.5 + 2**-12).floor_()
 
 
 @lru_cache(maxsize=64)
-def _boxes(old: int, new: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """First pixel and number of pixels of each box. Source: Pillow `src/libImaging/Resample.c`, precompute_coeffs."""
+def _boxes(old: int, new: int, device: torch.device) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+    """For the first, second, ... pixel of all boxes: which it is, and 1 where the box has so many; and how many it has.
+
+    Source: Pillow `src/libImaging/Resample.c`, precompute_coeffs.
+    """
     scale = max(old / new, 1.0)
     centres = (np.arange(new) + 0.5) * (old / new)
     first = np.maximum((centres - scale / 2 + 0.5).astype(np.int64), 0)[:, None]
@@ -142,7 +143,12 @@ def _boxes(old: int, new: int, device: torch.device) -> tuple[torch.Tensor, torc
     # The filter itself is 1 on (-0.5, 0.5] and 0 elsewhere, so a pixel just at the start of a box does not count.
     places = (np.arange(old) - centres[:, None] + 0.5) / scale
     inside = (np.arange(old) >= first) & (np.arange(old) < last) & (places > -0.5) & (places <= 0.5)
-    return torch.from_numpy(inside.argmax(axis=1)).to(device), torch.from_numpy(inside.sum(axis=1)).to(device)
+    counts = inside.sum(axis=1, keepdims=True)
+    steps = []
+    for step in range(counts.max()):
+        row = np.minimum(inside.argmax(axis=1) + step, old - 1)
+        steps.append((torch.from_numpy(row).to(device), torch.from_numpy((counts > step).astype(np.float32)).to(device)))
+    return steps, torch.from_numpy(counts.astype(np.float32)).to(device)
 
 
 # --- other filters ---------------------------------------------------------------------------------------------------

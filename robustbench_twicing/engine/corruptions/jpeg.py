@@ -92,42 +92,32 @@ def _block_round_trip(planes: Planes, standard: str, quality: int, sideways: boo
     """
     height, width = planes.shape[-2:]
     padded = _padded(planes, -height % 8, -width % 8)
-    per_step, step = _quantiser(standard, quality, padded.shape[2], padded.shape[1], not sideways, planes.device)
+    down, across = padded.shape[1] // 8, padded.shape[2] // 8
+    blocks = padded.unflatten(1, (down, 8)).unflatten(3, (across, 8)).transpose(2, 3).reshape(-1, down * across, 64)
+    forward, per_step, backward = _transforms(standard, quality, sideways, planes.device)
     # libjpeg keeps coefficients in eighths and rounds the quotient's ties away from zero, which `per_step` sees to.
-    turned = _transformed(_transformed(padded, _COSINE).transpose(1, 2), 8 * _COSINE)
-    turned.round_().mul_(per_step).round_().mul_(step)
-    pixels = _transformed(_transformed(turned, _COSINE.T).transpose(1, 2), _COSINE.T)
-    return pixels.add_(0.5).floor_().clamp_(-128, 127)[:, :height, :width]
-
-
-def _transformed(planes: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """matrix · column for every column of 8 pixels."""
-    strips = planes.reshape(-1, 8, planes.shape[2])
-    each = torch.from_numpy(matrix).to(planes.device).expand(len(strips), -1, -1)
-    return torch.bmm(each, strips).view(planes.shape)
-
-
-def _cosine() -> np.ndarray:
-    """The orthogonal cosine transform of 8 pixels (T.81, A.3.3); its transpose is its inverse."""
-    frequency, place = np.arange(8)[:, None], np.arange(8)
-    cosine = np.cos((2 * place + 1) * frequency * np.pi / 16) / 2
-    cosine[0] /= np.sqrt(2)
-    return cosine.astype(np.float32)
-
-
-_COSINE = _cosine()
+    eighths = torch.bmm(blocks, forward.expand(len(blocks), -1, -1)).round_()
+    quotients = eighths.mul_(per_step).round_()
+    pixels = torch.bmm(quotients, backward.expand(len(blocks), -1, -1)).add_(0.5).floor_().clamp_(-128, 127)
+    pixels = pixels.view(-1, down, across, 8, 8).transpose(2, 3).reshape(padded.shape)
+    return pixels[:, :height, :width]
 
 
 @lru_cache(maxsize=64)
-def _quantiser(
-    standard: str, quality: int, height: int, width: int, sideways: bool, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(height, width) factors from eighths of a coefficient to its quotient, and from the quotient back."""
+def _transforms(
+    standard: str, quality: int, sideways: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(64, 64) from pixels to eighths of coefficients, (64,) to quotients, (64, 64) from quotients to pixels."""
     # libjpeg's jcparam.c scales the standard's steps with the quality so:
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = ((np.array(standard.split(), dtype=np.int64) * percent + 50) // 100).clip(1, 255).reshape(8, 8)
-    tiled = np.tile(steps.T if sideways else steps, (height // 8, width // 8)).astype(np.float64)
+    steps = (steps.T if sideways else steps).reshape(64).astype(np.float64)
+    frequency, place = np.arange(8)[:, None], np.arange(8)
+    cosine = np.cos((2 * place + 1) * frequency * np.pi / 16) / 2
+    cosine[0] /= np.sqrt(2)
+    transform = np.kron(cosine, cosine)  # orthogonal: its transpose is its inverse
     # A tie, such as 2.5, is exact, and its nearest neighbours are 1 / (8 steps) away: growing all quotients by a
     # millionth sends ties away from zero and moves nothing else across a border.
-    per_step, step = (torch.from_numpy(a.astype(np.float32)).to(device) for a in ((1 + 2.0**-20) / (8 * tiled), tiled))
-    return per_step, step
+    arrays = (8 * transform.T, (1 + 2.0**-20) / (8 * steps), transform * steps[:, None])
+    forward, per_step, backward = (torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
+    return forward, per_step, backward

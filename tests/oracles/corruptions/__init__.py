@@ -195,7 +195,7 @@ def elastic_transform(picture, c, corner_draws, field_draws):
     height, width = picture.shape[:2]
     middle = np.array((width // 2, height // 2), dtype=float)
     third = min(height, width) // 3
-    old = np.array((middle + third, (*middle, third, -third), middle - third))
+    old = np.array((middle + third, middle + np.array((third, -third)), middle - third))
     new = old + jitter * (2 * corner_draws - 1)
     # x_old = a x_new + b y_new + c, through three points
     system = np.column_stack((new, np.ones(3)))
