@@ -17,7 +17,9 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from robustbench_twicing.specs import Recipe
 from tests.oracles.corruptions import peer
 
 Reference = Callable[[np.ndarray, str, int], np.ndarray]
@@ -29,7 +31,8 @@ _LABEL = 130
 def contact_sheet(path: str | Path, image: torch.Tensor, reference: Reference | None = None, shown: int = 96) -> None:
     """Writes one picture under 19 corruptions (rows) and five severities (columns) to `path`, `reference` to the right.
 
-    `image` (3, height, width) in [0, 1]; each picture is shown `shown` pixels high. The format follows the file's name.
+    `image` (3, height, width) in [0, 1]; each picture is shown `shown` pixels high, frost as drawn by us. The format
+    follows the file's name.
     """
     width = shown * image.shape[2] // image.shape[1]
     blocks = 1 if reference is None else 2
@@ -44,11 +47,11 @@ def contact_sheet(path: str | Path, image: torch.Tensor, reference: Reference | 
         draw.text((4, top + 4), f"{name}\n({corruption.family})", fill="black")
         for column, severity in enumerate(SEVERITIES):
             left = _LABEL + column * (width + 2)
-            _paste(sheet, _picture(corrupt(image[None], name, severity)[0]), left, top, width, shown)
+            _paste(sheet, _picture(corrupt(image[None], name, severity, frost_dir="drawn")[0]), left, top, width, shown)
             if reference is not None:
                 left += 5 * (width + 2) + 10
                 _paste(sheet, reference(picture, name, severity), left, top, width, shown)
-    sheet.save(path, **({"quality": 80} if str(path).endswith("jpg") else {"optimize": True}))
+    sheet.save(path, **({"quality": 70} if str(path).endswith("jpg") else {"optimize": True}))
 
 
 def _paste(sheet: Image.Image, picture: np.ndarray, left: int, top: int, width: int, height: int) -> None:
@@ -71,11 +74,10 @@ def _photograph() -> torch.Tensor:
 
 
 def _digits() -> torch.Tensor:
-    """Four digits of 32 pixels side by side, each corrupted as its own picture would be at this size."""
-    from sklearn.datasets import load_digits
-
-    digits = [np.kron(load_digits().images[index] * 15.9, np.ones((4, 4))) for index in (0, 3)]
-    return torch.from_numpy(np.concatenate(digits, axis=1)).to(torch.float32).expand(3, -1, -1) / 255
+    """Two digits of 32 pixels side by side."""
+    dataset = digits()
+    (images,) = dataset.read((0, 7), (Recipe(),)).images.values()
+    return torch.cat(tuple(images), dim=2)
 
 
 def _reference() -> Reference | None:
@@ -92,7 +94,7 @@ def main() -> None:
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     np.random.seed(0)  # noqa: NPY002 - imagecorruptions draws from numpy's global generator
-    contact_sheet(folder / "corruptions-photo.jpg", _photograph(), _reference(), shown=112)
+    contact_sheet(folder / "corruptions-photo.jpg", _photograph(), _reference(), shown=88)
     contact_sheet(folder / "corruptions-digits.png", _digits(), None, shown=64)
 
 

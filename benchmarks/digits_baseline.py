@@ -39,7 +39,10 @@ def main() -> None:
     rows = []
     for seed in SEEDS:
         models = [f"{model}={weights(folder, model, seed)}" for model in MODELS]
-        runs = [evaluate(models, attacks=["fgsm", "pgd"], eps=["1/255", "4/255"]), evaluate(models, attacks=["spsa"], limit=16)]
+        runs = [
+            evaluate(models, attacks=["fgsm", "pgd"], eps=["1/255", "4/255"]),
+            evaluate(models, attacks=["spsa"], limit=16),
+        ]
         summary = pd.concat([run.summary for run in runs]).drop_duplicates(["model", "threat"])
         columns = [
             "model",

@@ -146,8 +146,9 @@ def _boxes(old: int, new: int, device: torch.device) -> tuple[list[tuple[torch.T
     counts = inside.sum(axis=1, keepdims=True)
     steps = []
     for step in range(counts.max()):
-        row = np.minimum(inside.argmax(axis=1) + step, old - 1)
-        steps.append((torch.from_numpy(row).to(device), torch.from_numpy((counts > step).astype(np.float32)).to(device)))
+        row = torch.from_numpy(np.minimum(inside.argmax(axis=1) + step, old - 1))
+        counted = torch.from_numpy((counts > step).astype(np.float32))
+        steps.append((row.to(device), counted.to(device)))
     return steps, torch.from_numpy(counts.astype(np.float32)).to(device)
 
 

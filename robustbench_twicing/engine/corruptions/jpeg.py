@@ -110,8 +110,8 @@ def _transforms(
     """(64, 64) from pixels to eighths of coefficients, (64,) to quotients, (64, 64) from quotients to pixels."""
     # libjpeg's jcparam.c scales the standard's steps with the quality so:
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    steps = ((np.array(standard.split(), dtype=np.int64) * percent + 50) // 100).clip(1, 255).reshape(8, 8)
-    steps = (steps.T if sideways else steps).reshape(64).astype(np.float64)
+    scaled = ((np.array(standard.split(), dtype=np.int64) * percent + 50) // 100).clip(1, 255).reshape(8, 8)
+    steps = (scaled.T if sideways else scaled).reshape(64).astype(np.float64)
     frequency, place = np.arange(8)[:, None], np.arange(8)
     cosine = np.cos((2 * place + 1) * frequency * np.pi / 16) / 2
     cosine[0] /= np.sqrt(2)

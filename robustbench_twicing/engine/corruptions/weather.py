@@ -1,5 +1,7 @@
 """Weather: snow, frost, fog, brightness; and spatter on the lens."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -38,10 +40,10 @@ def _gray(levels: Images) -> Planes:
 
 
 def frost(levels: Images, frost: tuple[Number, Number, Number], draws: Draws, pictures: FrostPictures) -> Images:
-    """Adds a random window of a random picture of frost. The last of six pictures is never drawn.
+    """Adds a random window of one of five pictures of frost.
 
-    Quirk kept: the original's `randint(5)` reaches only the first five of its six files (and its second and third are
-    the same picture).
+    Quirk kept: the original's `randint(5)` never reaches the last of its six files (and its second and third are the
+    same picture).
     """
     keep, add, scale = frost
     height, width = levels.shape[-2:]
@@ -49,9 +51,9 @@ def frost(levels: Images, frost: tuple[Number, Number, Number], draws: Draws, pi
     added = torch.empty_like(levels)
     for row, (which, down, right) in zip(added, draws.uniform(0, (3,)).tolist(), strict=True):
         overlay = overlays[int(which * len(overlays))]
-        # At least one window beyond the first: the original's randint(0, 0) would fail where picture and window agree.
-        top = int(down * max(overlay.shape[1] - height, 1))
-        left = int(right * max(overlay.shape[2] - width, 1))
+        # The last possible window is never taken, as with the original's randint.
+        top = int(down * (overlay.shape[1] - height))
+        left = int(right * (overlay.shape[2] - width))
         row.copy_(overlay[:, top : top + height, left : left + width])
     return truncate_(added.mul_(add).add_(levels, alpha=keep))
 
@@ -208,21 +210,25 @@ def _distance(marked: torch.Tensor, limit: int) -> Planes:
         padded = functional.pad(beside, (step, step), value=limit)
         beside = torch.minimum(padded[..., :width], padded[..., 2 * step :]).add_(step).minimum(beside)
         step *= 2
-    nearest = beside.to(torch.float32)
+    nearest = torch.full(marked.shape, float(limit), device=marked.device)
     rows = functional.pad(beside, (0, 0, limit, limit), value=limit)
-    for dy in range(1, limit):
+    for dy, lengths in enumerate(_lengths(limit, marked.device)):
         dx = torch.minimum(rows[:, limit - dy : limit - dy + height], rows[:, limit + dy : limit + dy + height])
-        lengths = torch.tensor([_chamfer(x, dy) for x in range(limit + 1)], device=marked.device)
         torch.minimum(nearest, lengths.index_select(0, dx.flatten()).view(dx.shape), out=nearest)
     return nearest.clamp_(max=float(limit))
 
 
-def _chamfer(dx: int, dy: int) -> float:
-    """Length of an offset in steps of 1 straight, 1.4 diagonally and 2.1969 as the knight moves (Borgefors 1986)."""
-    short, long = min(dx, dy), max(dx, dy)
-    if long >= 2 * short:
-        return 2.1969 * short + (long - 2 * short)
-    return 2.1969 * (long - short) + 1.4 * (2 * short - long)
+@lru_cache(maxsize=4)
+def _lengths(limit: int, device: torch.device) -> torch.Tensor:
+    """(limit, limit + 1): the length of (dy, dx) in steps of 1 straight, 1.4 diagonally and 2.1969 as a knight moves.
+
+    The weights are Borgefors's (1986), as OpenCV has them for DIST_L2 and a mask of 5.
+    """
+    dy, dx = np.mgrid[:limit, : limit + 1]
+    short, long = np.minimum(dx, dy), np.maximum(dx, dy)
+    steep = 2.1969 * short + (long - 2 * short)
+    flat = 2.1969 * (long - short) + 1.4 * (2 * short - long)
+    return torch.from_numpy(np.where(long >= 2 * short, steep, flat).astype(np.float32)).to(device)
 
 
 def _equalized(levels: Planes, top: int) -> Planes:
