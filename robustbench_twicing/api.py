@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pandas as pd
 
@@ -28,7 +28,7 @@ from robustbench_twicing.gate import GateResult, check
 from robustbench_twicing.plan import Cell, Plan
 from robustbench_twicing.policy import Policy
 from robustbench_twicing.runner.schedule import manifest_shards
-from robustbench_twicing.specs import CleanThreat, ModelSpec, Threat, content_hash
+from robustbench_twicing.specs import CleanThreat, ModelSpec, Precision, Threat, content_hash
 from robustbench_twicing.store import RUNS, RunFolder
 from robustbench_twicing.summary import summarize, summarize_suites
 
@@ -70,6 +70,10 @@ def evaluate(
     eps: str | Sequence[str] = "1/255",
     protocol: str = "standard",
     engine: str = "own",
+    worst_case: bool = False,
+    precision: str = "float32",
+    eight_bit: bool = False,
+    source_model: str | None = None,
     suites: Sequence[str] = (),
     corruptions: Sequence[str] = (),
     severities: Sequence[int] = (),
@@ -83,6 +87,7 @@ def evaluate(
     checkpoints: Mapping[str, str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    preflight: bool = True,
     frost_dir: str | None = None,
     out: str | Path | None = None,
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
@@ -91,13 +96,15 @@ def evaluate(
 
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
     images in [0, 1] and return logits: put normalisation inside. `attacks` left out takes the protocol's own list,
-    unless `suites` are named; `eps` as papers write it ("1/255"). `suites`: such as `"digits-c"`, `"imagenet-a"`, with
-    `corruptions` and `severities` as in `suite_threats`. `data`: what is attacked; left out, `digits`, or what the
-    suites are made from. `directories` says where data sets on disk lie. `recipe` overrides how images on disk are
+    unless `suites` are named; `eps` as papers write it ("1/255"). `worst_case` adds the row of all attacks together;
+    `precision` is what they compute in (verdicts stay float32's), `eight_bit` adds the verdict on rounded pixels, and
+    `source_model` names a model that the images are made on instead. `suites`: such as `"digits-c"`, `"imagenet-a"`,
+    with `corruptions` and `severities` as in `suite_threats`. `data`: what is attacked; left out, `digits`, or what
+    the suites are made from. `directories` says where data sets on disk lie. `recipe` overrides how images on disk are
     prepared. Of a training checkpoint, `weights` are read: "raw", "ema" or "both"; `resample_pos_embed` and
     `checkpoints` as in `catalog.zoo.model_specs`. `limit` samples per threat; None takes all of them, or what the
-    protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `begin` follows the
-    progress (see `runner.run.run_plan`).
+    protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `preflight`: look
+    at each model before it is attacked (`engine.preflight`). `begin` follows the progress (see `runner.run.run_plan`).
     Raises `UserError` for anything that can be put right.
     """
     own = models if isinstance(models, Mapping) else {}
@@ -114,8 +121,19 @@ def evaluate(
             f"The suites {', '.join(suites)} are made from {base!r}, not from {data!r}.", "Leave --data away."
         )
     threats: list[Threat] = []
+    if precision not in get_args(Precision):
+        raise unknown_name("precision", precision, get_args(Precision))
     if not suites or attacks is not None:
-        threats += attack_threats(attacks or (), [eps] if isinstance(eps, str) else eps, protocol, engine)
+        threats += attack_threats(
+            attacks or (),
+            [eps] if isinstance(eps, str) else eps,
+            protocol,
+            engine,
+            worst_case,
+            cast(Precision, precision),
+            eight_bit,
+            _one_model(source_model, base, weights, resample_pos_embed, checkpoints) if source_model else None,
+        )
         recipe = recipe or (load_protocol(protocol).recipe if base != "digits" else None)
     for name in dict.fromkeys(suites):
         threats += suite_threats(name, corruptions, severities)
@@ -154,8 +172,16 @@ def evaluate(
         wrapped,
         begin or without_progress,
         frost_dir,
+        preflight=preflight,
     )
     return _finished(folder)
+
+
+def _one_model(name: str, *how: Any) -> ModelSpec:
+    specs = model_specs(name, *how)
+    if len(specs) > 1:
+        raise UserError(f"{name!r} is {len(specs)} models with these weights.", "Pass --weights raw or --weights ema.")
+    return specs[0]
 
 
 def run_plan_file(
@@ -165,6 +191,7 @@ def run_plan_file(
     batch_size: int | None = None,
     out: str | Path | None = None,
     reuse: bool = True,
+    preflight: bool = True,
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
 ) -> Run:
     """Carry out a plan file, or the plan of that name that ships with the tool. The same call again continues.
@@ -189,6 +216,7 @@ def run_plan_file(
         settings().default("frost-dir"),
         notes={"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")},
         reuse=reuse,
+        preflight=preflight,
     )
     return _finished(folder)
 

@@ -33,6 +33,23 @@ class Plan(Frozen):
                 raise ValueError(f"{what} named twice: {', '.join(twice)}")
         return self
 
+    @model_validator(mode="after")
+    def _a_source_is_one_model(self) -> "Plan":
+        for spec in self.all_models:
+            same = [other for other in (*self.models, *self._sources) if other.name == spec.name]
+            if any(other != spec for other in same):
+                raise ValueError(f"the source of a transfer is called {spec.name}, as another model is")
+        return self
+
+    @property
+    def _sources(self) -> list[ModelSpec]:
+        return [t.source for t in self.threats if t.kind == "attack" and t.source]
+
+    @property
+    def all_models(self) -> list[ModelSpec]:
+        """The models, and those that only make images for a transfer."""
+        return list({spec.name: spec for spec in (*self._sources, *self.models)}.values())
+
     @property
     def cells(self) -> list[Cell]:
         return [Cell(model, threat) for model in self.models for threat in self.threats]

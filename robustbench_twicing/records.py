@@ -5,7 +5,7 @@
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "failed", "skipped"]
 """`failed` counts neither as right nor as wrong, and is always shown; `skipped` was left out on purpose."""
@@ -46,6 +46,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("seed", "int64", "the plan's seed"),
     Column("device", "string", "type of the device that computed the row: cpu or cuda"),
+    Column(
+        "precision", "string", "what the attack computed in: float32, tf32 or bfloat16; verdicts are always float32's"
+    ),
     Column("sample_id", "string", "stable id of the sample in its data set"),
     Column("label", "int64", "true class"),
     Column("status", "string", "ok, failed or skipped"),
@@ -54,11 +57,15 @@ COLUMNS: tuple[Column, ...] = (
     Column("correct", "bool", "the sample counts as right under this threat"),
     Column("correct_unmasked", "bool", "right when all logits may answer, not only those of the suite's classes"),
     Column("top5_correct", "bool", "the true class is among the five largest logits on the judged image"),
+    Column(
+        "correct_8bit", "bool", "as correct, the judged image rounded to 8 bits; the same as correct if not asked for"
+    ),
     Column("margin", "float64", "true class's logit minus the largest other logit, on the judged image"),
     Column("loss", "float64", "cross-entropy with the true class, on the judged image, in nats"),
     Column("confidence", "float64", "softmax probability of the predicted class on the judged image"),
     Column("linf_distance", "float64", "largest change of a value, in the units of eps"),
     Column("l2_distance", "float64", "Euclidean norm of the change, in the units of eps"),
+    Column("rejected", "bool", "broken in the attack's precision, not in float32, so attacked again in float32"),
     Column("forwards", "int64", "evaluations of the model spent on this sample by the threat"),
     Column("backwards", "int64", "input gradients spent on this sample by the threat"),
     Column("seconds", "float64", "the shard's time for this cell divided by its samples"),

@@ -302,8 +302,47 @@ class TorchattacksSettings(_Attack):
         return self.steps_taken * repeats * (2 if self.attack in ("SPSA", "FAB") else 1) + 1
 
 
+class SequenceSettings(_Attack):
+    """Several attacks one after the other, each on the samples that still stand: a sample's worst case over all of
+    them, as AutoAttack is made (Croce & Hein 2020, arXiv 2003.01690, section 6).
+
+    A member draws as it does on its own, so its verdict on a sample is that of its own row.
+    """
+
+    algorithm: Literal["sequence"]
+    members: dict[str, "AttackSettings"] = Field(min_length=1)
+    """In this order. In a protocol file: names of attacks of the same file."""
+
+    def __hash__(self) -> int:
+        return hash(content_hash(self.model_dump(mode="json")))
+
+    @model_validator(mode="after")
+    def _one_norm(self) -> "SequenceSettings":
+        for name, member in self.members.items():
+            if isinstance(member, SequenceSettings):
+                raise ValueError(f"{name} is a sequence itself; name its members instead")
+            if member.norm != self.norm:
+                raise ValueError(f"{name} has norm {member.norm}, the sequence {self.norm}")
+        return self
+
+    @property
+    def steps_taken(self) -> int:
+        return sum(member.steps_taken for member in self.members.values())
+
+    @property
+    def evaluations(self) -> int:
+        return sum(member.evaluations for member in self.members.values())
+
+    @property
+    def gradients(self) -> int | None:
+        each = [member.gradients for member in self.members.values()]
+        known = [count for count in each if count is not None]
+        return sum(known) if len(known) == len(each) else None
+
+
 AttackSettings = Annotated[
-    FgsmSettings | PgdSettings | SpsaSettings | TorchattacksSettings, Field(discriminator="algorithm")
+    FgsmSettings | PgdSettings | SpsaSettings | TorchattacksSettings | SequenceSettings,
+    Field(discriminator="algorithm"),
 ]
 
 
@@ -340,6 +379,24 @@ class Protocol(Frozen):
     default_attacks: tuple[str, ...]
     attacks: dict[str, AttackSettings]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _members_by_name(cls, content: Any) -> Any:
+        """A sequence names its members; here they get their settings."""
+        attacks = content.get("attacks") if isinstance(content, dict) else None
+        if not isinstance(attacks, dict):
+            return content
+
+        def resolved(name: str, settings: Any) -> Any:
+            if not isinstance(settings, dict) or not isinstance(settings.get("members"), list):
+                return settings
+            unknown = [member for member in settings["members"] if member not in attacks]
+            if unknown:
+                raise ValueError(f"members of {name} are not under [attacks]: {', '.join(map(repr, unknown))}")
+            return {**settings, "members": {member: attacks[member] for member in settings["members"]}}
+
+        return {**content, "attacks": {name: resolved(name, settings) for name, settings in attacks.items()}}
+
     @model_validator(mode="after")
     def _defaults_exist(self) -> "Protocol":
         for name in self.default_attacks:
@@ -354,7 +411,31 @@ class Protocol(Frozen):
                 raise ValueError(
                     f"{name} has restarts = {settings.restarts}, but iterate = 'last' judges only the last one"
                 )
+            if isinstance(settings, SequenceSettings) and self.rules.iterate == "last":
+                raise ValueError(f"{name} is a sequence, whose members get survivors: it needs iterate = 'best'")
         return self
+
+
+# --- models and data ---------------------------------------------------------------------------------------------
+
+Layers = Literal["none", "all", "last3"] | tuple[int, ...]
+
+
+class ModelSpec(Frozen):
+    """Which network, with which attention in which blocks, and whose weights."""
+
+    name: str
+    """What the user calls it; unique within a plan."""
+    architecture: str
+    """A timm model name. It says nothing about twicing: see `twicing`."""
+    twicing: Layers = "none"
+    """Blocks (from 0) whose softmax attention A is replaced by 2A - A²."""
+    weights: str
+    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
+    prefer: Literal["raw", "ema"] = "raw"
+    """Which weights of a training checkpoint: those of the last step, or their moving average."""
+    resample_pos_embed: bool = False
+    """Interpolate position embeddings of another image size; otherwise they are refused."""
 
 
 # --- threats -----------------------------------------------------------------------------------------------------
@@ -402,6 +483,10 @@ class CleanThreat(_Threat):
         return {**super().columns(), "kind": self.kind}
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What an attack computes in. Verdicts are always float32's."""
+
+
 class AttackThreat(_Threat):
     """One attack at one eps under one protocol."""
 
@@ -411,11 +496,18 @@ class AttackThreat(_Threat):
     eps: Eps
     rules: Rules
     settings: AttackSettings
+    precision: Precision = "float32"
+    """The attack's own computations; whether it succeeded is decided in float32."""
+    eight_bit: bool = False
+    """Judge every attacked image once more with its pixels rounded to 8 bits, as a picture file would hold it."""
+    source: ModelSpec | None = None
+    """Another model that the images are made on, to be judged by this one (a transfer attack)."""
 
     @property
     def id(self) -> str:
-        """Such as `pgd-linf-1/255`; unique within a protocol."""
-        return f"{self.attack}-{self.settings.norm.lower()}-{self.eps}"
+        """Such as `pgd-linf-1/255`, or `pgd-linf-1/255-from-deit` for a transfer; unique within a protocol."""
+        source = f"-from-{self.source.name}" if self.source else ""
+        return f"{self.attack}-{self.settings.norm.lower()}-{self.eps}{source}"
 
     @property
     def hash(self) -> str:
@@ -423,7 +515,18 @@ class AttackThreat(_Threat):
 
         Editing one attack of a protocol leaves the others comparable.
         """
-        return content_hash({"rules": self.rules.model_dump(), "settings": self.settings.model_dump(mode="json")})
+        content: dict[str, Any] = {"rules": self.rules.model_dump(), "settings": self.settings.model_dump(mode="json")}
+        usual = {name: AttackThreat.model_fields[name].default for name in ("precision", "eight_bit", "source")}
+        chosen = self.model_dump(mode="json", include=set(usual))
+        return content_hash(content | {name: value for name, value in chosen.items() if value != usual[name]})
+
+    @property
+    def members(self) -> tuple["AttackThreat", ...]:
+        """The attacks of a sequence as threats of their own, in order; of anything else, itself."""
+        if not isinstance(self.settings, SequenceSettings):
+            return (self,)
+        each = self.settings.members.items()
+        return tuple(self.model_copy(update={"attack": name, "settings": settings}) for name, settings in each)
 
     def columns(self) -> dict[str, str | int]:
         own = {"kind": self.kind, "attack": self.attack, "eps": str(self.eps), "protocol": self.protocol}
@@ -484,28 +587,6 @@ def pixel_equivalent(threat: AttackThreat, std: Sequence[float]) -> tuple[float,
     """
     eps = float(threat.eps)
     return tuple(eps * s if threat.rules.space == "normalized" else eps for s in std)
-
-
-# --- models and data ---------------------------------------------------------------------------------------------
-
-Layers = Literal["none", "all", "last3"] | tuple[int, ...]
-
-
-class ModelSpec(Frozen):
-    """Which network, with which attention in which blocks, and whose weights."""
-
-    name: str
-    """What the user calls it; unique within a plan."""
-    architecture: str
-    """A timm model name. It says nothing about twicing: see `twicing`."""
-    twicing: Layers = "none"
-    """Blocks (from 0) whose softmax attention A is replaced by 2A - A²."""
-    weights: str
-    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
-    prefer: Literal["raw", "ema"] = "raw"
-    """Which weights of a training checkpoint: those of the last step, or their moving average."""
-    resample_pos_embed: bool = False
-    """Interpolate position embeddings of another image size; otherwise they are refused."""
 
 
 class DataSpec(Frozen):

@@ -51,6 +51,11 @@ COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("accuracy_unmasked", "top-1 when all logits may answer, not only those of the suite's classes"),
     SummaryColumn("top5_accuracy", "fraction of n whose true class is among the five largest logits"),
     SummaryColumn(
+        "accuracy_8bit", "accuracy with the judged images rounded to 8 bits; accuracy itself if not asked for"
+    ),
+    SummaryColumn("precision", "what the attack computed in; verdicts are always float32's"),
+    SummaryColumn("rejected", "fraction of the attack's successes in that precision that float32 did not confirm"),
+    SummaryColumn(
         "clean_accuracy",
         "the model's clean accuracy on the same samples (for a shifted data set: classes)",
     ),
@@ -63,11 +68,11 @@ COLUMNS: tuple[SummaryColumn, ...] = (
 
 _FIRST = (
     *("architecture", "twicing", "weights_hash", "data", "recipe", "kind", "suite", "corruption", "severity"),
-    *("protocol", "protocol_hash", "seed"),
+    *("protocol", "protocol_hash", "seed", "precision"),
 )
 
 _OF_THE_ANSWER = (
-    *("accuracy", "ci_low", "ci_high", "accuracy_unmasked", "top5_accuracy"),
+    *("accuracy", "ci_low", "ci_high", "accuracy_unmasked", "top5_accuracy", "accuracy_8bit"),
     *("clean_accuracy", "drop", "mean_loss"),
 )
 
@@ -113,6 +118,8 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
                 "ci_high": high,
                 "accuracy_unmasked": ok["correct_unmasked"].mean(),
                 "top5_accuracy": ok["top5_correct"].mean(),
+                "accuracy_8bit": ok["correct_8bit"].mean(),
+                "rejected": _rejected(ok),
                 "clean_accuracy": clean_accuracy,
                 "drop": clean_accuracy - accuracy,
                 "mean_loss": ok["loss"].mean(),
@@ -139,6 +146,17 @@ def _clean_accuracy(
     if group["kind"].iloc[0] != "shift":  # a shifted data set has photographs of its own
         clean = clean[clean["sample_id"].isin(ok["sample_id"])]
     return float(clean["correct"].mean()) if len(clean) else np.nan
+
+
+def _rejected(ok: pd.DataFrame) -> float:
+    """Of the samples that the crafting precision broke, the fraction that float32 did not confirm; nan for float32."""
+    if ok.empty or ok["precision"].iloc[0] == "float32":
+        return np.nan
+    # A sample that was not attacked, being wrong already, took one evaluation.
+    confirmed = ~ok["correct"] & ~ok["rejected"] & (ok["forwards"] > 1)
+    rejected = int(ok["rejected"].sum())
+    successes = rejected + int(confirmed.sum())
+    return rejected / successes if successes else np.nan
 
 
 def summarize_suites(records: pd.DataFrame) -> pd.DataFrame:

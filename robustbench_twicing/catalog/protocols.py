@@ -1,5 +1,6 @@
 """Protocol name -> Protocol, and protocol × attack × eps -> threat."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from robustbench_twicing.catalog.locate import definitions
@@ -12,7 +13,14 @@ from robustbench_twicing.catalog.torchattacks import (
     torchattacks_table,
 )
 from robustbench_twicing.errors import unknown_name
-from robustbench_twicing.specs import AttackSettings, AttackThreat, Eps, Protocol, TorchattacksSettings
+from robustbench_twicing.specs import (
+    AttackSettings,
+    AttackThreat,
+    Eps,
+    Protocol,
+    SequenceSettings,
+    TorchattacksSettings,
+)
 
 _HINT = "attacks/README.md lists every key, its unit and its allowed values."
 
@@ -32,11 +40,18 @@ def protocol(name: str) -> Protocol:
     else:
         raise unknown_name("protocol", name, protocol_names())
     read = validated(Protocol, {"name": path.stem, **read_toml(path)}, str(path), _HINT)
-    attacks: dict[str, AttackSettings] = {
-        key: completed(settings) if isinstance(settings, TorchattacksSettings) else settings
-        for key, settings in read.attacks.items()
-    }
-    return read.model_copy(update={"attacks": attacks})
+    return read.model_copy(update={"attacks": {key: _completed(attack) for key, attack in read.attacks.items()}})
+
+
+def _completed(settings: AttackSettings) -> AttackSettings:
+    """With every argument of torchattacks written out."""
+    if isinstance(settings, SequenceSettings):
+        return _of_members(settings, _completed)
+    return completed(settings) if isinstance(settings, TorchattacksSettings) else settings
+
+
+def _of_members(settings: SequenceSettings, change: Callable[[AttackSettings], AttackSettings]) -> SequenceSettings:
+    return settings.model_copy(update={"members": {name: change(one) for name, one in settings.members.items()}})
 
 
 def attack_threat(protocol: Protocol, attack: str, eps: Eps, engine: str = "own") -> AttackThreat:
@@ -50,11 +65,15 @@ def attack_threat(protocol: Protocol, attack: str, eps: Eps, engine: str = "own"
     if name in protocol.attacks:
         settings = protocol.attacks[name]
         if engine == "torchattacks":
-            settings = as_torchattacks(settings)
+            if isinstance(settings, SequenceSettings):
+                settings = _of_members(settings, as_torchattacks)
+            else:
+                settings = as_torchattacks(settings)
     elif name in (table := torchattacks_table()).attacks or name in table.refused:
         settings = torchattacks_settings(attack)
     else:
         raise unknown_name("attack", attack, {*protocol.attacks, *table.attacks})
-    if isinstance(settings, TorchattacksSettings):
+    threat = AttackThreat(protocol=protocol.name, attack=name, eps=eps, rules=protocol.rules, settings=settings)
+    if any(isinstance(member.settings, TorchattacksSettings) for member in threat.members):
         refuse_other_spaces(protocol.rules)
-    return AttackThreat(protocol=protocol.name, attack=name, eps=eps, rules=protocol.rules, settings=settings)
+    return threat

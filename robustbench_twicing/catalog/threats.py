@@ -6,21 +6,82 @@ from robustbench_twicing.catalog.protocols import attack_threat
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import CleanThreat, CorruptionThreat, Eps, ShiftThreat, Threat
+from robustbench_twicing.specs import (
+    AttackThreat,
+    CleanThreat,
+    CorruptionThreat,
+    Eps,
+    ModelSpec,
+    Precision,
+    Protocol,
+    SequenceSettings,
+    ShiftThreat,
+    Threat,
+)
+
+WORST_CASE = "worst-case"
+"""Name of the row that counts a sample as robust only if no attack of the run breaks it."""
 
 
 def attack_threats(
-    attacks: Sequence[str] = (), eps: Sequence[str] = ("1/255",), protocol: str = "standard", engine: str = "own"
+    attacks: Sequence[str] = (),
+    eps: Sequence[str] = ("1/255",),
+    protocol: str = "standard",
+    engine: str = "own",
+    worst_case: bool = False,
+    precision: Precision = "float32",
+    eight_bit: bool = False,
+    source: ModelSpec | None = None,
 ) -> list[Threat]:
     """Every attack at every eps under a protocol. Raises `UserError`.
 
     `attacks` left empty takes the protocol's defaults. A name that the protocol does not define is looked up among the
     attacks of torchattacks; `engine="torchattacks"` runs the protocol's own attacks through torchattacks as well.
+    `worst_case` adds, for each norm and eps, the sequence of all of them. `precision`, `eight_bit` and `source` as in
+    `AttackThreat`.
     """
     rules = load_protocol(protocol)
     names = list(dict.fromkeys(attacks)) or list(rules.default_attacks)
-    sizes = list(dict.fromkeys(Eps.parse(text) for text in eps))
-    return [attack_threat(rules, name, size, engine) for name in names for size in sizes]
+    threats: list[AttackThreat] = []
+    for name in names:
+        norm = attack_threat(rules, name, Eps(0), engine).settings.norm
+        for size in dict.fromkeys(Eps.parse(text, norm) for text in eps):
+            threats.append(attack_threat(rules, name, size, engine))
+    if worst_case:
+        threats += _worst_cases(rules, threats)
+    if rules.rules.space != "pixel" and (eight_bit or source):
+        what = "rounding to 8 bits" if eight_bit else "a transfer between models"
+        raise UserError(
+            f"Protocol {protocol!r} attacks normalised images, for which {what} means nothing.",
+            "Use a protocol with space = 'pixel', such as standard.",
+        )
+    chosen = {"precision": precision, "eight_bit": eight_bit, "source": source}
+    return [threat.model_copy(update=chosen) for threat in threats]
+
+
+def _worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[AttackThreat]:
+    """For each norm and eps the sequence of its attacks, from cheap to dear."""
+    if protocol.rules.iterate != "best":
+        raise UserError(
+            f"Protocol {protocol.name!r} judges the last iterate, so it has no worst case.",
+            "Leave --worst-case away, or use a protocol with iterate = 'best', such as standard.",
+        )
+    found = []
+    for norm, eps in dict.fromkeys((threat.settings.norm, threat.eps) for threat in threats):
+        members = [one for t in threats if (t.settings.norm, t.eps) == (norm, eps) for one in t.members]
+        members.sort(key=lambda one: one.settings.evaluations + (one.settings.gradients or 0))
+        by_name = {one.attack: one.settings for one in members}
+        if len(by_name) < 2:
+            raise UserError(
+                f"A worst case needs two attacks or more; at {norm} {eps} there is {', '.join(by_name)}.",
+                "Name several: --attack fgsm --attack pgd.",
+            )
+        limits = [one.suggested_limit for one in by_name.values() if one.suggested_limit]
+        settings = SequenceSettings(
+            algorithm="sequence", norm=norm, members=by_name, suggested_limit=min(limits, default=None)
+        )
+        found.append(threats[0].model_copy(update={"attack": WORST_CASE, "eps": eps, "settings": settings}))
+    return found
 
 
 def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequence[int] = ()) -> list[Threat]:

@@ -13,6 +13,7 @@ from robustbench_twicing.cli.options import (
     Limit,
     Models,
     Out,
+    Preflight,
     Quiet,
     RecipeName,
     ResamplePosEmbed,
@@ -47,6 +48,19 @@ def attack(
     engine: Annotated[
         str, typer.Option(help="`own`, or `torchattacks` to run its FGSM, PGD and SPSA for comparison.")
     ] = "own",
+    worst_case: Annotated[
+        bool, typer.Option("--worst-case", help="Add a row that counts a sample as robust only if no attack breaks it.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="What attacks compute in: float32, tf32 or bfloat16. Verdicts are always float32's.")
+    ] = "float32",
+    eight_bit: Annotated[
+        bool, typer.Option("--eight-bit", help="Judge attacked images a second time, rounded to 8 bits a pixel.")
+    ] = False,
+    source_model: Annotated[
+        str | None, typer.Option(help="Make the attacked images on this model instead: NAME or NAME=CHECKPOINT.")
+    ] = None,
+    preflight: Preflight = True,
     out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
@@ -71,6 +85,11 @@ def attack(
         eps=eps or ["1/255"],
         protocol=protocol,
         engine=engine,
+        worst_case=worst_case,
+        precision=precision,
+        eight_bit=eight_bit,
+        source_model=source_model,
+        preflight=preflight,
         data=data,
         recipe=recipe,
         limit=limit,

@@ -42,6 +42,12 @@ Weights = Annotated[str, typer.Option("--weights", help="Of a training checkpoin
 ResamplePosEmbed = Annotated[
     bool, typer.Option("--resample-pos-embed", help="Resample position embeddings of another size.")
 ]
+Preflight = Annotated[
+    bool,
+    typer.Option(
+        "--preflight/--no-preflight", help="Look for what makes attacked accuracy meaningless before attacking."
+    ),
+]
 FrostDir = Annotated[
     str | None, typer.Option("--frost-dir", help="The original frost pictures for generated frost, or `drawn`.")
 ]

@@ -12,6 +12,7 @@ from robustbench_twicing.cli.options import (
     Device,
     Json,
     Out,
+    Preflight,
     Quiet,
     SkipBad,
     device_or_default,
@@ -32,6 +33,7 @@ def run(
     out: Out = None,
     device: Device = None,
     batch_size: BatchSize = None,
+    preflight: Preflight = True,
     quiet: Quiet = False,
     as_machine: Json = False,
     skip_bad: SkipBad = False,
@@ -62,6 +64,7 @@ def run(
             batch_size=batch_size,
             out=out,
             reuse=not fresh,
+            preflight=preflight,
             begin=begin,
         ),
     )

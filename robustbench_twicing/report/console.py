@@ -52,6 +52,11 @@ def threat_model(manifest: Mapping[str, Any]) -> str:
             iterate,
             steps,
         ]
+        crafted = threats[0]["precision"]
+        if crafted != manifest["precision"]:
+            parts.append(f"crafted in {crafted}, judged in {manifest['precision']}")
+        if threats[0]["source"]:
+            parts.append(f"made on {threats[0]['source']['name']}")
     device = manifest["device"]
     parts += [f"seed {manifest['plan']['seed']}", f"{device['type']}, {manifest['precision']}"]
     return " · ".join(parts)
@@ -66,6 +71,8 @@ def _schedule(settings: Mapping[str, Any]) -> str:
         return f"{settings['steps']} steps of {settings['step_size']}{restarts}"
     if algorithm == "spsa":
         return f"{settings['steps']} steps × 2·{settings['samples']} probes"
+    if algorithm == "sequence":
+        return f"= {' then '.join(settings['members'])}"
     return f"by torchattacks.{settings['attack']}"
 
 
@@ -88,7 +95,9 @@ def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
     table.add_column("threat", no_wrap=True)
     table.add_column("model", no_wrap=True, style="bold")
     failed = bool(summary["failed"].sum())
-    for name in ("n", *(["failed"] if failed else []), "top-1 %", "95 % interval", "drop"):
+    rounded = not (summary["accuracy"] == summary["accuracy_8bit"])[summary["accuracy"].notna()].all()
+    extra = ["8-bit %"] if rounded else []
+    for name in ("n", *(["failed"] if failed else []), "top-1 %", "95 % interval", "drop", *extra):
         table.add_column(name, justify="right", no_wrap=True)
     for threat, rows in summary.groupby("threat", sort=False):
         table.add_section()
@@ -101,6 +110,7 @@ def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
                 percent(row["accuracy"]),
                 f"{percent(row['ci_low'])} - {percent(row['ci_high'])}",
                 "" if row["kind"] == "clean" else points(row["drop"]),
+                *([percent(row["accuracy_8bit"])] if rounded else []),
             )
     return table
 
@@ -189,6 +199,15 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         found.append(
             f"{which}: {samples} of {available} samples, drop from the clean run on the same ones (see --limit)."
         )
+    for precision, rows in summary[summary["rejected"].notna()].groupby("precision"):
+        each = ", ".join(f"{r['threat']} on {r['model']} {percent(r['rejected'])} %" for _, r in rows.iterrows())
+        found.append(
+            f"Successes in {precision} that float32 did not confirm: {each}. Those samples were attacked in float32."
+        )
+    if any(threat.get("eight_bit") for threat in manifest["plan"]["threats"]) and (
+        summary["accuracy"].equals(summary["accuracy_8bit"])
+    ):
+        found.append("Rounding the attacked images to 8 bits changes no accuracy.")
     found += [
         _in_pixels(name, card["std"], manifest) for name, card in manifest["models"].items() if _normalized(manifest)
     ]
@@ -200,6 +219,8 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         f"{suite}: {note}"
         for suite, note in suites.loc[suites["note"] != "", ["suite", "note"]].drop_duplicates().values
     ]
+    if summary["kind"].eq("attack").any() and not manifest.get("preflight", {"ran": True})["ran"]:
+        found.append("The preflight check was off: nothing looked at whether attacks on these models can work.")
     if not summary["kind"].eq("clean").any():
         found.append(
             "No clean run: name the clean data set with --data-dir imagenet=DIR to get drops and relative mCE."
@@ -268,6 +289,10 @@ class CellProgress:
             self._tasks[cell] = self._bars.add_task(f"{cell.model.name} {cell.threat.id}", total=self._left[cell])
         self._bars.advance(self._tasks[cell], evaluations)
         self._bars.advance(self._total, evaluations)
+
+    def say(self, remark: str) -> None:
+        """Above the bars; also when progress is not wanted."""
+        self._console.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def finish(self, cell: Cell) -> None:
         """A cell is whole."""

@@ -175,3 +175,6 @@ class _Clock:
 
     def finish(self, cell: Cell) -> None:
         pass
+
+    def say(self, remark: str) -> None:
+        pass

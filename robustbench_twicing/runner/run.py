@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, product
 from pathlib import Path
@@ -12,11 +12,16 @@ from typing import Any
 import torch
 
 from robustbench_twicing.data.dataset import Dataset
+from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.corruptions import frost_pictures
+from robustbench_twicing.engine.preflight import SAMPLES
+from robustbench_twicing.engine.preflight import preflight as look_at
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.precision import in_precision
 from robustbench_twicing.plan import Cell, Plan
+from robustbench_twicing.runner.attack import Roles
 from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.execute import Progress, Source, Work, evaluations_of, execute
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
@@ -44,15 +49,28 @@ class Ready:
     device: torch.device
     batch_size: int
     frost_dir: str | None
+    _crafting: dict[tuple[str, str], Classifier] = field(default_factory=dict)
 
     def work(self, cell: Cell, pending: Sequence[Shard]) -> Work:
         """Some shards of a cell, to be done."""
         model, source = self.models[cell.model.name], self.source(cell.threat)
-        return Work(cell, model, source.recipe(model.card.recipe), source, pending)
+        return Work(cell, self._roles(cell), source.recipe(model.card.recipe), source, pending)
+
+    def _roles(self, cell: Cell) -> Roles:
+        model, threat = self.models[cell.model.name], cell.threat
+        if threat.kind != "attack":
+            return Roles(model, model, model)
+        made_on = self.models[threat.source.name] if threat.source else model
+        key = (made_on.card.spec.name, threat.precision)
+        if key not in self._crafting:
+            self._crafting[key] = in_precision(made_on, threat.precision)
+        return Roles(judging=model, crafting=self._crafting[key], fallback=made_on)
 
     def common(self, cell: Cell) -> dict[str, Any]:
         """The columns that are the same in every record of a cell."""
         model, source = self.models[cell.model.name], self.source(cell.threat)
+        made_on = cell.threat.source if cell.threat.kind == "attack" else None
+        source_model = self.models[made_on.name] if made_on else None
         return {
             "model": cell.model.name,
             "architecture": cell.model.architecture,
@@ -64,6 +82,8 @@ class Ready:
             **cell.threat.columns(),
             "seed": self.plan.seed,
             "device": self.device.type,
+            "precision": cell.threat.precision if cell.threat.kind == "attack" else "float32",
+            "source_weights_hash": source_model.card.weights_hash if source_model else "",
         }
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
@@ -98,7 +118,9 @@ def prepare(
     """
     source = open_sources(plan, directories)
     datasets = [source(threat).dataset for threat in plan.threats]  # a missing folder is said before weights are loaded
-    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.models}
+    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.all_models}
+    if device.type != "cuda" and any(t.kind == "attack" and t.precision == "tf32" for t in plan.threats):
+        raise UserError("TF32 is a mode of NVIDIA cards; this is a CPU.", "Pass --precision float32 or bfloat16.")
     for dataset, (name, model) in product(datasets, loaded.items()):
         if model.card.classes != dataset.classes:
             raise UserError(
@@ -134,12 +156,15 @@ def run_plan(
     frost_dir: str | None = None,
     notes: Mapping[str, Any] | None = None,
     reuse: bool = True,
+    preflight: bool = True,
 ) -> RunFolder:
     """Do what is still to be done of a plan and return its folder.
 
     `begin` is told, for each cell with work left, (evaluations to do, evaluations in all), and returns who follows the
     progress. `notes` go into the manifest beside the plan. `reuse` takes finished shards over from the other runs under
-    results/runs (`resume.take_over`). Raises `UserError` if `out` holds a run with other settings, and as `prepare`.
+    results/runs (`resume.take_over`). `preflight` looks at each model that is to be attacked before anything is
+    computed. Raises `UserError` if `out` holds a run with other settings, for a model that no attack can say anything
+    about, and as `prepare`.
     """
     plan = with_frost(plan, frost_dir)
     folder = RunFolder(out or default_folder(plan))
@@ -167,6 +192,16 @@ def run_plan(
                 folder.remarks.append(_several_makers(makers))
         else:  # nothing is computed, so what was said about where it was computed stays
             surroundings |= {key: old[key] for key in surroundings if key in old}
+        to_do = {}
+        for cell, entry in zip(plan.cells, ready.entries, strict=True):
+            left = sum(shard.stop - shard.start for shard in pending[cell])
+            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
+        progress = begin(to_do)
+        checked = old.get("preflight", {"ran": False, "findings": []})
+        if computes:
+            checked = _preflight(ready, pending) if preflight else {"ran": False, "findings": []}
+            for finding in checked["findings"]:
+                progress.say(f"{finding['model']}: {finding['says']} {finding['remedy']}")
         manifest = {
             "started": old.get("started", _now()),
             **(notes or {}),
@@ -175,20 +210,47 @@ def run_plan(
             "batch_size": batch_size,
             **surroundings,
             "made_by": makers,
+            "preflight": checked,
             "data": {t.id: _data(ready.source(t).dataset) for t in plan.threats},
             "models": {name: _card(model) for name, model in ready.models.items()},
             "cells": ready.entries,
         }
         if computes or not old:
             folder.write_manifest({**manifest, "status": "running"})
-        to_do = {}
-        for cell, entry in zip(plan.cells, ready.entries, strict=True):
-            left = sum(shard.stop - shard.start for shard in pending[cell])
-            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
-        ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, begin(to_do))
+        ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, progress)
         finished = _now() if computes else old.get("finished", _now())
         folder.write_manifest({**manifest, "status": "finished", "finished": finished})
     return folder
+
+
+def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[str, Any]:
+    """What run.json says of the models that are still to be attacked. Raises `UserError` if one is not worth it."""
+    attacked = {
+        cell.model.name: (cell, cell.threat)
+        for cell, shards in pending.items()
+        if shards and cell.threat.kind == "attack"
+    }
+    gradients = any(threat.settings.gradients != 0 for threat in ready.plan.threats if threat.kind == "attack")
+    findings: list[dict[str, Any]] = []
+    for cell, threat in attacked.values():
+        work = ready.work(cell, ())
+        first = range(ready.plan.samples_for(threat, len(work.source.dataset.labels)))[:SAMPLES]
+        batch = work.source.dataset.read(first, [work.recipe])
+        if not batch.readable:
+            continue
+        labels = torch.tensor([work.source.dataset.labels[p] for p in batch.readable], device=ready.device)
+        for model in {work.roles.judging, work.roles.fallback}:
+            images = batch.images[work.recipe].to(ready.device)
+            found = look_at(Queries(model, ready.batch_size), images, labels, gradients)
+            findings += [{"model": model.card.spec.name, **finding._asdict()} for finding in found]
+    refused = [finding for finding in findings if finding["refuses"]]
+    if refused:
+        raise UserError(
+            "The preflight check found what would make every number meaningless:\n"
+            + "\n".join(f"  {f['model']}: {f['says']} {f['remedy']}" for f in refused),
+            "Put it right, or pass --no-preflight to run all the same (the run folder will say so).",
+        )
+    return {"ran": True, "findings": findings}
 
 
 def _several_makers(makers: Sequence[Mapping[str, Any]]) -> str:
@@ -250,6 +312,9 @@ class _Silent:
         pass
 
     def finish(self, cell: Cell) -> None:
+        pass
+
+    def say(self, remark: str) -> None:
         pass
 
 

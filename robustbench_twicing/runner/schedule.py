@@ -10,19 +10,22 @@ from robustbench_twicing.store import Shard, cell_folder
 BLOCK = 256
 """Samples that are read together; a shard lies within one block."""
 
-_DEAR, _DEAR_SHARD = 500, 8
-"""From this many evaluations per sample on, a shard is kept small: a kill then loses seconds, not an hour."""
+_SHARDS = ((4000, 8), (400, 64))
+"""From so many evaluations per sample on, a shard has so few: a kill then loses seconds or minutes, not an hour."""
 
 
 def shard_size(threat: Threat) -> int:
     """Samples of a threat's shard; divides `BLOCK`."""
-    dear = threat.kind == "attack" and threat.settings.evaluations >= _DEAR
-    return _DEAR_SHARD if dear else BLOCK
+    evaluations = threat.settings.evaluations if threat.kind == "attack" else 1
+    return next((size for dear, size in _SHARDS if evaluations >= dear), BLOCK)
 
 
 def folder_of(cell: Cell, common: Mapping[str, Any]) -> str:
     """Folder of a cell: named after what decides its numbers, out of the columns common to its records."""
-    names = ("weights_hash", "architecture", "twicing", "data", "data_fingerprint", "recipe", "protocol_hash", "seed")
+    names = (
+        *("weights_hash", "architecture", "twicing", "data", "data_fingerprint", "recipe", "protocol_hash", "seed"),
+        "source_weights_hash",
+    )
     decides = {"threat": cell.threat.id, **{name: common[name] for name in names}}
     return cell_folder(cell.model.name, cell.threat.id, decides)
 

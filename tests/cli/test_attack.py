@@ -118,14 +118,19 @@ def test_a_killed_run_continues_to_the_same_summary(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_finished_cells_and_exits_130(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "robustbench_twicing", "attack", "--model", "deit", "--quiet", "--out", "run"]
+    # Whoever starts the tests in the background passes on that Ctrl-C is ignored.
+    start = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "runpy.run_module('robustbench_twicing', run_name='__main__')"
+    command = [sys.executable, "-c", start, "attack", "--model", "deit", "--quiet", "--out", "run"]
     command += ["--protocol", "cheap.toml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/records/*pgd*/*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("run/records/*pgd*/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Interrupted" in said
     assert "Traceback" not in said
