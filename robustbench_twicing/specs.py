@@ -200,6 +200,11 @@ class _Attack(Frozen):
         return self.steps_taken + 1
 
     @property
+    def side_by_side(self) -> int:
+        """How many of a sample's evaluations do not wait for each other."""
+        return 1
+
+    @property
     def gradients(self) -> int | None:
         """Input gradients that one sample costs at most; None if nobody knows. For estimates only."""
         return self.steps_taken
@@ -258,6 +263,10 @@ class SpsaSettings(_Attack):
     @property
     def evaluations(self) -> int:
         return self.steps * (2 * self.samples + 1)
+
+    @property
+    def side_by_side(self) -> int:
+        return 2 * self.samples
 
     @property
     def gradients(self) -> int:

@@ -51,10 +51,6 @@ def preflight(model: Queries, images: Images, labels: Labels, gradients: bool) -
         add("range", True, says, "Give pixels divided by 255 and put the normalisation inside the model.")
         return found
     logits = model(images)
-    if logits.ndim != 2 or len(logits) != len(images):
-        says = f"{len(images)} images give {tuple(logits.shape)} instead of a row of logits for each."
-        add("shape", True, says, "Wrap the model so that it returns (batch, classes).")
-        return found
     if logits.shape[1] <= int(labels.max()):
         says = f"The model has {logits.shape[1]} classes, and a label is {int(labels.max())}."
         add("classes", True, says, "Use a model that was trained for this data set.")

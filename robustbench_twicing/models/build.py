@@ -81,20 +81,20 @@ def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torc
 
     It is put into eval mode on `device` and its weights are frozen. Twicing is looked for where it has transformer
     blocks; those that the probe cannot judge count as not twicing. Raises `UserError` if it does not turn
-    (1, 3, image_size, image_size) into (1, classes).
+    (2, 3, image_size, image_size) into (2, classes).
     """
     module.to(device).eval().requires_grad_(False)
     expected = "A model is a module that turns (batch, 3, H, W) in [0, 1] into (batch, classes)."
     try:
         with torch.no_grad():
-            logits = module(torch.zeros(1, 3, image_size, image_size, device=device))
+            logits = module(torch.zeros(2, 3, image_size, image_size, device=device))
     except Exception as error:  # the user's code may raise anything
         raise UserError(
             f"Model {name!r} cannot take images of {image_size} x {image_size}: {error}", expected
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 1:
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 2:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"Model {name!r} returned {got} for one image.", expected)
+        raise UserError(f"Model {name!r} returned {got} for two images.", expected)
     inner: Any = next((part for part in module.modules() if hasattr(part, "blocks")), None)
     try:
         found, blocks = (twicing_blocks(inner), len(inner.blocks)) if inner is not None else ((), 0)

@@ -10,14 +10,16 @@ from robustbench_twicing.store import Shard, cell_folder
 BLOCK = 256
 """Samples that are read together; a shard lies within one block."""
 
-_SHARDS = ((4000, 8), (400, 64))
-"""From so many evaluations per sample on, a shard has so few: a kill then loses seconds or minutes, not an hour."""
+_DEAR, _FEW, _SOME = 300, 8, 128
+"""From this many evaluations per sample on, a shard is kept small: a kill then loses minutes, not an hour. It is
+smallest where one sample's own evaluations fill a batch; other attacks need samples side by side to fill the device."""
 
 
 def shard_size(threat: Threat) -> int:
     """Samples of a threat's shard; divides `BLOCK`."""
-    evaluations = threat.settings.evaluations if threat.kind == "attack" else 1
-    return next((size for dear, size in _SHARDS if evaluations >= dear), BLOCK)
+    if threat.kind != "attack" or threat.settings.evaluations < _DEAR:
+        return BLOCK
+    return _FEW if threat.settings.side_by_side >= _FEW else _SOME
 
 
 def folder_of(cell: Cell, common: Mapping[str, Any]) -> str:
