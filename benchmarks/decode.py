@@ -1,7 +1,11 @@
-"""Images per second of a pass over JPEGs: ours against timm's loader, on the same files with the same workers.
+"""Images per second of a pass over JPEGs: ours against timm's, on the same files with the same workers.
 
     python benchmarks/decode.py                 # writes benchmarks/decode.csv
     python benchmarks/decode.py --memory 200000 # memory of a pass over that many tiny files
+
+First the loaders alone. Then whole evaluations of a model that costs next to nothing, so that decoding dominates: ours
+with everything a run does (index, records, shards on the disk), timm's as its validate.py does it (loss, top-1 and
+top-5), and two models in one pass against two passes.
 
 Both sides give batches of float images in [0, 1] after resize 248 bicubic and crop 224 (timm: normalised by mean 0 and
 standard deviation 1, its prefetcher's work done on the CPU). They take turns, so a busy machine slows both; each turn
@@ -21,10 +25,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import PIL
 import timm
 import timm.data
+import timm.utils
 import torch
 from PIL import Image
 from skimage import data as photographs
@@ -33,7 +39,10 @@ from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.passes import read_ahead
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.models.build import wrap_model
+from robustbench_twicing.plan import Plan
+from robustbench_twicing.runner.run import run_plan, without_progress
+from robustbench_twicing.specs import CleanThreat, DataSpec, Recipe
 
 BATCH = 64
 MODEL, PAPER = Recipe(resize=248, crop=224), Recipe(resize=256, crop=224)
@@ -66,7 +75,12 @@ def ours(dataset: ImageFiles, workers: int, *recipes: Recipe) -> int:
 
 def theirs(dataset: ImageFiles, workers: int, prefetcher: bool) -> int:
     """One pass of timm's evaluation loader over the same files; the number of images seen."""
-    loader = timm.data.create_loader(
+    return sum(len(images) for images, _ in timm_loader(dataset, workers, prefetcher))
+
+
+def timm_loader(dataset: ImageFiles, workers: int, prefetcher: bool) -> Any:
+    """timm's loader as its validate.py makes it."""
+    return timm.data.create_loader(
         timm.data.ImageDataset(str(dataset.tree.root)),
         input_size=(3, 224, 224),
         batch_size=BATCH,
@@ -81,7 +95,37 @@ def theirs(dataset: ImageFiles, workers: int, prefetcher: bool) -> int:
         persistent_workers=False,
         device=torch.device("cpu"),
     )
-    return sum(len(images) for images, _ in loader)
+
+
+def cheap_model(seed: int) -> torch.nn.Module:
+    """Logits of 1,000 classes from 14 x 14 means: far less work than decoding."""
+    torch.manual_seed(seed)
+    layers = torch.nn.AvgPool2d(16), torch.nn.Flatten(), torch.nn.Linear(3 * 14 * 14, 1000)
+    return torch.nn.Sequential(*layers).eval()
+
+
+def evaluate(dataset: ImageFiles, models: int) -> int:
+    """A run of some models on the clean images, from the folder to the records; the number of images seen."""
+    cpu = torch.device("cpu")
+    wrapped = {f"m{seed}": wrap_model(f"m{seed}", cheap_model(seed), 224) for seed in range(models)}
+    specs = tuple(model.card.spec for model in wrapped.values())
+    plan = Plan(models=specs, threats=(CleanThreat(),), data=DataSpec(name="imagenet"))
+    places = {"imagenet": Path(str(dataset.tree.root))}
+    with tempfile.TemporaryDirectory() as out:
+        run_plan(plan, Path(out), places, cpu, None, wrapped, without_progress, reuse=False)
+    return len(dataset.labels)
+
+
+def validate(dataset: ImageFiles, workers: int) -> int:
+    """timm's validate.py, without its printing: the same model, loss, top-1 and top-5."""
+    model, loss, seen, right = cheap_model(0), torch.nn.CrossEntropyLoss(), 0, torch.zeros(2)
+    with torch.inference_mode():
+        for images, labels in timm_loader(dataset, workers, prefetcher=False):
+            logits = model(images)
+            loss(logits, labels).item()
+            right += torch.stack(timm.utils.accuracy(logits, labels, topk=(1, 5)))
+            seen += len(images)
+    return seen
 
 
 def cpu_seconds() -> float:
@@ -104,6 +148,10 @@ def rows(dataset: ImageFiles, workers: int, repeats: int) -> Iterator[dict[str, 
         "timm loader": lambda: theirs(dataset, workers, prefetcher=False),
         "timm loader, prefetcher": lambda: theirs(dataset, workers, prefetcher=True),
         "ours, two recipes in one pass": lambda: ours(dataset, workers, MODEL, PAPER),
+        "ours, evaluation of one model": lambda: evaluate(dataset, 1),
+        "timm validate, one model": lambda: validate(dataset, workers),
+        "ours, two models in one pass": lambda: evaluate(dataset, 2),
+        "ours, two passes of one model": lambda: (evaluate(dataset, 1) + evaluate(dataset, 1)) // 2,
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     costs: dict[str, list[float]] = {way: [] for way in ways}

@@ -14,6 +14,9 @@ from rich.text import Text
 from robustbench_twicing.plan import Cell
 from robustbench_twicing.specs import AttackThreat, pixel_equivalent
 
+_WARNINGS = 3
+"""Folders that are not complete, named one by one."""
+
 
 def percent(value: float) -> str:
     """A fraction as a percentage with one decimal; `-` if there is none."""
@@ -208,6 +211,10 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         summary["accuracy"].equals(summary["accuracy_8bit"])
     ):
         found.append("Rounding the attacked images to 8 bits changes no accuracy.")
+    warnings = list(dict.fromkeys(w for part in manifest["data"].values() for w in part.get("warnings", ())))
+    found += [f"Not the complete suite: {warning}." for warning in warnings[:_WARNINGS]]
+    if len(warnings) > _WARNINGS:
+        found.append(f"And {len(warnings) - _WARNINGS} more of these; `twicing-bench data check` lists them.")
     found += [
         _in_pixels(name, card["std"], manifest) for name, card in manifest["models"].items() if _normalized(manifest)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from robustbench_twicing.data.dataset import Dataset
+from robustbench_twicing.data.imagenet import ImageFiles
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.corruptions import frost_pictures
 from robustbench_twicing.engine.preflight import SAMPLES
@@ -197,6 +198,11 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
+        data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
+        if computes:
+            warnings = dict.fromkeys(chain.from_iterable(part["warnings"] for part in data.values()))
+            for warning in list(warnings)[:3]:  # the report says how many more
+                progress.say(warning)
         checked = old.get("preflight", {"ran": False, "findings": []})
         if computes:
             checked = _preflight(ready, pending) if preflight else {"ran": False, "findings": []}
@@ -211,7 +217,7 @@ def run_plan(
             **surroundings,
             "made_by": makers,
             "preflight": checked,
-            "data": {t.id: _data(ready.source(t).dataset) for t in plan.threats},
+            "data": data,
             "models": {name: _card(model) for name, model in ready.models.items()},
             "cells": ready.entries,
         }
@@ -283,6 +289,7 @@ def _data(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "samples": len(dataset.labels),
         "classes": dataset.classes,
+        "warnings": list(dataset.warnings) if isinstance(dataset, ImageFiles) else [],
     }
 
 
