@@ -42,6 +42,8 @@ class Classifier(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    batch_size: int = 64
+    """Images to evaluate at once. The runner sets it, and halves it where the device runs out of memory."""
 
     def __init__(
         self,

@@ -74,9 +74,8 @@ class Outcome:
 class Attacks:
     """The attacks on one block of samples. An outcome is kept, so that a sequence need not repeat a member."""
 
-    def __init__(self, seed: int, batch_size: int) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.batch_size = batch_size
         self._done: dict[tuple[int, str], dict[str, tuple[Outcome, int]]] = {}
 
     def __call__(
@@ -107,7 +106,7 @@ class Attacks:
         if new:
             some = samples.take(new)
             outcome = with_smaller_batches(
-                lambda size: _attack(roles, threat, some, self.seed, size, tick), self.batch_size
+                lambda size: _attack(roles, threat, some, self.seed, size, tick), roles.judging
             )
             done.update({sample: (outcome, row) for row, sample in enumerate(some.ids)})
             if len(new) == len(samples.ids):
@@ -179,16 +178,16 @@ def _craft(
     return outcome, checked.images, believed
 
 
-def with_smaller_batches(compute: Callable[[int], Result], batch_size: int) -> Result:
-    """`compute(batch_size)`, halving the batch as often as the device runs out of memory. Draws do not change."""
+def with_smaller_batches(compute: Callable[[int], Result], model: Classifier) -> Result:
+    """`compute(model.batch_size)`, halving that as often as the device runs out of memory. Draws do not change."""
     while True:
         try:
-            return compute(batch_size)
+            return compute(model.batch_size)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            if batch_size == 1:
+            if model.batch_size == 1:
                 raise UserError(
                     "The device runs out of memory with a single image.",
                     "Close other programs that use it, choose a smaller model, or pass --device cpu.",
                 ) from None
-            batch_size = max(1, batch_size // 2)
+            model.batch_size //= 2

@@ -83,7 +83,8 @@ def estimate(
     folder = RunFolder(out)
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
-    ready = prepare(plan, directories, device, batch_size, {}, frost_dir)
+    ready = prepare(plan, directories, device, {}, frost_dir)
+    ready.tune(batch_size, folder.manifest().get("batch_sizes", {}) if folder.exists() else {})
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):

@@ -77,7 +77,6 @@ def execute(
     folder: RunFolder,
     common: Callable[[Cell], dict[str, Any]],
     seed: int,
-    batch_size: int,
     workers: int,
     device: torch.device,
     frost_dir: str | None,
@@ -100,7 +99,7 @@ def execute(
         ahead = read_ahead(dataset, spans, recipes, workers, pin_memory=device.type == "cuda")
         with closing(ahead) as batches, tensor_cores(allowed=False):
             for number, batch in zip(sorted(due), batches, strict=True):
-                block = _Block(batch, device, seed, batch_size, frost_dir)
+                block = _Block(batch, device, seed, frost_dir)
                 for item, shard in due[number]:
                     folder.write_shard(shard, block.records(item, shard, progress).assign(**common(item.cell)))
                     left[item.cell] -= 1
@@ -111,13 +110,12 @@ def execute(
 class _Block:
     """Samples that were read together. What several models or threats need of them is computed once."""
 
-    def __init__(self, batch: Batch, device: torch.device, seed: int, batch_size: int, frost_dir: str | None) -> None:
+    def __init__(self, batch: Batch, device: torch.device, seed: int, frost_dir: str | None) -> None:
         self.batch = batch
         self.device = device
         self.seed = seed
-        self.batch_size = batch_size
         self.frost_dir = frost_dir
-        self._attacks = Attacks(seed, batch_size)
+        self._attacks = Attacks(seed)
         self._samples: dict[tuple[Source, Recipe], Samples] = {}
         self._clean: dict[tuple[Classifier, Source], Judgement] = {}
         self._corrupted: dict[tuple[Source, Threat, Shard], Samples] = {}
@@ -145,9 +143,9 @@ class _Block:
                 # Only the last one is kept: the work comes threat by threat, so it serves every model.
                 self._corrupted = {made: whole.take(rows).corrupted(threat, self.seed, self.frost_dir)}
             samples = self._corrupted[made]
-            return samples, _judge_all(work.model, samples, self.batch_size)
+            return samples, _judge_all(work.model, samples)
         if (work.model, source) not in self._clean:
-            self._clean[work.model, source] = _judge_all(work.model, whole, self.batch_size)
+            self._clean[work.model, source] = _judge_all(work.model, whole)
         return whole.take(rows), self._clean[work.model, source].take(rows)
 
 
@@ -162,11 +160,11 @@ def _read_samples(source: Source, recipe: Recipe, batch: Batch, device: torch.de
     return Samples(images, labels.to(device), right.to(device), ids, source.scored)
 
 
-def _judge_all(model: Classifier, samples: Samples, batch_size: int) -> Judgement:
+def _judge_all(model: Classifier, samples: Samples) -> Judgement:
     def judged(size: int) -> Judgement:
         return samples.judged(Queries(model, size)(samples.images))
 
-    return with_smaller_batches(judged, batch_size)
+    return with_smaller_batches(judged, model)
 
 
 def _evaluate(work: Work, samples: Samples, clean: Judgement, attacks: Attacks, progress: Progress) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from robustbench_twicing.runner.execute import Progress, Source, Work, evaluatio
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.runner.schedule import cell_shards, folder_of, shard_size
 from robustbench_twicing.runner.sources import open_sources
+from robustbench_twicing.runner.tune import find_batch_size
 from robustbench_twicing.specs import Threat
 from robustbench_twicing.store import RUNS, RunFolder, Shard
 
@@ -48,7 +49,6 @@ class Ready:
     entries: list[dict[str, Any]]
     """For each of the plan's cells what the manifest says of it, shards included."""
     device: torch.device
-    batch_size: int
     frost_dir: str | None
     _crafting: dict[tuple[str, str], Classifier] = field(default_factory=dict)
 
@@ -87,6 +87,12 @@ class Ready:
             "source_weights_hash": source_model.card.weights_hash if source_model else "",
         }
 
+    def tune(self, batch_size: int | None, known: Mapping[str, int]) -> None:
+        """Settle how each model is evaluated: as the user says, else as `known` from before, else as measured."""
+        gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
+        for name, model in self.models.items():
+            model.batch_size = batch_size or known.get(name) or find_batch_size(model, self.device, gradients)
+
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
         """Do the work and keep its shards in `folder`."""
         # Threat by threat, so that what is computed once for a threat (a corruption) serves every model.
@@ -97,7 +103,6 @@ class Ready:
             folder,
             self.common,
             self.plan.seed,
-            self.batch_size,
             workers,
             self.device,
             self.frost_dir,
@@ -109,7 +114,6 @@ def prepare(
     plan: Plan,
     directories: Mapping[str, Path],
     device: torch.device,
-    batch_size: int | None,
     models: Mapping[str, Classifier],
     frost_dir: str | None,
 ) -> Ready:
@@ -128,8 +132,7 @@ def prepare(
                 f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
                 "Choose a model that was trained for this data set.",
             )
-    size = batch_size or _batch_size(device, max(model.card.image_size for model in loaded.values()))
-    ready = Ready(plan, loaded, source, [], device, size, frost_dir)
+    ready = Ready(plan, loaded, source, [], device, frost_dir)
     for cell in plan.cells:
         common = ready.common(cell)
         ready.entries.append(
@@ -170,7 +173,7 @@ def run_plan(
     plan = with_frost(plan, frost_dir)
     folder = RunFolder(out or default_folder(plan))
     refuse_other_settings(folder, plan)
-    ready = prepare(plan, directories, device, batch_size, models, frost_dir)
+    ready = prepare(plan, directories, device, models, frost_dir)
     maker = made_by(device)
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
@@ -198,6 +201,9 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
+        if computes:
+            # As before, if it is continued: another size would change the last bits of the logits.
+            ready.tune(batch_size, old.get("batch_sizes", {}) if maker in old.get("made_by", ()) else {})
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
             warnings = dict.fromkeys(chain.from_iterable(part["warnings"] for part in data.values()))
@@ -213,7 +219,7 @@ def run_plan(
             **(notes or {}),
             "plan": plan.model_dump(mode="json"),
             "plan_hash": plan.hash,
-            "batch_size": batch_size,
+            "batch_sizes": {name: model.batch_size for name, model in ready.models.items()},
             **surroundings,
             "made_by": makers,
             "preflight": checked,
@@ -247,7 +253,7 @@ def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[st
         labels = torch.tensor([work.source.dataset.labels[p] for p in batch.readable], device=ready.device)
         for model in {work.roles.judging, work.roles.fallback}:
             images = batch.images[work.recipe].to(ready.device)
-            found = look_at(Queries(model, ready.batch_size), images, labels, gradients)
+            found = look_at(Queries(model, model.batch_size), images, labels, gradients)
             findings += [{"model": model.card.spec.name, **finding._asdict()} for finding in found]
     refused = [finding for finding in findings if finding["refuses"]]
     if refused:
@@ -301,13 +307,6 @@ def _card(model: Classifier) -> dict[str, Any]:
         "twicing": card.twicing,
         "std": model.std.flatten().tolist(),
     }
-
-
-def _batch_size(device: torch.device, image_size: int) -> int:
-    """Images per evaluation of a model when the user does not say: small ones need more of them to fill the device."""
-    if device.type == "cuda":
-        return 4096 if image_size <= 64 else 256
-    return 256 if image_size <= 64 else 32
 
 
 def _now() -> str:

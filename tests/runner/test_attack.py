@@ -44,7 +44,7 @@ def _samples(model: Classifier, images: torch.Tensor) -> Samples:
 def _run(roles: Roles, threat: AttackThreat, samples: Samples, attacks: Attacks | None = None) -> Outcome:
     with torch.no_grad():
         clean = samples.judged(roles.judging(samples.images))
-    return (attacks or Attacks(seed=0, batch_size=7))(roles, threat, samples, clean, lambda evaluations: None)
+    return (attacks or Attacks(seed=0))(roles, threat, samples, clean, lambda evaluations: None)
 
 
 def _same(one: Outcome, other: Outcome) -> bool:
@@ -55,7 +55,7 @@ def _same(one: Outcome, other: Outcome) -> bool:
 
 def test_a_worst_case_is_robust_only_where_every_member_is() -> None:
     model = _model()
-    roles, samples, attacks = Roles(model, model, model), _samples(model, random_images(COUNT)), Attacks(0, 7)
+    roles, samples, attacks = Roles(model, model, model), _samples(model, random_images(COUNT)), Attacks(0)
     each = [_run(roles, member, samples, attacks) for member in WORST.members]
     worst = _run(roles, WORST, samples, attacks)
     survives = np.logical_and(*(outcome.judgement.correct for outcome in each))
@@ -69,7 +69,7 @@ def test_a_worst_case_is_robust_only_where_every_member_is() -> None:
 
 def test_members_that_ran_for_their_own_row_give_the_same_worst_case() -> None:
     model = _model()
-    roles, samples, attacks = Roles(model, model, model), _samples(model, random_images(COUNT)), Attacks(0, 7)
+    roles, samples, attacks = Roles(model, model, model), _samples(model, random_images(COUNT)), Attacks(0)
     for member in WORST.members:
         _run(roles, member, samples, attacks)
     evaluated: list[int] = []

@@ -1,0 +1,59 @@
+"""How many images a model takes at once, found by a short warm-up. It changes the speed and no draw."""
+
+import time
+
+import torch
+
+from robustbench_twicing.engine.contract import Queries
+from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.models.classifier import Classifier
+
+_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 64
+"""Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
+with it the last bits of the logits. benchmarks/README.md has the table behind the number."""
+
+_FIRST, _MOST_ON_CPU, _MOST = 8, 128, 4096
+_WORTH = 0.97
+"""A larger batch is taken if it needs less than this part of the time for an image."""
+_SECONDS = 10.0
+"""For one model; a size that was begun is finished."""
+
+
+def find_batch_size(model: Classifier, device: torch.device, gradients: bool) -> int:
+    """The smallest power of two beyond which a larger batch hardly saves time, on random images.
+
+    `gradients`: time input gradients too. A size that the device has no memory for ends the search.
+    """
+    size = model.card.image_size
+    if device.type == "cpu" and size <= _SMALL_IMAGE:
+        return _SMALL_IMAGE_ON_CPU
+    most = _MOST_ON_CPU if device.type == "cpu" else _MOST
+    images = torch.rand(_FIRST, 3, size, size, device=device)
+    deadline, best, least = time.perf_counter() + _SECONDS, _FIRST, float("inf")
+    _seconds(model, images, gradients)  # the first evaluation pays for what is set up once
+    count = _FIRST
+    while count <= most and time.perf_counter() < deadline:
+        try:
+            seconds = _seconds(model, images.repeat(count // _FIRST, 1, 1, 1), gradients) / count
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if seconds >= _WORTH * least:
+            break
+        best, least, count = count, seconds, 2 * count
+    return best
+
+
+def _seconds(model: Classifier, images: torch.Tensor, gradients: bool) -> float:
+    queries, labels = Queries(model, len(images)), torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        if gradients:
+            queries.gradient(images, labels, log_odds_against)
+        else:
+            queries(images)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        times.append(time.perf_counter() - began)
+    return min(times)
