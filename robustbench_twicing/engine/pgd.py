@@ -1,5 +1,7 @@
 """Projected gradient descent."""
 
+from collections.abc import Sequence
+
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
@@ -32,18 +34,23 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
         current = center
         if settings.random_start:
             current = random_start(center, eps, norm, threat.bounds, draws.take(live.tolist()), restart)
+        ball: Sequence[Images] = _box(center, eps, threat.bounds) if norm == "Linf" else (center,)
         for _ in range(settings.steps):
             logits, gradient = model.gradient(current, target, log_odds_against)
             forwards[live] += 1
             backwards[live] += 1
-            if best:
-                done = fooled(logits, target)
+            # Copying the survivors takes longer than the step itself, so only when somebody leaves.
+            if best and (done := fooled(logits, target)).any():
                 result[live[done]] = current[done]
-                live, center, target = live[~done], center[~done], target[~done]
-                current, gradient = current[~done], gradient[~done]
+                live, target, current, gradient, *ball = (
+                    rows[~done] for rows in (live, target, current, gradient, *ball)
+                )
                 if len(live) == 0:
                     return Perturbed(result, forwards, backwards)
-            current = project(current + step_size * steepest(gradient, norm), center, eps, norm, threat.bounds)
+            if norm == "Linf":
+                current = gradient.sign().mul_(step_size).add_(current).clamp_(*ball)
+            else:
+                current = project(current + step_size * steepest(gradient, norm), ball[0], eps, norm, threat.bounds)
         result[live] = current
         if best and restart + 1 < settings.restarts:
             # The last iterate has not been judged yet; only those it does not fool go on to the next restart.
@@ -53,3 +60,10 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
             if len(live) == 0:
                 break
     return Perturbed(result, forwards, backwards)
+
+
+def _box(center: Images, eps: float, bounds: tuple[float, float] | None) -> tuple[Images, Images]:
+    """Lowest and highest value of each pixel in the L∞ ball and in `bounds`: clamping to them is `project`, bit by bit,
+    because `center` lies within both."""
+    low, high = center - eps, center + eps
+    return (low, high) if bounds is None else (low.clamp_(*bounds), high.clamp_(*bounds))
