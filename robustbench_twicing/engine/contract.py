@@ -63,7 +63,7 @@ class Queries:
         return torch.cat(all_logits)
 
     def gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
-        """Logits, and the gradient of each sample's own loss with respect to its image."""
+        """Logits, and the gradient of each sample's own loss with respect to its image (not to be changed in place)."""
         all_logits, gradients = [], []
         for part, targets in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
             part = part.detach().requires_grad_()
@@ -73,4 +73,5 @@ class Queries:
             all_logits.append(logits.detach())
             gradients.append(gradient)
             self.tick(len(part))
-        return torch.cat(all_logits), torch.cat(gradients)
+        # A single chunk's gradient is returned as it is: copying it would cost as much as a step of the attack.
+        return torch.cat(all_logits), gradients[0] if len(gradients) == 1 else torch.cat(gradients)

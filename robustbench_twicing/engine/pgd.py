@@ -1,5 +1,7 @@
 """Projected gradient descent."""
 
+from collections.abc import Sequence
+
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
@@ -28,22 +30,25 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     backwards = torch.zeros_like(forwards)
     live = torch.arange(len(images), device=images.device)
     for restart in range(settings.restarts):
-        center, target = images[live], labels[live]
-        current = center
-        if settings.random_start:
-            current = random_start(center, eps, norm, threat.bounds, draws.take(live.tolist()), restart)
+        target = labels[live]
+        current, ball = _begin(images[live], threat, draws.take(live.tolist()), restart)
         for _ in range(settings.steps):
             logits, gradient = model.gradient(current, target, log_odds_against)
             forwards[live] += 1
             backwards[live] += 1
-            if best:
-                done = fooled(logits, target)
+            # Copying the survivors takes longer than the step itself, so only when somebody leaves.
+            if best and (done := fooled(logits, target)).any():
                 result[live[done]] = current[done]
-                live, center, target = live[~done], center[~done], target[~done]
-                current, gradient = current[~done], gradient[~done]
+                live, target, current, gradient, *ball = (
+                    rows[~done] for rows in (live, target, current, gradient, *ball)
+                )
                 if len(live) == 0:
                     return Perturbed(result, forwards, backwards)
-            current = project(current + step_size * steepest(gradient, norm), center, eps, norm, threat.bounds)
+            if norm == "Linf":
+                current = gradient.sign().mul_(step_size).add_(current).clamp_(*ball)
+            else:
+                current = project(current + step_size * steepest(gradient, norm), ball[0], eps, norm, threat.bounds)
+            del gradient  # or it would still be there while the next one is computed
         result[live] = current
         if best and restart + 1 < settings.restarts:
             # The last iterate has not been judged yet; only those it does not fool go on to the next restart.
@@ -53,3 +58,18 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
             if len(live) == 0:
                 break
     return Perturbed(result, forwards, backwards)
+
+
+def _begin(center: Images, threat: AttackThreat, draws: Draws, restart: int) -> tuple[Images, Sequence[Images]]:
+    """Where a restart begins, and what its steps must stay in.
+
+    L2: that is `center` itself. L∞: the lowest and the highest value of each pixel in the ball and in the valid range;
+    clamping to them is `project`, bit by bit, because `center` lies in both.
+    """
+    settings, eps, bounds = threat.settings, float(threat.eps), threat.bounds
+    assert isinstance(settings, PgdSettings)
+    current = random_start(center, eps, settings.norm, bounds, draws, restart) if settings.random_start else center
+    if settings.norm != "Linf":
+        return current, (center,)
+    box = (center - eps, center + eps)
+    return current, box if bounds is None else tuple(side.clamp_(*bounds) for side in box)

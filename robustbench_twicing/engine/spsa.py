@@ -5,12 +5,15 @@ import torch
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, margin_loss
 from robustbench_twicing.engine.projections import project, random_start
-from robustbench_twicing.seeding import Draws
+from robustbench_twicing.seeding import Draws, signs_of
 from robustbench_twicing.specs import AttackThreat, SpsaSettings
 from robustbench_twicing.tensors import Images, Labels
 
 # Kingma & Ba 2015 (arXiv 1412.6980), the defaults that Uesato et al. 2018 use.
 _BETA1, _BETA2, _ADAM_EPS = 0.9, 0.999, 1e-8
+
+_VALUES_AT_ONCE = 2**20
+"""Of directions of one image: 4 MB, which with their probes still fit the cache of a CPU."""
 
 
 def estimate_gradient(
@@ -25,27 +28,37 @@ def estimate_gradient(
 ) -> Images:
     """Gradient of the margin loss at `images` from paired probes (Uesato et al. 2018, arXiv 1802.05666, algorithm 1).
 
-    Each image has its own `samples` random directions of ±1 (draw `index`). Each is probed at +distance and -distance,
-    clipped to `bounds`; the estimate is the mean of (loss⁺ - loss⁻) / (2 distance) x direction. Both halves of a pair
-    go through the model together.
+    Each image has its own `samples` random directions of ±1 (the signs of draw `index`). Each is probed at +distance
+    and -distance, clipped to `bounds`; the estimate is the mean of (loss⁺ - loss⁻) / (2 distance) x direction. Both
+    halves of a pair go through the model together if its batch size is even.
     """
-    estimate = torch.empty_like(images)
-    # As many images at a time as fill one chunk of the model, at least one: 128 directions of one image of 224 pixels
-    # are 77 MB, so they are not drawn for all images at once.
+    total, shape = torch.zeros_like(images), images.shape[1:]
+    size, half = shape.numel(), max(1, model.batch_size // 2)
+    # As many images at a time as fill one chunk of the model, at least one. Of a single image's directions, as many as
+    # fill one chunk, or more if they are small: the bits of all are drawn together, but as floats they would be 77 MB
+    # at 224 pixels.
     group = max(1, model.batch_size // (2 * samples))
+    portion = min(samples, half * max(1, _VALUES_AT_ONCE // (half * size)))
+    # One buffer for all probes: fresh pages cost more than what is written into them.
+    buffer = images.new_empty(min(group, len(images)), portion, 2, *shape)
     for start in range(0, len(images), group):
         rows = range(start, min(start + group, len(images)))
-        center, target = images[rows.start : rows.stop], labels[rows.start : rows.stop]
-        directions = draws.take(rows).signs(index, (samples, *images.shape[1:]), images.device).to(images.dtype)
-        steps = directions * distance
-        probes = torch.stack((center[:, None] + steps, center[:, None] - steps), dim=2)
-        if bounds is not None:
-            probes = probes.clamp_(*bounds)
-        losses = margin_loss(model(probes.flatten(0, 2)), target.repeat_interleave(2 * samples))
-        plus, minus = losses.reshape(len(rows), samples, 2).unbind(2)
-        slopes = (plus - minus) / (2.0 * distance)
-        estimate[rows.start : rows.stop] = torch.einsum("bs,bschw->bchw", slopes, directions) / samples
-    return estimate
+        center, target = images[rows.start : rows.stop, None], labels[rows.start : rows.stop]
+        words = draws.take(rows).words(index, -(-samples * size // 64), images.device)
+        for first in range(0, samples, portion):
+            count = min(portion, samples - first)
+            directions = signs_of(words, first * size, (first + count) * size).to(images.dtype)
+            directions = directions.reshape(len(rows), count, *shape)
+            probes = buffer[: len(rows), :count]
+            torch.add(center, directions, alpha=distance, out=probes[:, :, 0])
+            torch.sub(center, directions, alpha=distance, out=probes[:, :, 1])
+            if bounds is not None:
+                probes.clamp_(*bounds)
+            losses = margin_loss(model(probes.flatten(0, 2)), target.repeat_interleave(2 * count))
+            plus, minus = losses.reshape(len(rows), count, 2).unbind(2)
+            slopes = (plus - minus) / (2.0 * distance)
+            total[rows.start : rows.stop] += torch.einsum("bs,bschw->bchw", slopes, directions)
+    return total / samples
 
 
 def spsa(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:

@@ -8,7 +8,9 @@ import torch
 import torchattacks
 
 from robustbench_twicing.engine.losses import cross_entropy_loss, log_odds_against
+from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import Eps
 from tests.engine.tiny import answers, attack, fgsm_settings, pgd_settings, random_images, small_net, threat
 from tests.oracles.linear import TwoClassLinear, best_l2, best_linf
 
@@ -158,6 +160,51 @@ def test_more_work_never_makes_a_model_look_more_robust(more):
     assert 0 < robust.sum() < 60
     assert not (still & ~robust).any()
     assert still.sum() < robust.sum()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("iterate", ["best", "last"])
+def test_pgd_is_its_definition_bit_by_bit(norm, clip, iterate):
+    """Sample by sample, projecting to the ball and then to the valid range, as the definition says."""
+    model, images = small_net().double(), random_images(10).double()
+    labels = answers(model, images)
+    what = threat(
+        pgd_settings(6, norm=norm, restarts=2 if iterate == "best" else 1), "2/255", clip=clip, iterate=iterate
+    )
+    if norm == "L2":
+        what = what.model_copy(update={"eps": Eps.parse("0.3", "L2")})
+    found = attack(model, images, labels, what)
+    left = 0
+    for row in range(10):
+        expected, forwards = slow_pgd(model, images[row : row + 1], labels[row : row + 1], what, f"sample-{row}")
+        # float64 logits of another batch size differ in the last bits, which no sign sees; the L2 step carries them on.
+        assert (found.images[row] - expected[0]).abs().max() <= (0 if norm == "Linf" else 1e-14)
+        assert found.forwards[row] == forwards
+        left += forwards < 6
+    assert (0 < left < 10) == (iterate == "best")
+
+
+def slow_pgd(model, image, label, what, sample_id):
+    """One sample's PGD as a plain loop, and how often it asks the model."""
+    settings, eps, forwards = what.settings, float(what.eps), 0
+    for restart in range(settings.restarts):
+        draws = Draws(0, (sample_id,), what.id)
+        current = random_start(image, eps, settings.norm, what.bounds, draws, restart)
+        for _ in range(settings.steps):
+            leaf = current.clone().requires_grad_()
+            logits = model(leaf)
+            forwards += 1
+            if what.rules.iterate == "best" and logits.argmax(1) != label:
+                return current, forwards
+            (gradient,) = torch.autograd.grad(log_odds_against(logits, label).sum(), leaf)
+            moved = current + settings.step_size.at(what.eps) * steepest(gradient, settings.norm)
+            current = project(moved, image, eps, settings.norm, what.bounds)
+        if restart + 1 < settings.restarts:
+            forwards += 1
+            if answers(model, current) != label:
+                return current, forwards
+    return current, forwards
 
 
 def test_a_fooled_sample_costs_nothing_more():

@@ -6,6 +6,7 @@ import torch
 import torchattacks
 
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
+from robustbench_twicing.engine import spsa
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.spsa import estimate_gradient
 from robustbench_twicing.seeding import Draws
@@ -51,7 +52,9 @@ def test_the_estimate_is_unbiased(kind):
     assert 0.7 < z.square().mean() < 1.3
 
 
-def test_the_estimate_does_not_depend_on_how_images_are_grouped():
+@pytest.mark.parametrize("values_at_once", [1, 2**20])
+def test_the_estimate_does_not_depend_on_how_images_and_directions_are_grouped(values_at_once, monkeypatch):
+    monkeypatch.setattr(spsa, "_VALUES_AT_ONCE", values_at_once)
     model, images, labels = small_net().double(), random_images(5).double(), torch.arange(5)
     found = [
         estimate_gradient(Queries(model, size), images, labels, Draws(0, ids(5), "t"), 1, 8, 0.01, (0.0, 1.0))
@@ -62,17 +65,18 @@ def test_the_estimate_does_not_depend_on_how_images_are_grouped():
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-12)
 
 
-def test_directions_are_drawn_for_a_group_of_images_at_a_time(monkeypatch):
-    rows = []
-    original = Draws.signs
-
-    def spy(self, *arguments):
-        rows.append(len(self.sample_ids))
-        return original(self, *arguments)
-
-    monkeypatch.setattr(Draws, "signs", spy)
+@pytest.mark.parametrize(
+    ("batch_size", "chunks"),
+    [
+        (64, [64, 64, 16]),  # 64 / (2 x 8) images fill a chunk
+        (6, [6, 6, 4] * 9),  # some of the directions of one image do
+        (1, [1] * 144),
+    ],
+)
+def test_probes_are_made_for_one_chunk_at_a_time(batch_size, chunks):
+    model = Recorded(small_net())
     estimate_gradient(
-        Queries(small_net(), 64),
+        Queries(model, batch_size),
         random_images(9),
         torch.zeros(9, dtype=torch.int64),
         Draws(0, ids(9), "t"),
@@ -81,7 +85,19 @@ def test_directions_are_drawn_for_a_group_of_images_at_a_time(monkeypatch):
         0.1,
         None,
     )
-    assert rows == [4, 4, 1]  # 64 / (2 x 8) images fill a chunk
+    assert [len(batch) for batch in model.seen] == chunks
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+@pytest.mark.parametrize("size", [5, 8])  # 75 values: a direction ends inside a byte
+@pytest.mark.parametrize("values_at_once", [1, 2**20])
+def test_probes_are_the_drawn_directions_bit_by_bit(bounds, size, values_at_once, monkeypatch):
+    monkeypatch.setattr(spsa, "_VALUES_AT_ONCE", values_at_once)
+    model, images, draws = Recorded(small_net(size)), random_images(3, size), Draws(0, ids(3), "t")
+    estimate_gradient(Queries(model, 6), images, torch.zeros(3, dtype=torch.int64), draws, 2, 7, 0.01, bounds)
+    steps = draws.signs(2, (7, 3, size, size)) * 0.01
+    pairs = torch.stack((images[:, None] + steps, images[:, None] - steps), dim=2)
+    assert torch.equal(torch.cat(model.seen), (pairs if bounds is None else pairs.clamp(*bounds)).flatten(0, 2))
 
 
 @pytest.mark.parametrize("clip", [True, False])
