@@ -14,14 +14,18 @@ from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.report.console import percent
 
+_WIDE = 130
+"""Columns that the whole table needs; below, a shorter one is printed."""
+
 _STYLES = {"better": "green", "worse": "red", "no difference found": ""}
 
 
 def print_comparisons(console: Console, found: Comparisons, flips: bool = False) -> None:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
-        console.print(_table(baseline, candidate, list(rows)))
-    console.print(Text(_legend(found), style="dim"))
+        table = _table if console.width >= _WIDE else _narrow_table
+        console.print(table(baseline, candidate, list(rows)))
+    console.print(Text(_legend(found, console.width >= _WIDE), style="dim"))
     for line in _left_out(found.rows):
         console.print(Text(line, style="yellow"))
     if found.one_sided:
@@ -138,12 +142,39 @@ def _table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _legend(found: Comparisons) -> str:
+def _narrow_table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
+    """What has room in 80 columns, the verdict before all."""
+    table = Table(title=f"{baseline} (baseline) against {candidate}", title_justify="left")
+    table.add_column("threat", overflow="fold")
+    for name in ("base %", "cand %", "difference"):
+        table.add_column(name, justify="right", no_wrap=name != "difference")
+    table.add_column("verdict", min_width=19)
+    for row in rows:
+        outcome = row.outcome
+        table.add_row(
+            row.threat,
+            percent(row.baseline_accuracy),
+            percent(row.candidate_accuracy),
+            f"{signed_points(outcome.difference)} ({_interval(outcome.interval)})",
+            Text(verdict_text(outcome), style=_STYLES[outcome.verdict]),
+        )
+    return table
+
+
+def _legend(found: Comparisons, wide: bool) -> str:
+    shown = (
+        "lost / gained: samples that only the baseline / only the candidate has right. "
+        if wide
+        else "In brackets the 95 % interval. "
+    )
+    power = f"could show: the smallest true difference found with {100 * found.power:.0f} % probability. "
+    more = (
+        power if wide else f"A terminal of {_WIDE} columns, or --json, shows flips, p and what could have been found. "
+    )
     return (
-        "Same samples on both sides; differences in percentage points, candidate minus baseline. lost / gained: "
-        "samples that only the baseline / only the candidate has right. p: exact McNemar, Holm over all "
-        f"{len(found.rows)} row(s); a verdict needs p ≤ {found.alpha:g}. could show: the smallest true difference "
-        f"found with {100 * found.power:.0f} % probability. Intervals are for a single row."
+        f"Same samples on both sides; differences in percentage points, candidate minus baseline. {shown}"
+        f"p: exact McNemar, Holm over all {len(found.rows)} row(s); a verdict needs p ≤ {found.alpha:g}. {more}"
+        "Intervals are for a single row."
     )
 
 

@@ -14,6 +14,7 @@ from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
 
 _STYLES = {"pass": "green", "regressed": "bold red", "inconclusive": "yellow"}
+_WIDE = 120
 _ORDER = ("regressed", "inconclusive", "pass")
 
 
@@ -36,12 +37,13 @@ def print_gate(console: Console, result: GateResult, baseline: str) -> None:
     table = Table(title="Run against baseline, on the same samples", title_justify="left")
     for name in ("model", "threat", "verdict"):
         table.add_column(name, no_wrap=True)
-    for name in ("before %", "now %", "difference"):
+    wide = console.width >= _WIDE
+    for name in ("before %", "now %", "difference") if wide else ():  # the reason has the difference too
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason")
     for cell in _worst_first(result):
         verdict = Text(cell.verdict, style=_STYLES[cell.verdict])
-        table.add_row(cell.model, cell.threat, verdict, *_numbers(cell), cell.reason)
+        table.add_row(cell.model, cell.threat, verdict, *(_numbers(cell) if wide else ()), cell.reason)
     console.print(Text(baseline, style="dim"))
     console.print(table)
     for line in _strangers(result):

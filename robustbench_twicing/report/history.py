@@ -12,7 +12,10 @@ from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
 
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 30  # nights that fit into a line
+_NIGHTS = 30
+"""The newest nights in a wide terminal; half as many in a narrow one."""
+_WIDE = 150
+_ONLY_WIDE = ("data", "samples", "nights", "95 % interval", "weights", "on")
 
 
 def sparkline(values: Sequence[float | None], least: float = 0.0) -> str:
@@ -33,31 +36,30 @@ def sparkline(values: Sequence[float | None], least: float = 0.0) -> str:
 
 def print_history(console: Console, found: Sequence[Series]) -> None:
     """A line for each series: sparkline, newest accuracy with its interval, change since the night before."""
+    wide = console.width >= _WIDE
     table = Table(title="Accuracy by night", title_justify="left")
-    for name in ("model", "threat", "data"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("samples", justify="right")
-    table.add_column("nights", justify="right")
-    table.add_column("oldest → newest", no_wrap=True)
-    for name in ("newest %", "95 % interval", "change", "weights", "on"):
-        table.add_column(name, justify="right", no_wrap=True)
+    left = ("model", "threat", "oldest → newest", "data")
+    for name in (*left, "newest %", "change", "samples", "nights", "95 % interval", "weights", "on"):
+        if wide or name not in _ONLY_WIDE:
+            table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     for line in found:
-        shown = line.points[-_WIDTH:]
+        shown = line.points[-(_NIGHTS if wide else _NIGHTS // 2) :]
         newest = shown[-1]
         low, high = newest.interval
-        table.add_row(
-            line.model,
-            line.threat,
-            line.data,
-            str(line.samples),
-            str(len(line.points)),
-            sparkline([point.accuracy for point in shown], high - low),
-            "-" if newest.accuracy is None else percent(newest.accuracy),
-            f"{percent(low)} - {percent(high)}",
-            _change(line.points),
-            newest.weights_hash,
-            newest.started[:10],
-        )
+        cells = {
+            "model": line.model,
+            "threat": line.threat,
+            "oldest → newest": sparkline([point.accuracy for point in shown], high - low),
+            "data": line.data,
+            "newest %": "-" if newest.accuracy is None else percent(newest.accuracy),
+            "change": _change(line.points),
+            "samples": str(line.samples),
+            "nights": str(len(line.points)),
+            "95 % interval": f"{percent(low)} - {percent(high)}",
+            "weights": newest.weights_hash,
+            "on": newest.started[:10],
+        }
+        table.add_row(*(cell for name, cell in cells.items() if wide or name not in _ONLY_WIDE))
     console.print(table)
 
 
