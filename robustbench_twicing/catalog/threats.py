@@ -6,7 +6,7 @@ from robustbench_twicing.catalog.protocols import attack_threat
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import CleanThreat, CorruptionThreat, Eps, ShiftThreat, Threat
+from robustbench_twicing.specs import AttackThreat, CleanThreat, CorruptionThreat, Eps, Norm, ShiftThreat, Threat
 
 
 def attack_threats(
@@ -19,8 +19,14 @@ def attack_threats(
     """
     rules = load_protocol(protocol)
     names = list(dict.fromkeys(attacks)) or list(rules.default_attacks)
-    sizes = list(dict.fromkeys(Eps.parse(text) for text in eps))
-    return [attack_threat(rules, name, size, engine) for name in names for size in sizes]
+    found = [attack_threat(rules, name, Eps(0), engine) for name in names]
+    sizes = list(dict.fromkeys(Eps.parse(text, norm_of_eps(found)) for text in eps))
+    return [one.model_copy(update={"eps": size}) for one in found for size in sizes]
+
+
+def norm_of_eps(threats: Sequence[AttackThreat]) -> Norm:
+    """The norm to read an eps for: L2, whose eps may exceed 1, if that is what all of the attacks bound."""
+    return "L2" if threats and all(threat.settings.norm == "L2" for threat in threats) else "Linf"
 
 
 def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequence[int] = ()) -> list[Threat]:
