@@ -273,6 +273,105 @@ class SpsaSettings(_Attack):
         return 0
 
 
+class ApgdSettings(_Attack):
+    """Auto-PGD: momentum and a step size that halves itself (Croce & Hein 2020, arXiv 2003.01690, algorithm 1)."""
+
+    algorithm: Literal["apgd"]
+    loss: Literal["ce", "dlr"] = "ce"
+    steps: int = Field(ge=1)
+    restarts: int = Field(default=1, ge=1)
+
+    @property
+    def steps_taken(self) -> int:
+        return self.steps
+
+    @property
+    def evaluations(self) -> int:
+        return (self.steps + 1) * self.restarts + 1
+
+    @property
+    def gradients(self) -> int:
+        return self.steps * self.restarts
+
+
+class ApgdTargetedSettings(_Attack):
+    """Auto-PGD with the targeted DLR loss, one target class after the other (Croce & Hein 2020, arXiv 2003.01690,
+    section 4)."""
+
+    algorithm: Literal["apgd-t"]
+    steps: int = Field(ge=1)
+    targets: int = Field(ge=1)
+    """Wrong classes to aim at, those that the clean logits rank highest first; at most all there are."""
+    restarts: int = Field(default=1, ge=1)
+
+    @property
+    def steps_taken(self) -> int:
+        return self.steps
+
+    @property
+    def evaluations(self) -> int:
+        return (self.steps + 1) * self.targets * self.restarts + 2
+
+    @property
+    def gradients(self) -> int:
+        return self.steps * self.targets * self.restarts
+
+
+class SquareSettings(_Attack):
+    """Random search with square windows, without gradients (Andriushchenko et al. 2020, arXiv 1912.00049)."""
+
+    algorithm: Literal["square"]
+    queries: int = Field(ge=1)
+    """Squares that are tried; the image that they are put on costs one evaluation more."""
+    p_init: float = Field(gt=0, le=1)
+    """Fraction of the pixels that the first square covers."""
+
+    @property
+    def steps_taken(self) -> int:
+        return self.queries
+
+    @property
+    def evaluations(self) -> int:
+        return self.queries + 2
+
+    @property
+    def gradients(self) -> int:
+        return 0
+
+
+class MifgsmSettings(_Attack):
+    """Iterated steps along an accumulated gradient (Dong et al. 2018, arXiv 1710.06081, algorithm 1)."""
+
+    algorithm: Literal["mifgsm"]
+    steps: int = Field(ge=1)
+    step_size: Length
+    decay: float = Field(ge=0)
+    """What is kept of the accumulated gradient in each step; 0 keeps nothing."""
+
+    @property
+    def steps_taken(self) -> int:
+        return self.steps
+
+
+class NoiseSettings(_Attack):
+    """Uniform random points of the ball: what an attack must do better than."""
+
+    algorithm: Literal["noise"]
+    trials: int = Field(ge=1)
+
+    @property
+    def steps_taken(self) -> int:
+        return self.trials
+
+    @property
+    def evaluations(self) -> int:
+        return self.trials
+
+    @property
+    def gradients(self) -> int:
+        return 0
+
+
 # What torchattacks calls the number of steps, and what multiplies the evaluations of a step.
 _STEPS = ("steps", "nb_iter", "num_iter_set", "n_queries")
 _REPEATS = ("n_restarts", "eot_iter", "noise_batch_size", "nb_sample", "m", "N")
@@ -350,7 +449,16 @@ class SequenceSettings(_Attack):
 
 
 AttackSettings = Annotated[
-    FgsmSettings | PgdSettings | SpsaSettings | TorchattacksSettings | SequenceSettings,
+    FgsmSettings
+    | PgdSettings
+    | SpsaSettings
+    | ApgdSettings
+    | ApgdTargetedSettings
+    | SquareSettings
+    | MifgsmSettings
+    | NoiseSettings
+    | TorchattacksSettings
+    | SequenceSettings,
     Field(discriminator="algorithm"),
 ]
 
@@ -415,13 +523,13 @@ class Protocol(Frozen):
 
     @model_validator(mode="after")
     def _restarts_are_judged(self) -> "Protocol":
-        for name, settings in self.attacks.items():
-            if isinstance(settings, PgdSettings) and settings.restarts > 1 and self.rules.iterate == "last":
-                raise ValueError(
-                    f"{name} has restarts = {settings.restarts}, but iterate = 'last' judges only the last one"
-                )
-            if isinstance(settings, SequenceSettings) and self.rules.iterate == "last":
-                raise ValueError(f"{name} is a sequence, whose members get survivors: it needs iterate = 'best'")
+        if self.rules.iterate == "last":
+            for name, settings in self.attacks.items():
+                if isinstance(settings, SequenceSettings):
+                    raise ValueError(f"{name} is a sequence, whose members get survivors: it needs iterate = 'best'")
+                for key in ("restarts", "targets", "trials"):
+                    if (count := getattr(settings, key, 1)) > 1:
+                        raise ValueError(f"{name} has {key} = {count}, but iterate = 'last' judges only the last one")
         return self
 
 

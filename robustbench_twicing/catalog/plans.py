@@ -14,12 +14,12 @@ from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.suites import suite_names
-from robustbench_twicing.catalog.threats import base_of, clean_threats, suite_threats
+from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats
 from robustbench_twicing.catalog.zoo import WhichWeights, model_specs
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.plan import Plan
 from robustbench_twicing.policy import Policy, fits
-from robustbench_twicing.specs import CleanThreat, Eps, Frozen, ModelSpec, Protocol, Threat
+from robustbench_twicing.specs import AttackThreat, CleanThreat, Eps, Frozen, ModelSpec, Protocol, Threat
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value, such as ("attacks", 0, "eps", 1)."""
@@ -155,17 +155,16 @@ def _threats(form: _Form, placed: Collection[str], mistakes: "_Mistakes") -> tup
 
 def _attacked(rules: Protocol | None, number: int, entry: _Attacks, mistakes: "_Mistakes") -> list[Threat]:
     at: Place = ("attacks", number)
-    sizes = [mistakes.tried((*at, "eps", position), Eps.parse, text) for position, text in enumerate(entry.eps)]
-    if rules is None:
-        return []
-    names = entry.names or rules.default_attacks
-    found: list[Threat] = []
+    names = (entry.names or rules.default_attacks) if rules else ()
+    attacks: list[AttackThreat] = []
     for position, name in enumerate(names):
         where = (*at, "names", position) if entry.names else at
         # With any size, so that a wrong name is found beside a wrong size.
         one = mistakes.tried(where, attack_threat, rules, name, Eps(0))
-        found += [one.model_copy(update={"eps": size}) for size in sizes if one is not None and size is not None]
-    return found
+        attacks += [one] if one is not None else []
+    norm = norm_of_eps(attacks)
+    sizes = [mistakes.tried((*at, "eps", position), Eps.parse, text, norm) for position, text in enumerate(entry.eps)]
+    return [one.model_copy(update={"eps": size}) for one in attacks for size in sizes if size is not None]
 
 
 def _corrupted(number: int, entry: _Suite, mistakes: "_Mistakes") -> list[Threat]:

@@ -12,6 +12,7 @@ from robustbench_twicing.specs import (
     CorruptionThreat,
     Eps,
     ModelSpec,
+    Norm,
     Precision,
     Protocol,
     SequenceSettings,
@@ -42,11 +43,9 @@ def attack_threats(
     """
     rules = load_protocol(protocol)
     names = list(dict.fromkeys(attacks)) or list(rules.default_attacks)
-    threats: list[AttackThreat] = []
-    for name in names:
-        norm = attack_threat(rules, name, Eps(0), engine).settings.norm
-        for size in dict.fromkeys(Eps.parse(text, norm) for text in eps):
-            threats.append(attack_threat(rules, name, size, engine))
+    found = [attack_threat(rules, name, Eps(0), engine) for name in names]
+    sizes = list(dict.fromkeys(Eps.parse(text, norm_of_eps(found)) for text in eps))
+    threats = [one.model_copy(update={"eps": size}) for one in found for size in sizes]
     if worst_case:
         threats += _worst_cases(rules, threats)
     if rules.rules.space != "pixel" and (eight_bit or source):
@@ -82,6 +81,11 @@ def _worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[At
         )
         found.append(threats[0].model_copy(update={"attack": WORST_CASE, "eps": eps, "settings": settings}))
     return found
+
+
+def norm_of_eps(threats: Sequence[AttackThreat]) -> Norm:
+    """The norm to read an eps for: L2, whose eps may exceed 1, if that is what all of the attacks bound."""
+    return "L2" if threats and all(threat.settings.norm == "L2" for threat in threats) else "Linf"
 
 
 def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequence[int] = ()) -> list[Threat]:

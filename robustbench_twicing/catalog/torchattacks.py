@@ -6,13 +6,18 @@ from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.specs import (
+    ApgdSettings,
+    ApgdTargetedSettings,
     AttackSettings,
     FgsmSettings,
     Frozen,
+    MifgsmSettings,
+    NoiseSettings,
     Norm,
     PgdSettings,
     Rules,
     SpsaSettings,
+    SquareSettings,
     TorchattacksSettings,
 )
 
@@ -86,7 +91,7 @@ def _entry(name: str) -> TorchattacksEntry:
 
 
 def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
-    """A protocol's own FGSM, PGD or SPSA as torchattacks would run it.
+    """A protocol's own attack as torchattacks would run it.
 
     Raises `UserError` naming every setting that torchattacks cannot express. Two things differ silently in SPSA, and
     that is what the comparison is for: one direction is shared by all images, and probes may leave [0, 1].
@@ -94,9 +99,12 @@ def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
     cannot: list[str] = []
     attack = settings.algorithm.upper()
     arguments: dict[str, bool | int | float | str | None] = {"eps": "1 eps"}
+    bounds_l2 = False
     match settings:
         case TorchattacksSettings():
             return settings
+        case NoiseSettings():
+            raise UserError("torchattacks draws no uniform points of a ball.", "Run this attack with --engine own.")
         case FgsmSettings():
             pass
         case PgdSettings():
@@ -105,8 +113,25 @@ def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
                 "steps": settings.steps,
                 "random_start": settings.random_start,
             }
+            if settings.norm == "L2":
+                attack, bounds_l2 = "PGDL2", True
+                arguments["eps_for_division"] = 1e-10
             if settings.restarts > 1:
                 cannot.append(f"restarts = {settings.restarts}")
+        case MifgsmSettings():
+            arguments |= {"alpha": str(settings.step_size), "steps": settings.steps, "decay": settings.decay}
+        case ApgdSettings() | ApgdTargetedSettings():
+            bounds_l2 = True
+            arguments |= {"steps": settings.steps, "n_restarts": settings.restarts, "eot_iter": 1, "rho": 0.75}
+            if isinstance(settings, ApgdSettings):
+                arguments["loss"] = settings.loss
+            else:
+                attack = "APGDT"
+                arguments["n_classes"] = settings.targets + 1
+        case SquareSettings():
+            attack, bounds_l2 = "Square", True
+            arguments |= {"n_queries": settings.queries, "n_restarts": 1, "p_init": settings.p_init}
+            arguments |= {"loss": "margin", "resc_schedule": True}
         case SpsaSettings():
             arguments |= {
                 "delta": str(settings.probe_distance),
@@ -119,14 +144,18 @@ def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
                 cannot.append("random_start = true")
             if settings.probe_center != "current":
                 cannot.append(f'probe_center = "{settings.probe_center}"')
-    if settings.norm != "Linf":
+    if settings.norm != "Linf" and not bounds_l2:
         cannot.append(f'norm = "{settings.norm}"')
     if cannot:
         raise UserError(
             f"torchattacks' {attack} cannot be given {' and '.join(cannot)}.", "Run this protocol with --engine own."
         )
     return TorchattacksSettings(
-        algorithm="torchattacks", attack=attack, arguments=arguments, suggested_limit=settings.suggested_limit
+        algorithm="torchattacks",
+        attack=attack,
+        norm=settings.norm,
+        arguments=arguments,
+        suggested_limit=settings.suggested_limit,
     )
 
 

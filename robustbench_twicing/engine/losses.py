@@ -1,8 +1,14 @@
 """What attacks ascend: one number per sample, larger means closer to a mistake."""
 
+import torch
+from jaxtyping import Float, Int
 from torch.nn.functional import cross_entropy
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.tensors import Labels, Logits, Mask, PerSample
+
+# Keeps a ratio finite where all logits are equal; the value of fra31/auto-attack (autoattack/autopgd_base.py).
+_NO_SPREAD = 1e-12
 
 
 def cross_entropy_loss(logits: Logits, labels: Labels) -> PerSample:
@@ -30,9 +36,48 @@ def margin_loss(logits: Logits, labels: Labels) -> PerSample:
     return -margin(logits, labels)
 
 
+def dlr(logits: Logits, labels: Labels) -> PerSample:
+    """Difference of logits ratio (Croce & Hein 2020, arXiv 2003.01690, eq. 6): the margin loss over the distance from
+    the largest to the third largest logit, so that neither adding to the logits nor scaling them changes it.
+
+    Raises `UserError` for fewer than 3 classes.
+    """
+    first, _, third = _largest(logits, 3, "The DLR loss").unbind(1)
+    return margin_loss(logits, labels) / (first - third + _NO_SPREAD)
+
+
+def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerSample:
+    """DLR towards `targets` (Croce & Hein 2020, arXiv 2003.01690, eq. 7): the target's logit minus the label's, over
+    the distance from the largest logit to the middle of the third and the fourth.
+
+    Raises `UserError` for fewer than 4 classes.
+    """
+    first, _, third, fourth = _largest(logits, 4, "The targeted DLR loss").unbind(1)
+    return (_own(logits, targets) - _own(logits, labels)) / (first - (third + fourth) / 2 + _NO_SPREAD)
+
+
 def fooled(logits: Logits, labels: Labels) -> Mask:
-    """The model's answer is not `labels`. Ties break as `argmax` breaks them."""
-    return logits.argmax(1) != labels
+    """The model's answer is not `labels`. Ties break as `argmax` breaks them.
+
+    Logits with a NaN are no answer at all: the attack may stop, and the runner records the sample as failed.
+    """
+    return (logits.argmax(1) != labels) | logits.isnan().any(1)
+
+
+def wrong_classes(logits: Logits, labels: Labels, count: int) -> Int[torch.Tensor, "batch count"]:
+    """(batch, count): the classes other than `labels`, those with the largest logits first."""
+    return _others(logits, labels).topk(count, dim=1).indices
+
+
+def _largest(logits: Logits, count: int, who: str) -> Float[torch.Tensor, "batch count"]:
+    """The largest logits, descending."""
+    classes = logits.shape[1]
+    if classes < count:
+        raise UserError(
+            f"{who} needs at least {count} classes; the model has {classes}.",
+            "Use an attack without it, such as apgd-ce, pgd or square.",
+        )
+    return logits.topk(count, dim=1).values
 
 
 def _own(logits: Logits, labels: Labels) -> PerSample:

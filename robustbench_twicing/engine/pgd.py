@@ -45,7 +45,7 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
                 if len(live) == 0:
                     return Perturbed(result, forwards, backwards)
             if norm == "Linf":
-                current = gradient.sign().mul_(step_size).add_(current).clamp_(*ball)
+                current = steepest(gradient, norm).mul_(step_size).add_(current).clamp_(*ball)
             else:
                 current = project(current + step_size * steepest(gradient, norm), ball[0], eps, norm, threat.bounds)
             del gradient  # or it would still be there while the next one is computed

@@ -31,9 +31,13 @@ def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tupl
 
 
 def steepest(gradient: Images, norm: Norm) -> Images:
-    """The direction of length one in which a linear function with this gradient rises most; zero where it is zero."""
+    """The direction of length one in which a linear function with this gradient rises most; zero where it is zero.
+
+    A NaN stays one, so that the image becomes one and the runner says so: a gradient that cannot be computed is no
+    robustness.
+    """
     if norm == "Linf":
-        return gradient.sign()
+        return gradient.sign().where(~gradient.isnan(), gradient)  # torch's sign of NaN is 0
     # By the largest entry first: the square of a small gradient underflows in float32.
     scaled = gradient / (gradient.abs().amax((1, 2, 3), keepdim=True) + _TINY)
     return scaled / (lengths(scaled)[:, None, None, None] + _TINY)

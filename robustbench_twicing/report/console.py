@@ -66,16 +66,24 @@ def threat_model(manifest: Mapping[str, Any]) -> str:
 
 
 def _schedule(settings: Mapping[str, Any]) -> str:
-    algorithm = settings["algorithm"]
-    if algorithm == "fgsm":
-        return "1 step"
-    if algorithm == "pgd":
-        restarts = f" × {settings['restarts']} restarts" if settings["restarts"] > 1 else ""
-        return f"{settings['steps']} steps of {settings['step_size']}{restarts}"
-    if algorithm == "spsa":
-        return f"{settings['steps']} steps × 2·{settings['samples']} probes"
-    if algorithm == "sequence":
-        return f"= {' then '.join(settings['members'])}"
+    restarts = f" × {settings['restarts']} restarts" if settings.get("restarts", 1) > 1 else ""
+    match settings["algorithm"]:
+        case "fgsm":
+            return "1 step"
+        case "pgd" | "mifgsm":
+            return f"{settings['steps']} steps of {settings['step_size']}{restarts}"
+        case "spsa":
+            return f"{settings['steps']} steps × 2·{settings['samples']} probes"
+        case "apgd":
+            return f"{settings['steps']} steps{restarts}"
+        case "apgd-t":
+            return f"{settings['steps']} steps × {settings['targets']} targets{restarts}"
+        case "square":
+            return f"{settings['queries']} queries"
+        case "noise":
+            return f"{settings['trials']} random points"
+        case "sequence":
+            return f"= {' then '.join(settings['members'])}"
     return f"by torchattacks.{settings['attack']}"
 
 

@@ -12,16 +12,23 @@ import torchattacks
 
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.protocols import attack_threat, protocol, protocol_names
+from robustbench_twicing.catalog.threats import attack_threats
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.specs import (
+    ApgdSettings,
+    ApgdTargetedSettings,
+    AttackThreat,
     Eps,
     FgsmSettings,
     Length,
+    MifgsmSettings,
+    NoiseSettings,
     PgdSettings,
     Protocol,
     Rules,
     SpsaSettings,
+    SquareSettings,
     TorchattacksSettings,
 )
 
@@ -64,8 +71,10 @@ def test_the_hashes_of_shipped_protocols_are_as_recorded():
         name: {attack: attack_threat(rules, attack, ONE).hash for attack in rules.attacks}
         for name, rules in ((name, protocol(name)) for name in protocol_names())
     }
+    rules = protocol("standard").rules
     found["torchattacks"] = {
-        name: attack_threat(protocol("standard"), name, ONE).hash for name in torchattacks_table().attacks
+        name: AttackThreat(protocol="", attack=name, eps=ONE, rules=rules, settings=torchattacks_settings(name)).hash
+        for name in torchattacks_table().attacks
     }
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
@@ -82,6 +91,39 @@ def test_standard_is_the_worst_case_in_pixels():
     assert (spsa.steps, spsa.samples, spsa.probe_center, spsa.suggested_limit) == (40, 128, "current", 10)
     assert spsa.step_size.of_eps
     assert spsa.probe_distance.of_eps
+
+
+def test_standard_has_the_members_of_autoattack():
+    """fra31/auto-attack, autoattack.py, version `standard`: 100 steps, one restart, nine targets, 5,000 queries."""
+    attacks = protocol("standard").attacks
+    for end, norm in (("", "Linf"), ("-l2", "L2")):
+        ce, targeted, fab, square = (attacks[name + end] for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
+        assert (ce.loss, ce.steps, ce.restarts) == ("ce", 100, 1)
+        assert (targeted.steps, targeted.restarts, targeted.targets) == (100, 1, 9)
+        given = {key: fab.arguments[key] for key in ("steps", "n_restarts", "multi_targeted", "n_classes")}
+        assert (fab.attack, given) == (
+            "FAB",
+            {"steps": 100, "n_restarts": 1, "multi_targeted": True, "n_classes": 10},
+        )
+        assert (square.queries, square.p_init) == (5000, 0.8)
+        assert {each.norm for each in (ce, targeted, fab, square)} == {norm}
+
+
+def test_an_l2_eps_may_exceed_one_but_not_beside_an_linf_attack():
+    (threat,) = attack_threats(["pgd-l2"], ["2.5"])
+    assert (threat.settings.norm, float(threat.eps)) == ("L2", 2.5)
+    with pytest.raises(UserError, match="larger than the whole pixel range"):
+        attack_threats(["pgd-l2", "pgd"], ["2.5"])
+    with pytest.raises(UserError, match="is not a number"):
+        attack_threats(["pgd-l2"], ["much"])
+
+
+def test_a_name_means_the_protocols_own_attack_before_torchattacks():
+    standard = protocol("standard")
+    assert attack_threat(standard, "square", ONE).settings.algorithm == "square"
+    assert attack_threat(standard, "MIFGSM", ONE).settings.algorithm == "mifgsm"
+    there = attack_threat(standard, "square", ONE, engine="torchattacks").settings
+    assert (there.attack, there.arguments["n_queries"]) == ("Square", 5000)
 
 
 def test_paper_is_what_the_authors_group_runs():
@@ -152,9 +194,13 @@ def test_all_mistakes_are_named_at_once(own):
 
 
 def test_restarts_that_nobody_judges_are_refused(own):
-    wasteful = OWN.replace('iterate = "best"', 'iterate = "last"').replace("steps = 7", "steps = 7\nrestarts = 5")
-    with pytest.raises(UserError, match="judges only the last one"):
-        protocol(own(wasteful))
+    last = OWN.replace('iterate = "best"', 'iterate = "last"')
+    with pytest.raises(UserError, match="restarts = 5, but iterate = 'last' judges only the last one"):
+        protocol(own(last.replace("steps = 7", "steps = 7\nrestarts = 5")))
+    with pytest.raises(UserError, match="targets = 3, but"):
+        protocol(own(last + '[attacks.apgd-t]\nalgorithm = "apgd-t"\nsteps = 7\ntargets = 3\n'))
+    with pytest.raises(UserError, match="trials = 2, but"):
+        protocol(own(last + '[attacks.noise]\nalgorithm = "noise"\ntrials = 2\n'))
 
 
 def test_a_file_that_is_no_toml_is_located(own):
@@ -173,7 +219,8 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
 def test_the_readme_explains_every_key_and_no_other():
     text = (definitions("attacks") / "README.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `\[?\[?(\w+)", text, flags=re.MULTILINE))
-    kinds = (Protocol, Rules, FgsmSettings, PgdSettings, SpsaSettings, TorchattacksSettings)
+    ours = (FgsmSettings, PgdSettings, MifgsmSettings, ApgdSettings, ApgdTargetedSettings, SquareSettings)
+    kinds = (Protocol, Rules, *ours, SpsaSettings, NoiseSettings, TorchattacksSettings)
     assert explained == {field for kind in kinds for field in kind.model_fields}
 
 
@@ -269,10 +316,17 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
     assert spsa.arguments["nb_iter"] == 40
     assert spsa.arguments["nb_sample"] == 128
     assert spsa.suggested_limit == 10
-    for attack in ("fgsm", "pgd", "spsa"):
+    sequence = attack_threat(standard, "autoattack", ONE, engine="torchattacks")
+    assert [member.settings.attack for member in sequence.members] == ["APGD", "APGDT", "FAB", "Square"]
+    for attack in standard.attacks.keys() - {"noise", "noise-l2", "autoattack", "autoattack-l2"}:
         settings = attack_threat(standard, attack, ONE, engine="torchattacks").settings
+        assert settings.norm == standard.attacks[attack].norm
         parameters = inspect.signature(getattr(torchattacks, settings.attack)).parameters
-        assert {*settings.arguments} == {*parameters} - {"model"}
+        assert {*settings.arguments} == {*parameters} - {"model", "norm", "seed", "verbose"}
+    apgd_t = attack_threat(standard, "apgd-t", ONE, engine="torchattacks").settings
+    assert (apgd_t.attack, apgd_t.arguments["n_classes"]) == ("APGDT", 10)  # nine targets
+    with pytest.raises(UserError, match="no uniform points of a ball"):
+        attack_threat(standard, "noise", ONE, engine="torchattacks")
     with pytest.raises(UserError, match='cannot be given random_start = true and probe_center = "twice_clean"'):
         as_torchattacks(protocol("paper").attacks["spsa"])
     with pytest.raises(UserError, match="cannot be given restarts = 3"):

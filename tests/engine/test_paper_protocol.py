@@ -18,7 +18,8 @@ def guesser():
 
 @pytest.mark.parametrize("quirks", [True, False])
 def test_only_predicted_labels_let_an_attack_repair_wrong_answers(guesser, quirks, tmp_path):
-    text = (definitions("attacks") / "standard.toml").read_text(encoding="utf-8")
+    # Without what needs iterate = "best": restarts, targets, trials and sequences.
+    text = (definitions("attacks") / "standard.toml").read_text(encoding="utf-8").partition("[attacks.mifgsm]")[0]
     if quirks:
         text = text.replace('labels = "true"', 'labels = "predicted"').replace('iterate = "best"', 'iterate = "last"')
     own = tmp_path / "own.toml"

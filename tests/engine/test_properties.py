@@ -14,14 +14,19 @@ from robustbench_twicing.engine.verify import verify
 from robustbench_twicing.specs import AttackThreat, Eps
 from tests.engine.tiny import (
     answers,
+    apgd_settings,
+    apgd_t_settings,
     attack,
     fgsm_settings,
     ids,
+    mifgsm_settings,
+    noise_settings,
     pgd_settings,
     random_images,
     rules,
     small_net,
     spsa_settings,
+    square_settings,
     threat,
 )
 
@@ -33,8 +38,19 @@ ATTACKS = {
     "spsa": spsa_settings(2, 4),
     "spsa-from-a-random-start": spsa_settings(2, 4, random_start=True),
     "spsa-twice-clean": spsa_settings(2, 4, random_start=True, probe_center="twice_clean", step_size="0.01"),
+    "apgd": apgd_settings(4, restarts=2),
+    "apgd-dlr-l2": apgd_settings(4, loss="dlr", norm="L2"),
+    "apgd-t": apgd_t_settings(4, targets=2),
+    "apgd-t-l2": apgd_t_settings(4, targets=2, norm="L2"),
+    "mifgsm": mifgsm_settings(3),
+    "mifgsm-l2": mifgsm_settings(3, norm="L2"),
+    "noise": noise_settings(3),
+    "noise-l2": noise_settings(3, norm="L2"),
+    "square": square_settings(70),  # more than one draw's worth of squares
+    "square-l2": square_settings(70, norm="L2"),
     "torchattacks": torchattacks_settings("mifgsm"),
 }
+DETERMINISTIC = ("fgsm", "mifgsm")
 eps_values = st.fractions(min_value=0, max_value=Fraction(1, 2), max_denominator=1000).map(Eps)
 
 
@@ -47,7 +63,7 @@ def test_every_algorithm_is_covered():
     eps=eps_values,
     seed=st.integers(0, 2**31),
     count=st.integers(1, 5),
-    size=st.sampled_from([4, 8]),
+    size=st.sampled_from([2, 4, 8]),
     clip=st.booleans(),
     iterate=st.sampled_from(["best", "last"]),
 )
@@ -103,7 +119,7 @@ def test_batch_size_order_and_company_change_nothing(name, iterate):
     assert torch.equal(shuffled.forwards[order.argsort()], together.forwards)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].algorithm != "fgsm"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].algorithm not in DETERMINISTIC])
 def test_another_seed_draws_something_else(name):
     if name == "torchattacks":
         name, what = "eotpgd", threat(torchattacks_settings("eotpgd"))

@@ -141,6 +141,28 @@ def test_arguments_reach_torchattacks(monkeypatch):
     assert given["n_classes"] == 10
 
 
+@pytest.mark.parametrize(("name", "eps"), [("fab-t", "16/255"), ("fab-t-l2", "1.0")])
+def test_the_fab_of_autoattack_runs_with_its_targets_stated(monkeypatch, name, eps):
+    given = []
+
+    class Spy(torchattacks.FAB):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            given.append((self.multi_targeted, self.n_target_classes, self.steps))
+
+    monkeypatch.setattr(torchattacks, "FAB", Spy)
+    for classes, targets in ((6, 5), (12, 9)):
+        model, images = small_net(classes=classes), random_images(4)
+        labels = answers(model, images)
+        what = attack_threat(protocol("standard"), name, Eps.parse(eps))
+        fewer = {**what.settings.arguments, "steps": 3}
+        what = what.model_copy(update={"settings": what.settings.model_copy(update={"arguments": fewer})})
+        found = attack(model, images, labels, what)
+        assert given.pop() == (True, targets, 3)
+        assert set(verify(found, images, what).reasons) == {""}
+        assert (answers(model, found.images) != labels).any()
+
+
 def test_too_few_classes_are_refused():
     with pytest.raises(UserError, match="needs at least 4 classes; the model has 3"):
         attack(small_net(classes=3), random_images(1), torch.tensor([0]), threat(torchattacks_settings("autoattack")))

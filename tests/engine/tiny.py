@@ -9,15 +9,20 @@ from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import (
+    ApgdSettings,
+    ApgdTargetedSettings,
     AttackSettings,
     AttackThreat,
     Eps,
     FgsmSettings,
     Length,
+    MifgsmSettings,
+    NoiseSettings,
     Norm,
     PgdSettings,
     Rules,
     SpsaSettings,
+    SquareSettings,
 )
 
 
@@ -68,6 +73,26 @@ def spsa_settings(steps: int = 3, samples: int = 8, step_size: str = "0.32 eps",
         probe_distance=probe,
         **changes,
     )
+
+
+def apgd_settings(steps: int = 10, **changes: Any) -> ApgdSettings:
+    return ApgdSettings(algorithm="apgd", steps=steps, **changes)
+
+
+def apgd_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> ApgdTargetedSettings:
+    return ApgdTargetedSettings(algorithm="apgd-t", steps=steps, targets=targets, **changes)
+
+
+def square_settings(queries: int = 50, p_init: float = 0.8, **changes: Any) -> SquareSettings:
+    return SquareSettings(algorithm="square", queries=queries, p_init=p_init, **changes)
+
+
+def mifgsm_settings(steps: int = 10, step_size: str = "0.1 eps", decay: float = 1.0, **changes: Any) -> MifgsmSettings:
+    return MifgsmSettings(algorithm="mifgsm", steps=steps, step_size=Length.parse(step_size), decay=decay, **changes)
+
+
+def noise_settings(trials: int = 5, **changes: Any) -> NoiseSettings:
+    return NoiseSettings(algorithm="noise", trials=trials, **changes)
 
 
 def threat(settings: AttackSettings, eps: str = "8/255", **rule_changes: Any) -> AttackThreat:

@@ -1,0 +1,212 @@
+"""Auto-PGD: gradient ascent with momentum that finds its own step size."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
+from robustbench_twicing.engine.projections import project, random_start, steepest
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import ApgdSettings, ApgdTargetedSettings, AttackThreat, Norm
+from robustbench_twicing.tensors import Counts, Images, Labels, Logits, Mask, PerSample
+
+# Croce & Hein 2020 (arXiv 2003.01690), section 3: how much of a step is new, and the share of steps between two
+# checkpoints that must raise the loss, or the step size is halved.
+_ALPHA, _RHO = 0.75, 0.75
+
+RowLoss = Callable[[Logits, Counts], PerSample]
+"""A loss of some rows of the batch; the second argument says which."""
+
+
+def apgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
+    """Auto-PGD (Croce & Hein 2020, arXiv 2003.01690, algorithm 1) on the cross-entropy or the DLR loss.
+
+    `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. With
+    `iterate = "best"` a sample leaves the batch as soon as an iterate fools the model, and later restarts get only the
+    survivors; one that is never fooled comes back as the point of largest loss of the last restart, as every sample
+    does with `"last"`. Draw r is the random start of restart r. Raises `UserError` if the DLR loss has too few classes.
+
+    For the cross-entropy we climb the log odds against the label, of which it is an increasing function. The algorithm
+    uses a loss only to compare points and its gradient only for a direction, so in exact arithmetic not a single
+    iterate differs; in float32 the cross-entropy is flat where the model is certain.
+    """
+    settings = threat.settings
+    assert isinstance(settings, ApgdSettings)
+    objective = log_odds_against if settings.loss == "ce" else dlr
+
+    def loss(logits: Logits, rows: Counts) -> PerSample:
+        return objective(logits, labels[rows])
+
+    runs = [(restart, loss) for restart in range(settings.restarts)]
+    return _climb(model, images, labels, threat, draws, settings.steps, runs)
+
+
+def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
+    """Auto-PGD towards one wrong class after the other (Croce & Hein 2020, arXiv 2003.01690, section 4): those that the
+    clean image's logits rank highest first, with the targeted DLR loss.
+
+    Everything else as in `apgd`. Any wrong answer fools the model, not only the target. Restart r towards the wrong
+    class of rank t (from 0) starts at draw r x (classes - 1) + t. Raises `UserError` for fewer than 4 classes.
+    """
+    settings = threat.settings
+    assert isinstance(settings, ApgdTargetedSettings)
+    clean = model(images)
+    others = clean.shape[1] - 1
+    targets = wrong_classes(clean, labels, min(settings.targets, others))
+
+    def loss(rank: int, logits: Logits, rows: Counts) -> PerSample:
+        return targeted_dlr(logits, labels[rows], targets[rows, rank])
+
+    runs = [
+        (restart * others + rank, partial(loss, rank))
+        for restart in range(settings.restarts)
+        for rank in range(targets.shape[1])
+    ]
+    found = _climb(model, images, labels, threat, draws, settings.steps, runs)
+    return found._replace(forwards=found.forwards + 1)
+
+
+class _Walk(NamedTuple):
+    """The samples at work, one row each; in the paper's letters where it has one."""
+
+    rows: Counts
+    """Which rows of the batch they are."""
+    center: Images
+    current: Images  # x^(k)
+    previous: Images  # x^(k-1)
+    gradient: Images  # of the loss at `current`
+    loss: PerSample  # f(x^(k))
+    step: PerSample  # η
+    best: Images  # x_max
+    best_gradient: Images
+    best_loss: PerSample  # f_max
+    rises: Counts
+    """Steps since the last checkpoint that raised the loss."""
+    checked_loss: PerSample
+    """`best_loss` at the last checkpoint."""
+    halved: Mask
+    """The step was halved at the last checkpoint."""
+
+    def take(self, mask: Mask) -> "_Walk":
+        return _Walk(*(column[mask] for column in self))
+
+
+def _climb(
+    model: Queries,
+    images: Images,
+    labels: Labels,
+    threat: AttackThreat,
+    draws: Draws,
+    steps: int,
+    runs: Sequence[tuple[int, RowLoss]],
+) -> Perturbed:
+    """One walk for each of `runs` (draw of its start, loss), for the samples that the ones before it did not break."""
+    eps, norm, bounds = float(threat.eps), threat.settings.norm, threat.bounds
+    result = images.clone()
+    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    backwards = torch.zeros_like(forwards)
+    live = torch.arange(len(images), device=images.device)
+    if eps == 0:
+        return Perturbed(result, forwards, backwards)
+    since = _checkpoints(steps)
+    for index, loss in runs:
+        start = random_start(images[live], eps, norm, bounds, draws.take(live.tolist()), index)
+        walk = _begin(live, images[live], start, 2 * eps)
+        for k in range(steps + 1):
+            if k > 0:
+                walk = _moved(walk, eps, norm, bounds, 1.0 if k == 1 else _ALPHA)
+            forwards[walk.rows] += 1
+            if k < steps:
+                logits, gradient = model.gradient(walk.current, walk.rows, loss)
+                backwards[walk.rows] += 1
+            else:
+                logits, gradient = model(walk.current), walk.gradient
+            walk = _ranked(walk, loss(logits, walk.rows), gradient)
+            if threat.rules.iterate == "best":
+                done = fooled(logits, labels[walk.rows])
+                if done.any():
+                    result[walk.rows[done]] = walk.current[done]
+                    walk = walk.take(~done)
+                    if len(walk.rows) == 0:
+                        return Perturbed(result, forwards, backwards)
+            if k in since:
+                walk = _checked(walk, since[k])
+        result[walk.rows] = walk.best
+        live = walk.rows
+    return Perturbed(result, forwards, backwards)
+
+
+def _checkpoints(steps: int) -> dict[int, int]:
+    """Iterations w_j at which the step size is looked at, from w_0 = 0, and how many lie between each and the one
+    before: w_j = ceil(p_j x steps) with p_1 = 0.22, and gaps that shrink by 0.03 down to 0.06 (paper, section 3)."""
+    since, percent, gap, last = {0: 0}, 22, 22, 0
+    while percent <= 100:
+        here = -(-percent * steps // 100)
+        if here > last:  # a short walk has fewer checkpoints
+            since[here] = here - last
+            last = here
+        gap = max(gap - 3, 6)
+        percent += gap
+    return since
+
+
+def _begin(rows: Counts, center: Images, start: Images, step: float) -> _Walk:
+    """Nothing has been evaluated yet: any loss is better than none, and none is a rise."""
+    ones = start.new_ones(len(start))
+    return _Walk(
+        rows=rows,
+        center=center,
+        current=start,
+        previous=start,
+        gradient=torch.zeros_like(start),
+        loss=ones * torch.inf,
+        step=ones * step,
+        best=start,
+        best_gradient=torch.zeros_like(start),
+        best_loss=-ones * torch.inf,
+        rises=torch.zeros_like(rows),
+        checked_loss=-ones * torch.inf,
+        halved=torch.zeros_like(rows, dtype=torch.bool),
+    )
+
+
+def _moved(walk: _Walk, eps: float, norm: Norm, bounds: tuple[float, float] | None, alpha: float) -> _Walk:
+    """The next iterate: `alpha` of a projected gradient step, 1 - `alpha` of the step before."""
+    current, step = walk.current, walk.step[:, None, None, None]
+    ahead = project(current + step * steepest(walk.gradient, norm), walk.center, eps, norm, bounds)
+    mixed = current + alpha * (ahead - current) + (1 - alpha) * (current - walk.previous)
+    return walk._replace(current=project(mixed, walk.center, eps, norm, bounds), previous=current)
+
+
+def _ranked(walk: _Walk, loss: PerSample, gradient: Images) -> _Walk:
+    """The current point, evaluated: does it rise, is it the best so far?"""
+    # A NaN counts as better: it must come back, so that the runner can say that the sample failed.
+    better = ~(loss <= walk.best_loss)
+    wide = better[:, None, None, None]
+    return walk._replace(
+        gradient=gradient,
+        loss=loss,
+        rises=walk.rises + (loss > walk.loss),
+        best=torch.where(wide, walk.current, walk.best),
+        best_gradient=torch.where(wide, gradient, walk.best_gradient),
+        best_loss=torch.where(better, loss, walk.best_loss),
+    )
+
+
+def _checked(walk: _Walk, length: int) -> _Walk:
+    """At a checkpoint: halve the step and go back to the best point where too few of the last `length` steps rose, or
+    where neither the best loss nor the step size has changed since the last checkpoint (paper, conditions 1 and 2)."""
+    halve = (walk.rises < _RHO * length) | (~walk.halved & (walk.best_loss == walk.checked_loss))
+    wide = halve[:, None, None, None]
+    return walk._replace(
+        current=torch.where(wide, walk.best, walk.current),
+        gradient=torch.where(wide, walk.best_gradient, walk.gradient),
+        loss=torch.where(halve, walk.best_loss, walk.loss),
+        step=torch.where(halve, walk.step / 2, walk.step),
+        rises=torch.zeros_like(walk.rises),
+        checked_loss=walk.best_loss,
+        halved=halve,
+    )

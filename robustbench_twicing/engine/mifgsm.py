@@ -1,0 +1,46 @@
+"""The momentum iterative fast gradient sign method."""
+
+import torch
+
+from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.engine.losses import fooled, log_odds_against
+from robustbench_twicing.engine.projections import project, steepest
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import AttackThreat, MifgsmSettings
+from robustbench_twicing.tensors import Images, Labels
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def mifgsm(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
+    """Steps along an accumulated gradient, to which each iterate adds its own, divided by its L1 norm (Dong et al.
+    2018, arXiv 1710.06081, algorithm 1): signed for L∞, normalised for L2 (section 3.4), projected after every step.
+
+    `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. It starts at the
+    image itself and draws nothing. With `iterate = "best"` a sample leaves the batch as soon as an iterate fools the
+    model; one that is never fooled comes back as the last iterate, as every sample does with `"last"`.
+    """
+    settings = threat.settings
+    assert isinstance(settings, MifgsmSettings)
+    eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
+    result = images.clone()
+    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    live = torch.arange(len(images), device=images.device)
+    center, target, current = images, labels, images
+    momentum = torch.zeros_like(images)
+    for _ in range(settings.steps):
+        logits, gradient = model.gradient(current, target, log_odds_against)
+        forwards[live] += 1
+        if threat.rules.iterate == "best":
+            done = fooled(logits, target)
+            if done.any():
+                result[live[done]] = current[done]
+                live, center, target = live[~done], center[~done], target[~done]
+                current, gradient, momentum = current[~done], gradient[~done], momentum[~done]
+                if len(live) == 0:
+                    return Perturbed(result, forwards, forwards.clone())
+        size = gradient.abs().sum((1, 2, 3), keepdim=True)
+        momentum = settings.decay * momentum + gradient / (size + _TINY)
+        current = project(current + step_size * steepest(momentum, norm), center, eps, norm, threat.bounds)
+    result[live] = current
+    return Perturbed(result, forwards, forwards.clone())

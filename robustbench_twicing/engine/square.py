@@ -1,0 +1,215 @@
+"""The Square Attack: random search with square windows."""
+
+import math
+
+import torch
+
+from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.engine.losses import fooled, margin
+from robustbench_twicing.engine.projections import lengths, project
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.specs import AttackThreat, SquareSettings
+from robustbench_twicing.tensors import Images, Labels, PerSample
+
+# Andriushchenko et al. 2020 (arXiv 1912.00049), section 5: of 10,000 queries, those after which the side's square is
+# halved.
+_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+_TOGETHER = 64
+"""Squares whose random numbers are drawn at once: setting up a sample's generator costs more than the numbers."""
+
+_NUMBERS = 8
+"""Random numbers of a square: where its row and column lie, a sign for each channel; for L2 also the row and column of
+the window that it takes from, and which way it lies."""
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
+    """The Square Attack on the margin loss (Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 to 3).
+
+    `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. It starts at the
+    corners of the ball that form vertical stripes (L∞), or at a grid of tiles (L2); each query then tries to put one
+    square on the best image so far, and keeps it if the label's margin falls. With `iterate = "best"` a sample leaves
+    the batch as soon as a try fools the model; one that is never fooled comes back as the image of least margin, as
+    every sample does with `"last"`. No gradients.
+
+    Every sample has its own squares, of the same size at the same query. Draw 0 is the start, draw 1 + i the squares
+    from 64 i on.
+    """
+    settings = threat.settings
+    assert isinstance(settings, SquareSettings)
+    eps, bounds, linf = float(threat.eps), threat.bounds, settings.norm == "Linf"
+    best = threat.rules.iterate == "best"
+    height, width = images.shape[2:]
+    result = images.clone()
+    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    backwards = torch.zeros_like(forwards)
+    if eps == 0:
+        return Perturbed(result, forwards, backwards)
+    live = torch.arange(len(images), device=images.device)
+    center, target = images, labels
+    attempt = _stripes(images, eps, bounds, draws) if linf else _tiles(images, eps, bounds, draws)
+    current, least = attempt, torch.full_like(images[:, 0, 0, 0], torch.inf)
+    numbers, bump = images.new_empty(0), images.new_empty(0)
+    for query in range(settings.queries + 1):
+        if query > 0:
+            block, place = divmod(query - 1, _TOGETHER)
+            if place == 0:
+                numbers = draws.take(live.tolist()).uniform(1 + block, (_TOGETHER, _NUMBERS), images.device)
+            side = _side(query - 1, settings, height, width)
+            if linf:
+                attempt = _with_square(current, center, eps, bounds, side, numbers[:, place])
+            else:
+                if len(bump) != side:
+                    bump = _bump(side).to(images)
+                attempt = _with_bump(current, center, eps, bounds, bump, numbers[:, place])
+        logits = model(attempt)
+        value = margin(logits, target)
+        if best:
+            done = fooled(logits, target)
+            if done.any():
+                result[live[done]] = attempt[done]
+                forwards[live[done]] = query + 1
+                left = ~done
+                live, center, target = live[left], center[left], target[left]
+                attempt, current, value, least = attempt[left], current[left], value[left], least[left]
+                numbers = numbers[left] if query > 0 else numbers
+                if len(live) == 0:
+                    return Perturbed(result, forwards, backwards)
+        # A NaN counts as better: it must come back, so that the runner can say that the sample failed.
+        better = ~(value >= least)
+        current = torch.where(better[:, None, None, None], attempt, current)
+        least = torch.where(better, value, least)
+    result[live] = current
+    forwards[live] = settings.queries + 1
+    return Perturbed(result, forwards, backwards)
+
+
+def _side(query: int, settings: SquareSettings, height: int, width: int) -> int:
+    """Side of the square of a query (from 0), in pixels; the schedule is stretched to the number of queries."""
+    scaled = query * 10_000 // settings.queries
+    share = settings.p_init / 2 ** sum(scaled > after for after in _HALVED_AFTER)
+    side, most = round(math.sqrt(share * height * width)), min(height, width)
+    if settings.norm == "L2":  # odd and at least 3: a bump has two halves and a middle
+        side, most = max(side, 3) | 1, most - (most + 1) % 2
+    return max(1, min(side, most))
+
+
+def _starts(numbers: PerSample, size: int, side: int) -> torch.Tensor:
+    """(batch,) int64: where a window of `side` begins, any place among `size` alike; `numbers` uniform on [0, 1)."""
+    return (numbers * (size - side + 1)).long()
+
+
+def _corner(center: Images, offset: torch.Tensor, bounds: tuple[float, float] | None) -> Images:
+    """`center` moved by ±eps, clipped to `bounds`."""
+    moved = center + offset.to(center.dtype)
+    return moved if bounds is None else moved.clamp_(*bounds)
+
+
+def _stripes(center: Images, eps: float, bounds: tuple[float, float] | None, draws: Draws) -> Images:
+    """Columns of one sign for each channel (paper, section 4.3)."""
+    return _corner(center, eps * draws.signs(0, (3, 1, center.shape[3]), center.device), bounds)
+
+
+def _with_square(
+    current: Images,
+    center: Images,
+    eps: float,
+    bounds: tuple[float, float] | None,
+    side: int,
+    numbers: torch.Tensor,
+) -> Images:
+    """Each image with one corner of the ball inside a square. Algorithm 2 adds ±2 eps and projects; the best image is a
+    corner everywhere, so that comes to the same."""
+    height, width = current.shape[2:]
+    rows = torch.arange(height, device=current.device) - _starts(numbers[:, 0], height, side)[:, None]
+    columns = torch.arange(width, device=current.device) - _starts(numbers[:, 1], width, side)[:, None]
+    rows_in, columns_in = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    inside = rows_in[:, None, :, None] & columns_in[:, None, None, :]
+    offset = torch.where(numbers[:, 2:5, None, None] < 0.5, -eps, eps)
+    return torch.where(inside, _corner(center, offset, bounds), current)
+
+
+def _bump(side: int) -> torch.Tensor:
+    """(side, side) float64 of length one: a hill in the upper half, a valley in the lower (paper, eq. 2).
+
+    Each half has length one before they are put together, as in max-andr/square-attack (attack.py).
+    """
+    upper, lower = _hill(side // 2, side), _hill(side - side // 2, side)
+    both = torch.cat((upper, -lower))
+    return both / both.norm()
+
+
+def _hill(height: int, width: int) -> torch.Tensor:
+    """(height, width) of length one: at distance d (the larger of rows and columns) from the middle, the sum of
+    1 / (k + 1)² from k = d on, up to the largest d."""
+    rows = (torch.arange(height) - height // 2).abs()
+    columns = (torch.arange(width) - width // 2).abs()
+    terms = torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** -2.0
+    tails = terms.flip(0).cumsum(0).flip(0)
+    values = tails[torch.maximum(rows[:, None], columns[None, :])]
+    return values / (values.norm() + _TINY)
+
+
+def _tiles(images: Images, eps: float, bounds: tuple[float, float] | None, draws: Draws) -> Images:
+    """A grid of 5 x 5 bumps (more where the size cannot be divided so), each with its own signs and way to lie."""
+    height, width = images.shape[2:]
+    side = max(1, min(height, width) // 5)
+    down, across = height // side, width // side
+    signs = draws.signs(0, (4, down, across), images.device).to(images.dtype)
+    bump = _bump(side).to(images)
+    upright = (signs[:, 3] > 0)[..., None, None]
+    tiles = signs[:, :3, :, :, None, None] * torch.where(upright, bump, bump.T)[:, None]
+    top, left = (height - down * side) // 2, (width - across * side) // 2
+    delta = torch.zeros_like(images)
+    grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(len(images), 3, down * side, across * side)
+    delta[:, :, top : top + down * side, left : left + across * side] = grid
+    return project(images + eps * delta / lengths(delta)[:, None, None, None], images, eps, "L2", bounds)
+
+
+def _with_bump(
+    current: Images,
+    center: Images,
+    eps: float,
+    bounds: tuple[float, float] | None,
+    bump: torch.Tensor,
+    numbers: torch.Tensor,
+) -> Images:
+    """Algorithm 3: one window of the perturbation is emptied, and what it held goes into a bump in another, together
+    with what clipping had left unused of the ball."""
+    side, (height, width) = len(bump), current.shape[2:]
+    row, column = _starts(numbers[:, 0], height, side), _starts(numbers[:, 1], width, side)
+    other_row, other_column = _starts(numbers[:, 5], height, side), _starts(numbers[:, 6], width, side)
+    window, other = _window(row, column, side), _window(other_row, other_column, side)
+    signs = torch.where(numbers[:, 2:5, None, None] < 0.5, -1.0, 1.0).to(current.dtype)
+    upright = numbers[:, 7, None, None] < 0.5
+
+    delta = current - center
+    held = delta.square().sum((2, 3))
+    old = delta[window]
+    delta[window] = 0.0
+    delta[other] = 0.0
+    taken = held - delta.square().sum((2, 3))
+    unused = (eps**2 - held.sum(1, keepdim=True)).clamp_min(0.0)
+    available = (taken + unused / 3).clamp_min(0.0).sqrt()
+    shape = signs * torch.where(upright, bump, bump.T)[:, None] + old / (_length(old) + _TINY)
+    delta[window] = shape / (_length(shape) + _TINY) * available[:, :, None, None]
+    return project(center + delta, center, eps, "L2", bounds)
+
+
+def _length(windows: torch.Tensor) -> torch.Tensor:
+    """(batch, 3, 1, 1): Euclidean norm of each channel."""
+    return windows.square().sum((2, 3), keepdim=True).sqrt()
+
+
+def _window(row: torch.Tensor, column: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
+    """Index of the (batch, 3, side, side) values of a window that begins at `row` and `column` of each image."""
+    device = row.device
+    within = torch.arange(side, device=device)
+    return (
+        torch.arange(len(row), device=device)[:, None, None, None],
+        torch.arange(3, device=device)[:, None, None],
+        (row[:, None] + within)[:, None, :, None],
+        (column[:, None] + within)[:, None, None, :],
+    )
