@@ -1,11 +1,13 @@
-"""Twicing attention (Abdullaev & Nguyen 2025, arXiv 2503.00687): (2A - A²)V = AV + A(V - AV), never forming A².
+"""Softmax attention AV and twicing attention (2A - A²)V, each along two paths, and for the tokens that are read.
 
-A is the softmax attention matrix. Twicing adds no parameters, so a twicing module has the weights, and the state-dict
-keys, of the attention it was made from.
+A is the softmax attention matrix; twicing (Abdullaev & Nguyen 2025, arXiv 2503.00687) replaces it by 2A - A², which is
+never formed: (2A - A²)V = 2AV - A(AV) = AV + A(V - AV). Twicing adds no parameters, so a twicing module has the
+weights, and the state-dict keys, of the attention it was made from.
 """
 
 import copy
-from typing import Literal, cast, get_args
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,26 +22,45 @@ AttentionPath = Literal["auto", "explicit", "fused"]
 """How attention is computed: with A in memory, by torch's fused kernel, or whichever `choose_path` prefers."""
 
 Heads = Float[torch.Tensor, "batch heads tokens head_dim"]
+Packed = Float[torch.Tensor, "batch tokens 3 heads head_dim"]
+"""Queries, keys and values of all heads, as one linear layer makes them."""
+Rows = Float[torch.Tensor, "batch heads rows head_dim"]
+"""For each head, what comes out for the tokens that are read, or for all."""
 
-# Every part of timm's Attention, in timm 1.0.9 to 1.0.31, that `TwicingAttention.forward` knows where to apply.
+# Every part of timm's Attention, in timm 1.0.9 to 1.0.31, that `SoftmaxAttention.forward` knows where to apply.
 _KNOWN_PARTS = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
 
 
-def explicit_twicing(
+def packed_attention(qkv: Packed, scale: float, twicing: bool) -> Float[torch.Tensor, "batch tokens heads head_dim"]:
+    """AV, or (2A - A²)V if `twicing`, with A in memory and its gradient written out: the explicit path's fast form."""
+    if torch.is_grad_enabled() and qkv.requires_grad:
+        return cast(torch.Tensor, _PackedAttention.apply(qkv, scale, twicing))
+    return _forward(qkv, scale, twicing)
+
+
+def explicit_attention(
     q: Heads,
     k: Heads,
     v: Heads,
     scale: float,
+    twicing: bool,
+    read: int | None = None,
     attn_mask: torch.Tensor | None = None,
     is_causal: bool = False,
     dropout: float = 0.0,
-) -> Heads:
-    """(2A - A²)V with A in memory, as 2AV - A(AV): the cheapest exact form once gradients are needed on a CPU.
+) -> Rows:
+    """AV, or (2A - A²)V if `twicing`, with A in memory; of its first `read` tokens only, if `read` is given.
 
     `attn_mask` as in `torch.nn.functional.scaled_dot_product_attention`: boolean (True takes part) or added to the
-    scores. `dropout` is a probability; the same dropped A is used in both products, as in the authors' code.
+    scores; not together with `read`. `dropout` is a probability; the same dropped A is used in both products, as in
+    the authors' code.
     """
-    scores = (q * scale) @ k.transpose(-2, -1)
+    scores = (q * scale) @ k.transpose(-2, -1) if twicing or read is None else None
+    if read is not None:
+        rows = ((q[:, :, :read] * scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+        # (2a - aA)V for the rows a: the product AV is never made, and the gradient's part for A has rank `read`.
+        return (rows if scores is None else 2 * rows - rows @ scores.softmax(dim=-1)) @ v
+    assert scores is not None
     if is_causal:
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~allowed, float("-inf"))
@@ -49,35 +70,40 @@ def explicit_twicing(
         scores = scores + attn_mask
     attn = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
     av = attn @ v
-    flat = av.flatten(0, 1)
-    return torch.baddbmm(flat, attn.flatten(0, 1), flat, beta=2, alpha=-1).view_as(av)
+    return 2 * av - attn @ av if twicing else av
 
 
-def fused_twicing(
+def fused_attention(
     q: Heads,
     k: Heads,
     v: Heads,
     scale: float,
+    twicing: bool,
+    read: int | None = None,
     attn_mask: torch.Tensor | None = None,
     is_causal: bool = False,
-) -> Heads:
-    """(2A - A²)V by two calls of torch's fused attention, on V and on V - AV, so that A is never in memory.
+) -> Rows:
+    """AV by one call of torch's fused attention, or (2A - A²)V by two, on V and on V - AV: A is never in memory.
 
-    It has no dropout: two calls cannot share one dropped A.
+    Of its first `read` tokens only, if `read` is given; not together with a mask. It has no dropout: two calls cannot
+    share one dropped A.
     """
 
-    def attend(values: torch.Tensor) -> torch.Tensor:
-        return F.scaled_dot_product_attention(q, k, values, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
+    def attend(queries: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(queries, k, values, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
 
-    av = attend(v)
-    return av + attend(v - av)
+    rows = q if read is None else q[:, :, :read]
+    if not twicing:
+        return attend(rows, v)
+    av = attend(q, v)
+    return av[:, :, :read] + attend(rows, v - av)
 
 
 def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Literal["explicit", "fused"]:
-    """What a twicing module computes with: `path` itself unless it is "auto" or cannot do what is asked.
+    """What a module computes with: `path` itself unless it is "auto" or cannot do what is asked.
 
-    On a CPU at 197 tokens A fits into the cache and the explicit path wins (1.05-1.2 times the time of plain attention
-    against 1.7-1.9 for the fused one); elsewhere the fused one saves memory. Dropout needs A.
+    On a CPU the explicit path is the faster one for twicing at 197 tokens (benchmarks/attention.csv); elsewhere the
+    fused one saves memory. Dropout needs A.
     """
     if dropout > 0:
         return "explicit"
@@ -86,18 +112,22 @@ def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Li
     return path
 
 
-class TwicingAttention(Attention):
-    """timm's multi-head self-attention with A replaced by 2A - A². Made with `TwicingAttention.of`."""
+class SoftmaxAttention(Attention):
+    """timm's multi-head self-attention with a choice of path and of tokens. Made with `SoftmaxAttention.of`."""
 
+    twicing: ClassVar[bool] = False
     path: AttentionPath = "auto"
+    read: int | None = None
+    """In eval mode and without a mask, only the first `read` tokens come out; None: all."""
 
     @classmethod
-    def of(cls, attention: Attention) -> "TwicingAttention":
-        """A twicing module that takes over the parts of `attention`, with their weights, dtype, device and hooks.
+    def of(cls, attention: Attention) -> "SoftmaxAttention":
+        """A module of this class that takes over the parts of `attention`: weights, dtype, device and hooks.
 
-        Raises `UserError` if `attention` is no plain timm `Attention`, or has a part this module does not know.
+        Raises `UserError` if `attention` is neither a plain timm `Attention` nor our `SoftmaxAttention`, or has a part
+        that this module does not know.
         """
-        if type(attention) is not Attention:
+        if type(attention) not in (Attention, SoftmaxAttention):
             raise UserError(
                 f"{type(attention).__module__}.{type(attention).__name__} is not timm's Attention.",
                 "Twicing replaces timm.layers.Attention only, as ViT, DeiT and DeiT III have it.",
@@ -108,33 +138,44 @@ class TwicingAttention(Attention):
                 f"This version of timm's Attention has parts unknown to twicing: {', '.join(unknown)}.",
                 "Install a version of timm that the README names.",
             )
-        twicing = copy.copy(attention)
-        twicing.__class__ = cls
-        assert isinstance(twicing, cls)
-        return twicing
+        ours = copy.copy(attention)
+        ours.__class__ = cls
+        assert isinstance(ours, SoftmaxAttention)
+        return ours
 
     def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
-        """(batch, tokens, width) to the same, as timm's forward but for the product with V."""
+        """(batch, tokens, width) to the same, or to (batch, read, width), as timm's forward but for the mixing."""
         batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        plain_q, plain_k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(plain_q), self.k_norm(plain_k)
 
         dropout = self.attn_drop.p if self.training else 0.0
+        masked = attn_mask is not None or is_causal
+        read = None if self.training or masked else self.read
         if choose_path(self.path, x.device, dropout) == "fused":
-            mixed = fused_twicing(q, k, v, self.scale, attn_mask, is_causal)
+            mixed = fused_attention(q, k, v, self.scale, self.twicing, read, attn_mask, is_causal).transpose(1, 2)
+        elif q is plain_q and k is plain_k and read is None and not masked and dropout == 0:
+            mixed = packed_attention(qkv, self.scale, self.twicing)
         else:
-            mixed = explicit_twicing(q, k, v, self.scale, attn_mask, is_causal, dropout)
+            mixed = explicit_attention(q, k, v, self.scale, self.twicing, read, attn_mask, is_causal, dropout)
+            mixed = mixed.transpose(1, 2)
 
-        mixed = mixed.transpose(1, 2).reshape(batch, tokens, -1)
+        mixed = mixed.reshape(batch, mixed.shape[1], -1)
         # timm 1.0.9 has neither; later versions normalise, then gate, before the projection.
         norm, gate = getattr(self, "norm", None), getattr(self, "gate", None)
         if norm is not None:
             mixed = norm(mixed)
         if gate is not None:
-            mixed = mixed * gate(x).sigmoid()
+            mixed = mixed * gate(x[:, : mixed.shape[1]]).sigmoid()
         projected: torch.Tensor = self.proj_drop(self.proj(mixed))
         return projected
+
+
+class TwicingAttention(SoftmaxAttention):
+    """timm's multi-head self-attention with A replaced by 2A - A². Made with `TwicingAttention.of`."""
+
+    twicing: ClassVar[bool] = True
 
 
 def set_attention_path(model: nn.Module, path: str) -> None:
@@ -145,8 +186,98 @@ def set_attention_path(model: nn.Module, path: str) -> None:
     if path not in get_args(AttentionPath):
         raise UserError(f"Unknown attention path {path!r}.", f"Available: {', '.join(get_args(AttentionPath))}.")
     for module in model.modules():
-        if isinstance(module, TwicingAttention):
+        if isinstance(module, SoftmaxAttention):
             module.path = cast(AttentionPath, path)
         elif isinstance(module, Attention):
             # timm's own switch, which it declares Final.
             setattr(module, "fused_attn", bool(use_fused_attn()) if path == "auto" else path == "fused")  # noqa: B010
+
+
+# --- the explicit path, with its gradient ------------------------------------------------------------------------
+#
+# autograd keeps and sums more than is needed: at 197 tokens each extra pass over A costs a tenth of a matrix product,
+# and a third of what autograd takes is such passes (benchmarks/attention.csv). Here S = scale·QKᵀ, A = softmax(S),
+# U = AV, and O = U or, twicing, O = 2U - AU. With the gradient G of O:
+#   D = G or, twicing, 2G - AᵀG          the gradient of U
+#   dA = DVᵀ or, twicing, DVᵀ - GUᵀ;     dS = A∘(dA - rows of (dA∘A) summed)
+#   dQ = scale·dS K;   dK = scale·dSᵀ Q;   dV = AᵀD
+
+_CPU_CHUNK = 2**19
+"""Attention weights to work on at a time on a CPU (2 MiB in float32), so that the steps meet them in the cache."""
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: torch.Tensor, scale: float, twicing: bool) -> torch.Tensor:
+        batch, tokens, _, heads, head_dim = qkv.shape
+        attn = qkv.new_empty(batch, heads, tokens, tokens)
+        av = qkv.new_empty(batch if twicing else 0, heads, tokens, head_dim)
+        ctx.save_for_backward(qkv, attn, av)
+        ctx.scale, ctx.twicing = scale, twicing
+        return _forward(qkv, scale, twicing, attn, av)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        qkv, attn, av = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: leave it to autograd
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = explicit_attention(q, k, v, ctx.scale, ctx.twicing).transpose(1, 2)
+            return torch.autograd.grad(mixed, qkv, grad, create_graph=True)[0], None, None
+        return _backward(grad, qkv, attn, av, ctx.scale, ctx.twicing), None, None
+
+
+def _forward(
+    qkv: torch.Tensor,
+    scale: float,
+    twicing: bool,
+    keep_attn: torch.Tensor | None = None,
+    keep_av: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The output (batch, tokens, heads, head_dim); A and, twicing, AV are written to `keep_attn` and `keep_av`."""
+    batch, tokens, _, heads, head_dim = qkv.shape
+    out = qkv.new_empty(batch, tokens, heads, head_dim)
+    for part in _chunks(qkv):
+        q, k, v = _unpack(qkv[part])
+        scores = qkv.new_empty(len(q), tokens, tokens).baddbmm_(q, k.transpose(1, 2), beta=0, alpha=scale)
+        attn = torch.softmax(scores, dim=-1, out=None if keep_attn is None else keep_attn[part].flatten(0, 1))
+        if twicing:
+            av = torch.bmm(attn, v, out=None if keep_av is None else keep_av[part].flatten(0, 1))
+            mixed = torch.baddbmm(av, attn, av, beta=2, alpha=-1)
+        else:
+            mixed = torch.bmm(attn, v)
+        out[part] = mixed.unflatten(0, (-1, heads)).transpose(1, 2)
+    return out
+
+
+def _backward(
+    grad: torch.Tensor, qkv: torch.Tensor, attn: torch.Tensor, av: torch.Tensor, scale: float, twicing: bool
+) -> torch.Tensor:
+    """The gradient (batch, tokens, 3, heads, head_dim) of `qkv`, from that of the output, A and, twicing, AV."""
+    heads = qkv.shape[3]
+    packed = torch.empty_like(qkv)
+    for part in _chunks(qkv):
+        q, k, v = _unpack(qkv[part])
+        a, g = attn[part].flatten(0, 1), grad[part].transpose(1, 2).flatten(0, 1)
+        d = torch.baddbmm(g, a.transpose(1, 2), g, beta=2, alpha=-1) if twicing else g
+        grad_attn = torch.bmm(d, v.transpose(1, 2))
+        if twicing:
+            grad_attn.baddbmm_(g, av[part].flatten(0, 1).transpose(1, 2), alpha=-1)
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_attn, a, -1, a.dtype)
+        grads = q.new_empty(3, *q.shape)
+        grads[0].baddbmm_(grad_scores, k, beta=0, alpha=scale)
+        grads[1].baddbmm_(grad_scores.transpose(1, 2), q, beta=0, alpha=scale)
+        torch.bmm(a.transpose(1, 2), d, out=grads[2])
+        packed[part] = grads.unflatten(1, (-1, heads)).permute(1, 3, 0, 2, 4)
+    return packed
+
+
+def _chunks(qkv: torch.Tensor) -> Iterator[slice]:
+    """The batch in pieces whose attention weights stay in a CPU's cache; in one piece elsewhere."""
+    batch, tokens, _, heads, _ = qkv.shape
+    size = max(1, _CPU_CHUNK // (heads * tokens**2)) if qkv.device.type == "cpu" else batch
+    return (slice(start, start + size) for start in range(0, batch, size))
+
+
+def _unpack(qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """q, k and v as (batch · heads, tokens, head_dim), each in one piece of memory."""
+    return qkv.permute(2, 0, 3, 1, 4).flatten(1, 2).contiguous().unbind(0)

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.attention import TwicingAttention
+from robustbench_twicing.models.attention import SoftmaxAttention, TwicingAttention
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,14 +26,28 @@ def apply_twicing(model: M, layers: str | Sequence[int] = "all") -> M:
     chosen = block_numbers(layers, len(blocks))
     converted = {}
     for number in chosen:
-        attention = getattr(blocks[number], "attn", None)
+        attention: Any = getattr(blocks[number], "attn", None)
         if isinstance(attention, TwicingAttention):
             continue
-        if type(attention) is not Attention:
+        if type(attention) not in (Attention, SoftmaxAttention):
             raise _unknown_block(model, f"blocks.{number}", blocks[number])
         converted[number] = TwicingAttention.of(attention)
     for number, attention in converted.items():
         blocks[number].attn = attention
+    return model
+
+
+def apply_softmax(model: M) -> M:
+    """`model` itself, with our softmax attention where a block has exactly timm's. In place; state-dict keys stay.
+
+    It computes what timm's does, but can follow `set_attention_path` along the same two paths as twicing, so that
+    models compared differ in nothing else. Any other block, and a model without blocks, is left as it is.
+    """
+    blocks = getattr(model, "blocks", None)
+    for block in blocks if isinstance(blocks, nn.Sequential | nn.ModuleList) else ():
+        attention: Any = getattr(block, "attn", None)
+        if type(attention) is Attention:
+            block.attn = SoftmaxAttention.of(attention)
     return model
 
 
@@ -90,6 +104,8 @@ def _is_twicing(model: nn.Module, number: int, block: nn.Module) -> bool:
             attn = (seen["q"] @ seen["k"].transpose(-2, -1) / math.sqrt(seen["q"].shape[-1])).softmax(dim=-1)
             once = attn @ seen["v"]
             twice = 2 * once - attn @ once
+            # A last block may compute only the tokens that are read, which come first.
+            once, twice = (mixed[:, :, : seen["mixed"].shape[2]] for mixed in (once, twice))
             separation = (twice - once).norm()
             if not separation > _MIN_SEPARATION * once.norm():
                 continue
@@ -112,7 +128,7 @@ def _is_twicing(model: nn.Module, number: int, block: nn.Module) -> bool:
 def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """The q, k, v (1, heads, tokens, head_dim) that `attention` used on `x`, and what it "mixed" them to, in float64.
 
-    What it never computed is left out.
+    "mixed" has fewer tokens, the first ones, if `attention` computes no more. What it never computed is left out.
     """
     seen: dict[str, torch.Tensor] = {}
 

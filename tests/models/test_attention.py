@@ -1,6 +1,7 @@
-"""Twicing attention is (2A - A²)V, whichever way it is computed."""
+"""Softmax attention is AV and twicing attention (2A - A²)V, whichever way they are computed."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +11,29 @@ from torch import nn
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.attention import (
+    SoftmaxAttention,
     TwicingAttention,
     choose_path,
-    explicit_twicing,
-    fused_twicing,
+    explicit_attention,
+    fused_attention,
+    packed_attention,
     set_attention_path,
 )
 
+
+def packed(q, k, v, scale, twicing):
+    """`packed_attention` on heads like the others."""
+    qkv = torch.stack([tensor.transpose(1, 2) for tensor in (q, k, v)], dim=2)
+    return packed_attention(qkv, scale, twicing).transpose(1, 2)
+
+
+explicit_twicing, fused_twicing, packed_twicing = (
+    partial(attend, twicing=True) for attend in (explicit_attention, fused_attention, packed)
+)
+ALL_PATHS = pytest.mark.parametrize("attend", [explicit_attention, fused_attention, packed])
+ALL_TWICING = pytest.mark.parametrize(
+    "twicing", [explicit_twicing, fused_twicing, packed_twicing], ids=["explicit", "fused", "packed"]
+)
 PATHS = pytest.mark.parametrize("twicing", [explicit_twicing, fused_twicing], ids=["explicit", "fused"])
 TOKENS, HEAD_DIM = 7, 5
 SCALE = 0.6
@@ -45,21 +62,21 @@ def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: np.ndar
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
-@PATHS
+@ALL_TWICING
 def test_equals_the_formula_written_out(twicing):
     q, k, v = qkv()
     np.testing.assert_allclose(twicing(q, k, v, SCALE).numpy(), written_out(q, k, v), **EXACT)
     assert np.abs(written_out(q, k, v) - softmax_matrix(q, k) @ v.numpy()).max() > 0.1  # and that is no plain attention
 
 
-@PATHS
+@ALL_TWICING
 def test_rows_of_the_twicing_matrix_sum_to_one(twicing):
     q, k, v = qkv()
     ones = torch.ones_like(v)
     torch.testing.assert_close(twicing(q, k, ones, SCALE), ones, **EXACT)
 
 
-@PATHS
+@ALL_TWICING
 def test_uniform_attention_is_a_fixed_point(twicing):
     """A² = A when every token looks at all tokens alike, so twicing changes nothing there."""
     q, k, v = qkv()
@@ -67,10 +84,57 @@ def test_uniform_attention_is_a_fixed_point(twicing):
     torch.testing.assert_close(twicing(torch.zeros_like(q), k, v, SCALE), mean, **EXACT)
 
 
-@PATHS
-def test_gradients(twicing):
-    q, k, v = (tensor[:1, :1, :4].requires_grad_() for tensor in qkv(sharpness=1.0))
-    assert torch.autograd.gradcheck(lambda *qkv: twicing(*qkv, SCALE), (q, k, v))
+@ALL_PATHS
+def test_softmax_attention_equals_the_formula_written_out(attend):
+    q, k, v = qkv()
+    np.testing.assert_allclose(attend(q, k, v, SCALE, twicing=False).numpy(), softmax_matrix(q, k) @ v.numpy(), **EXACT)
+
+
+@pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
+@pytest.mark.parametrize("twicing", [False, True])
+@pytest.mark.parametrize("read", [1, 2, TOKENS])
+def test_tokens_that_are_read_are_the_first_of_all(attend, twicing, read):
+    q, k, v = qkv()
+    expected = written_out(q, k, v) if twicing else softmax_matrix(q, k) @ v.numpy()
+    mixed = attend(q, k, v, SCALE, twicing, read=read)
+    np.testing.assert_allclose(mixed.numpy(), expected[:, :, :read], **EXACT)
+
+
+@ALL_PATHS
+@pytest.mark.parametrize("twicing", [False, True])
+def test_gradients(attend, twicing):
+    """Against finite differences, which know no formula."""
+    q, k, v = (tensor[:1, :2, :4].requires_grad_() for tensor in qkv(sharpness=1.0))
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, twicing=twicing), (q, k, v))
+
+
+@pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
+@pytest.mark.parametrize("twicing", [False, True])
+def test_gradients_of_the_tokens_that_are_read(attend, twicing):
+    q, k, v = (tensor[:1, :2, :4].requires_grad_() for tensor in qkv(sharpness=1.0))
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, twicing, read=2), (q, k, v))
+
+
+@pytest.mark.parametrize("twicing", [False, True])
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (1, 257), (3, 401), (0, 5)])
+def test_packed_attention_in_pieces_equals_autograd_in_one(batch, tokens, twicing):
+    """401 tokens of two heads are more than a piece for one image, 257 leave a piece half empty."""
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(batch, tokens, 3, 2, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    direction = torch.randn(batch, tokens, 2, 4, generator=generator, dtype=torch.float64)
+    expected = explicit_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0), SCALE, twicing).transpose(1, 2)
+    mixed = packed_attention(qkv, SCALE, twicing)
+    torch.testing.assert_close(mixed, expected, **EXACT)
+    gradients = [torch.autograd.grad(out, qkv, direction)[0] for out in (mixed, expected)]
+    torch.testing.assert_close(*gradients, **EXACT)
+    with torch.no_grad():  # another way through: nothing is kept
+        torch.testing.assert_close(packed_attention(qkv, SCALE, twicing), expected, **EXACT)
+
+
+@pytest.mark.parametrize("twicing", [False, True])
+def test_packed_attention_has_a_second_gradient(twicing):
+    qkv = 2 * torch.randn(1, 3, 3, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(lambda qkv: packed_attention(qkv, SCALE, twicing), qkv.requires_grad_())
 
 
 @PATHS
@@ -95,10 +159,26 @@ def test_causal_attention_never_sees_later_tokens(twicing):
 
 def test_paths_agree_in_float32(capsys):
     q, k, v = (tensor.float() for tensor in qkv())
-    difference = (explicit_twicing(q, k, v, SCALE) - fused_twicing(q, k, v, SCALE)).abs()
-    print(f"explicit - fused: max {difference.max():.2e}, mean {difference.mean():.2e}")
-    # float32 rounding (6e-8) of scores up to about 30, which the softmax makes relative, times values up to about 6.
-    assert difference.max() < 2e-5
+    fused = fused_twicing(q, k, v, SCALE)
+    for name, twicing in (("explicit", explicit_twicing), ("packed", packed_twicing)):
+        difference = (twicing(q, k, v, SCALE) - fused).abs()
+        print(f"{name} - fused: max {difference.max():.2e}, mean {difference.mean():.2e}")
+        # float32 rounding (6e-8) of scores up to about 30, which the softmax makes relative, times values up to 6.
+        assert difference.max() < 2e-5
+
+
+@pytest.mark.parametrize("twicing", [False, True])
+def test_packed_attention_works_under_autocast(twicing):
+    module = (TwicingAttention if twicing else SoftmaxAttention).of(attention()).float()
+    x = tokens().float().requires_grad_()
+    expected = module(x)
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(x)
+    (rounded_slope,) = torch.autograd.grad(rounded.float().sum(), x)
+    # bfloat16 has 8 bits: 2^-9 for each of some ten roundings on the way, with slack for the sharp softmax.
+    for got, wanted in ((rounded, expected), (rounded_slope, slope)):
+        assert (got.float() - wanted).norm() < 0.1 * wanted.norm()
 
 
 def test_dropout_uses_one_dropped_matrix_in_both_products():
@@ -133,6 +213,16 @@ def by_hand(module: Attention, x: torch.Tensor) -> torch.Tensor:
     q, k = module.q_norm(q).detach(), module.k_norm(k).detach()
     mixed = torch.from_numpy(written_out(q * (4**-0.5 / SCALE), k, v))
     return module.proj(mixed.transpose(1, 2).reshape(2, TOKENS, 12))
+
+
+@pytest.mark.parametrize("path", ["auto", "explicit", "fused"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_softmax_module_equals_timms(path, qk_norm):
+    plain = attention(qk_norm=qk_norm, norm_layer=nn.LayerNorm)
+    ours = SoftmaxAttention.of(plain)
+    set_attention_path(ours, path)
+    # As EXACT, with one more sum over the projection.
+    torch.testing.assert_close(ours(tokens()), plain(tokens()), rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize("path", ["auto", "explicit", "fused"])
@@ -190,7 +280,7 @@ def test_path_is_the_callers_unless_dropout_needs_the_matrix():
 
 def test_set_attention_path_reaches_plain_and_twicing_modules(monkeypatch):
     plain, twicing = attention(), TwicingAttention.of(attention())
-    model = nn.Sequential(plain, twicing)
+    model = nn.Sequential(plain, SoftmaxAttention.of(attention()), twicing)
     fused_calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
 
@@ -200,7 +290,7 @@ def test_set_attention_path_reaches_plain_and_twicing_modules(monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
     outputs = []
-    for path, calls in (("explicit", 0), ("fused", 3)):
+    for path, calls in (("explicit", 0), ("fused", 4)):
         fused_calls.clear()
         set_attention_path(model, path)
         outputs.append(model(tokens()))
@@ -219,6 +309,8 @@ def test_refuses_what_is_not_exactly_timms_attention():
     other.__class__ = Other
     with pytest.raises(UserError, match="Other"):
         TwicingAttention.of(other)
+    with pytest.raises(UserError, match="TwicingAttention"):  # would lose the twicing
+        SoftmaxAttention.of(TwicingAttention.of(attention()))
     grown = copy.deepcopy(attention())
     grown.sink = nn.Linear(2, 2)
     with pytest.raises(UserError, match="sink"):

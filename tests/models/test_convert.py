@@ -6,11 +6,12 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from robustbench_twicing import apply_twicing
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.convert import twicing_blocks
+from robustbench_twicing.models.attention import SoftmaxAttention
+from robustbench_twicing.models.convert import apply_softmax, twicing_blocks
+from tests.oracles.attention import ByHand
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "depth": 4, "num_classes": 5}
 FAMILIES = (
@@ -58,6 +59,19 @@ def test_converting_again_adds_blocks():
     assert twicing_blocks(model) == (0, 2)
 
 
+def test_our_softmax_attention_replaces_timms_and_no_other():
+    model, plain = apply_twicing(small(), (1,)), apply_twicing(small(), (1,))
+    model.blocks[3].attn = plain.blocks[3].attn = ByHand(model.blocks[3].attn, power=1)
+    assert apply_softmax(model) is model
+    assert [type(block.attn) is SoftmaxAttention for block in model.blocks] == [True, False, True, False]
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert twicing_blocks(model) == (1,)
+    torch.testing.assert_close(model(images()), plain(images()))
+    assert twicing_blocks(apply_twicing(model, (0,))) == (0, 1)
+    resnet = timm.create_model("resnet10t")
+    assert apply_softmax(resnet) is resnet
+
+
 @pytest.mark.parametrize(
     "settings", [{"qk_norm": True}, {"qkv_bias": False}, {"init_values": 1e-5}], ids=["qk_norm", "no_bias", "scaled"]
 )
@@ -80,24 +94,6 @@ def test_probe_leaves_the_model_and_the_global_generator_alone():
     assert model.blocks[0].attn.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-class ByHand(nn.Module):
-    """Attention of somebody else's making: under timm's names, of no class this package knows."""
-
-    def __init__(self, attention: nn.Module, power: int) -> None:
-        super().__init__()
-        for name, part in attention.named_children():
-            setattr(self, name, part)
-        self.num_heads, self.power = attention.num_heads, power
-
-    def forward(self, x, attn_mask=None, is_causal=False):
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = self.q_norm(q), self.k_norm(k)
-        attn = F.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-        mixed = {1: attn, 2: 2 * attn - attn @ attn, 3: attn @ attn}[self.power] @ v
-        mixed = mixed.transpose(1, 2).flatten(2)
-        return self.proj(self.norm(mixed) if hasattr(self, "norm") else mixed)
 
 
 def test_probe_goes_by_behaviour_not_by_class():

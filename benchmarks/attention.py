@@ -1,0 +1,164 @@
+"""What twicing costs: DeiT-tiny at 224 along each attention path against timm's own model, in one process.
+
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=active python benchmarks/attention.py         # writes benchmarks/attention.csv
+    python benchmarks/attention.py --device cuda --dtype bfloat16 --out cuda.csv
+
+Every variant has the same random weights, frozen; gradients are for the images only, as in an attack. In each round
+every variant runs once, in a changing order, so a busy machine slows all of them; a ratio is the median over rounds of
+the time over that of timm's untouched model in the same round. The first rounds warm up. `logits_off` is the largest
+distance of the logits from those of the same attention in float64, relative to the largest logit.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import statistics
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from robustbench_twicing.models.attention import set_attention_path
+from robustbench_twicing.models.build import new_network
+from robustbench_twicing.models.convert import apply_softmax, apply_twicing
+from robustbench_twicing.models.read_tokens import read_tokens_only
+
+WARM_UP = 2
+REFERENCE = "timm"
+# name -> (twicing, path or None for timm's own attention, the last block for the class token only)
+VARIANTS: dict[str, tuple[bool, str | None, bool]] = {
+    REFERENCE: (False, None, False),
+    "timm, read tokens only": (False, None, True),
+    "softmax explicit": (False, "explicit", False),
+    "softmax explicit, read tokens only": (False, "explicit", True),
+    "twicing fused": (True, "fused", False),
+    "twicing fused, read tokens only": (True, "fused", True),
+    "twicing explicit": (True, "explicit", False),
+    "twicing explicit, read tokens only": (True, "explicit", True),
+}
+
+
+def build(architecture: str, twicing: bool, path: str | None, read: bool) -> nn.Module:
+    """The variant's network, in float32 on the CPU, weights frozen."""
+    network: nn.Module = new_network(architecture).eval().requires_grad_(False)
+    if twicing:
+        apply_twicing(network)
+    elif path:
+        apply_softmax(network)
+    if read:
+        assert read_tokens_only(network), "the head of this architecture reads other tokens"
+    set_attention_path(network, path or "fused")
+    return network
+
+
+def seconds(network: nn.Module, images: torch.Tensor, gradient: bool) -> float:
+    """One forward, and one gradient of the images if `gradient`."""
+    pixels = images.clone().requires_grad_(gradient)
+    wait_for(images.device)
+    start = time.perf_counter()
+    with torch.set_grad_enabled(gradient):
+        logits = network(pixels)
+    if gradient:
+        torch.autograd.grad(logits.sum(), pixels)
+    wait_for(images.device)
+    return time.perf_counter() - start
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def spread(values: list[float], digits: int) -> list[float]:
+    """Median, lowest, highest."""
+    return [round(value, digits) for value in (statistics.median(values), min(values), max(values))]
+
+
+def conditions(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """What the numbers depend on, for every row."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    cuda = device.type == "cuda"
+    return {
+        "architecture": arguments.architecture,
+        "batch": arguments.batch,
+        "dtype": arguments.dtype,
+        "rounds": arguments.rounds,
+        "device": torch.cuda.get_device_name(device) if cuda else f"{processor()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+
+
+def processor() -> str:
+    """The CPU's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="deit_tiny_patch16_224")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    arguments = parser.parse_args()
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    load = [round(os.getloadavg()[0], 2)]
+
+    networks = {name: build(arguments.architecture, *variant) for name, variant in VARIANTS.items()}
+    height, width = networks[REFERENCE].pretrained_cfg["input_size"][1:]
+    images = torch.rand(arguments.batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    off = {}
+    for name, network in networks.items():
+        with torch.no_grad():
+            exact = network.double()(images[:2].double())
+            logits = network.to(device, dtype)(images[:2].to(device, dtype)).cpu().double()
+        off[name] = ((logits - exact).abs().max() / exact.abs().max()).item()
+    images = images.to(device, dtype)
+
+    modes = {"forward": False, "forward + input gradient": True}
+    times: dict[tuple[str, str], list[float]] = {(mode, name): [] for mode in modes for name in networks}
+    for number in range(WARM_UP + arguments.rounds):
+        for mode, gradient in modes.items():
+            names = list(networks)
+            shift = number % len(names)
+            for name in names[shift:] + names[:shift]:
+                taken = seconds(networks[name], images, gradient)
+                if number >= WARM_UP:
+                    times[mode, name].append(taken)
+    load.append(round(os.getloadavg()[0], 2))
+
+    table = []
+    for (mode, name), taken in times.items():
+        ms, ms_low, ms_high = spread([1000 * value for value in taken], 2)
+        ratios = [value / other for value, other in zip(taken, times[mode, REFERENCE], strict=True)]
+        ratio, low, high = spread(ratios, 3)
+        row = {"what": mode, "variant": name, "times_timm": ratio, "lowest": low, "highest": high}
+        row |= {"ms": ms, "ms_lowest": ms_low, "ms_highest": ms_high, "logits_off": f"{off[name]:.1e}"}
+        table.append(row | {"load_before": load[0], "load_after": load[1]} | conditions(arguments, device))
+        print(
+            f"{mode:25} {name:36} {ratio:6.3f} x timm ({low:.3f}-{high:.3f})  {ms:8.2f} ms ({ms_low:.2f}-{ms_high:.2f})"
+        )
+    with arguments.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+if __name__ == "__main__":
+    main()
