@@ -6,7 +6,7 @@ import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, margin
-from robustbench_twicing.engine.projections import lengths, project
+from robustbench_twicing.engine.projections import lengths
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import AttackThreat, SquareSettings
 from robustbench_twicing.tensors import Images, Labels, PerSample
@@ -15,7 +15,7 @@ from robustbench_twicing.tensors import Images, Labels, PerSample
 # halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
-_TOGETHER = 64
+_TOGETHER = 32
 """Squares whose random numbers are drawn at once: setting up a sample's generator costs more than the numbers."""
 
 _NUMBERS = 8
@@ -35,7 +35,7 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
     every sample does with `"last"`. No gradients.
 
     Every sample has its own squares, of the same size at the same query. Draw 0 is the start, draw 1 + i the squares
-    from 64 i on.
+    from 32 i on.
     """
     settings = threat.settings
     assert isinstance(settings, SquareSettings)
@@ -79,7 +79,7 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
                     return Perturbed(result, forwards, backwards)
         # A NaN counts as better: it must come back, so that the runner can say that the sample failed.
         better = ~(value >= least)
-        current = torch.where(better[:, None, None, None], attempt, current)
+        current[better] = attempt[better]
         least = torch.where(better, value, least)
     result[live] = current
     forwards[live] = settings.queries + 1
@@ -123,12 +123,11 @@ def _with_square(
     """Each image with one corner of the ball inside a square. Algorithm 2 adds ±2 eps and projects; the best image is a
     corner everywhere, so that comes to the same."""
     height, width = current.shape[2:]
-    rows = torch.arange(height, device=current.device) - _starts(numbers[:, 0], height, side)[:, None]
-    columns = torch.arange(width, device=current.device) - _starts(numbers[:, 1], width, side)[:, None]
-    rows_in, columns_in = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
-    inside = rows_in[:, None, :, None] & columns_in[:, None, None, :]
+    window = _window(_starts(numbers[:, 0], height, side), _starts(numbers[:, 1], width, side), side)
     offset = torch.where(numbers[:, 2:5, None, None] < 0.5, -eps, eps)
-    return torch.where(inside, _corner(center, offset, bounds), current)
+    attempt = current.clone()
+    attempt[window] = _corner(center[window], offset, bounds)
+    return attempt
 
 
 def _bump(side: int) -> torch.Tensor:
@@ -165,7 +164,7 @@ def _tiles(images: Images, eps: float, bounds: tuple[float, float] | None, draws
     delta = torch.zeros_like(images)
     grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(len(images), 3, down * side, across * side)
     delta[:, :, top : top + down * side, left : left + across * side] = grid
-    return project(images + eps * delta / lengths(delta)[:, None, None, None], images, eps, "L2", bounds)
+    return _at_length(delta, lengths(delta), images, eps, bounds)
 
 
 def _with_bump(
@@ -177,7 +176,12 @@ def _with_bump(
     numbers: torch.Tensor,
 ) -> Images:
     """Algorithm 3: one window of the perturbation is emptied, and what it held goes into a bump in another, together
-    with what clipping had left unused of the ball."""
+    with what clipping had left unused of the ball.
+
+    As in AutoAttack (fra31/auto-attack, autoattack/square.py) each channel of the bump gets what all channels of the
+    windows held, and the whole is scaled to eps; in the paper each gets its own. Measured on the embedded `deit` (64
+    digits, eps 1.5, 150 queries, 3 seeds) the mean margin falls from 4.02 to 2.85 so, to 2.91 the other way.
+    """
     side, (height, width) = len(bump), current.shape[2:]
     row, column = _starts(numbers[:, 0], height, side), _starts(numbers[:, 1], width, side)
     other_row, other_column = _starts(numbers[:, 5], height, side), _starts(numbers[:, 6], width, side)
@@ -186,16 +190,25 @@ def _with_bump(
     upright = numbers[:, 7, None, None] < 0.5
 
     delta = current - center
-    held = delta.square().sum((2, 3))
+    held = lengths(delta).square()
     old = delta[window]
     delta[window] = 0.0
     delta[other] = 0.0
-    taken = held - delta.square().sum((2, 3))
-    unused = (eps**2 - held.sum(1, keepdim=True)).clamp_min(0.0)
-    available = (taken + unused / 3).clamp_min(0.0).sqrt()
+    rest = lengths(delta).square()
+    unused = (eps**2 - held).clamp_min(0.0)
+    available = (held - rest + unused / 3).clamp_min(0.0)  # squared, for each channel
     shape = signs * torch.where(upright, bump, bump.T)[:, None] + old / (_length(old) + _TINY)
-    delta[window] = shape / (_length(shape) + _TINY) * available[:, :, None, None]
-    return project(center + delta, center, eps, "L2", bounds)
+    delta[window] = shape / (_length(shape) + _TINY) * available.sqrt()[:, None, None, None]
+    return _at_length(delta, (rest + 3 * available).sqrt(), center, eps, bounds)
+
+
+def _at_length(
+    delta: Images, length: PerSample, center: Images, eps: float, bounds: tuple[float, float] | None
+) -> Images:
+    """`center` moved by `eps` along `delta`, whose length is known, clipped to `bounds`."""
+    scale = eps / (length + _TINY)
+    moved = torch.addcmul(center, delta, scale[:, None, None, None])
+    return moved if bounds is None else moved.clamp_(*bounds)
 
 
 def _length(windows: torch.Tensor) -> torch.Tensor:

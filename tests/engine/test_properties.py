@@ -46,8 +46,8 @@ ATTACKS = {
     "mifgsm-l2": mifgsm_settings(3, norm="L2"),
     "noise": noise_settings(3),
     "noise-l2": noise_settings(3, norm="L2"),
-    "square": square_settings(70),  # more than one draw's worth of squares
-    "square-l2": square_settings(70, norm="L2"),
+    "square": square_settings(34),  # more than one draw's worth of squares
+    "square-l2": square_settings(34, norm="L2"),
     "torchattacks": torchattacks_settings("mifgsm"),
 }
 DETERMINISTIC = ("fgsm", "mifgsm")

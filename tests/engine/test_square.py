@@ -36,10 +36,10 @@ def test_the_best_linf_attack_on_a_linear_model_is_found(clip):
 
 def test_most_of_the_best_l2_attack_on_a_linear_model_is_found():
     model, images = TwoClassLinear((3, 8, 8)), random_images(4, size=8, low=0.3, high=0.7)
-    found = attack(model, images, torch.zeros(4, dtype=torch.int64), threat(square_settings(800, norm="L2"), "0.5"))
+    found = attack(model, images, torch.zeros(4, dtype=torch.int64), threat(square_settings(400, norm="L2"), "0.5"))
     lost = (model(images) - model(found.images))[:, 0] / (0.5 * model.weight.norm())
     chance = 1 / 192**0.5  # standard deviation of what a random direction reaches, of 1
-    assert (lost > 5 * chance).all()
+    assert (lost > 4 * chance).all()
     assert (lost <= 1 + 1e-5).all()  # the optimum, and float32
 
 
@@ -47,7 +47,7 @@ def test_most_of_the_best_l2_attack_on_a_linear_model_is_found():
 def test_every_try_uses_the_whole_budget(norm):
     """In the middle of the range, where nothing is clipped: corners of the L∞ ball, the surface of the L2 ball."""
     model, images = Asked(), torch.full((2, 3, 16, 16), 0.5)
-    eps, size = ("8/255", EPS) if norm == "Linf" else ("1.5", 1.5)
+    eps, size = ("8/255", EPS) if norm == "Linf" else ("0.4", 0.4)
     attack(model, images, torch.tensor([0, 0]), threat(square_settings(150, norm=norm), eps))
     assert len(model.seen) == 151
     for seen in model.seen:
