@@ -113,11 +113,13 @@ def main() -> None:
     parser.add_argument("--architecture", default="deit_tiny_patch16_224")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    torch.set_num_threads(arguments.threads)
     load = [round(os.getloadavg()[0], 2)]
 
     networks = {name: build(arguments.architecture, *variant) for name, variant in VARIANTS.items()}

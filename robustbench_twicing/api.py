@@ -88,6 +88,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int | None = None,
     preflight: bool = True,
+    attention_path: str | None = None,
     frost_dir: str | None = None,
     out: str | Path | None = None,
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
@@ -104,7 +105,8 @@ def evaluate(
     prepared. Of a training checkpoint, `weights` are read: "raw", "ema" or "both"; `resample_pos_embed` and
     `checkpoints` as in `catalog.zoo.model_specs`. `limit` samples per threat; None takes all of them, or what the
     protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `preflight`: look
-    at each model before it is attacked (`engine.preflight`). `begin` follows the progress (see `runner.run.run_plan`).
+    at each model before it is attacked (`engine.preflight`). `attention_path`: "explicit" or "fused" for all models;
+    left out, what is fastest. `begin` follows the progress (see `runner.run.run_plan`).
     Raises `UserError` for anything that can be put right.
     """
     own = models if isinstance(models, Mapping) else {}
@@ -173,6 +175,7 @@ def evaluate(
         begin or without_progress,
         frost_dir,
         preflight=preflight,
+        attention_path=attention_path,
     )
     return _finished(folder)
 

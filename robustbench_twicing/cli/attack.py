@@ -61,6 +61,9 @@ def attack(
         str | None, typer.Option(help="Make the attacked images on this model instead: NAME or NAME=CHECKPOINT.")
     ] = None,
     preflight: Preflight = True,
+    attention_path: Annotated[
+        str | None, typer.Option(help="How all attention is computed: explicit or fused. Default: what is fastest.")
+    ] = None,
     out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
@@ -90,6 +93,7 @@ def attack(
         eight_bit=eight_bit,
         source_model=source_model,
         preflight=preflight,
+        attention_path=attention_path,
         data=data,
         recipe=recipe,
         limit=limit,

@@ -22,6 +22,7 @@ from robustbench_twicing.models.checkpoints import (
 )
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.convert import apply_twicing, block_numbers, twicing_blocks
+from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.models.registry import EMBEDDED
 from robustbench_twicing.specs import ModelSpec, Recipe
 
@@ -49,6 +50,7 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
                 f"but was found to be in {_blocks(found)}.",
                 f"Architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
             )
+    read_tokens_only(network)
     network.to(device).requires_grad_(False)
     settings = network.pretrained_cfg
     height, width = settings["input_size"][1:]

@@ -28,7 +28,7 @@ from robustbench_twicing.runner.execute import Progress, Source, Work, evaluatio
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.runner.schedule import cell_shards, folder_of, shard_size
 from robustbench_twicing.runner.sources import open_sources
-from robustbench_twicing.runner.tune import find_batch_size
+from robustbench_twicing.runner.tune import find_batch_size, settle_attention
 from robustbench_twicing.specs import Threat
 from robustbench_twicing.store import RUNS, RunFolder, Shard
 
@@ -87,11 +87,18 @@ class Ready:
             "source_weights_hash": source_model.card.weights_hash if source_model else "",
         }
 
-    def tune(self, batch_size: int | None, known: Mapping[str, int]) -> None:
-        """Settle how each model is evaluated: as the user says, else as `known` from before, else as measured."""
+    def tune(self, batch_size: int | None, path: str | None, old: Mapping[str, Any]) -> dict[str, Any]:
+        """Settle how models are evaluated: as the user says, else as `old` (a manifest) has it, else as measured.
+
+        Returns what the manifest says of it.
+        """
         gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
+        known = old.get("attention", {}).get("path") if path is None else path
+        attention = settle_attention(list(self.models.values()), self.device, gradients, known)
         for name, model in self.models.items():
-            model.batch_size = batch_size or known.get(name) or find_batch_size(model, self.device, gradients)
+            size = batch_size or old.get("batch_sizes", {}).get(name)
+            model.batch_size = size or find_batch_size(model, self.device, gradients)
+        return attention
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
         """Do the work and keep its shards in `folder`."""
@@ -161,14 +168,15 @@ def run_plan(
     notes: Mapping[str, Any] | None = None,
     reuse: bool = True,
     preflight: bool = True,
+    attention_path: str | None = None,
 ) -> RunFolder:
     """Do what is still to be done of a plan and return its folder.
 
     `begin` is told, for each cell with work left, (evaluations to do, evaluations in all), and returns who follows the
     progress. `notes` go into the manifest beside the plan. `reuse` takes finished shards over from the other runs under
     results/runs (`resume.take_over`). `preflight` looks at each model that is to be attacked before anything is
-    computed. Raises `UserError` if `out` holds a run with other settings, for a model that no attack can say anything
-    about, and as `prepare`.
+    computed. `attention_path` forces "explicit" or "fused" instead of the fastest. Raises `UserError` if `out` holds a
+    run with other settings, for a model that no attack can say anything about, and as `prepare`.
     """
     plan = with_frost(plan, frost_dir)
     folder = RunFolder(out or default_folder(plan))
@@ -201,9 +209,10 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
+        attention = old.get("attention", {})
         if computes:
-            # As before, if it is continued: another size would change the last bits of the logits.
-            ready.tune(batch_size, old.get("batch_sizes", {}) if maker in old.get("made_by", ()) else {})
+            # As before, if it is continued: another path or size would change the last bits of the logits.
+            attention = ready.tune(batch_size, attention_path, old if maker in old.get("made_by", ()) else {})
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
             warnings = dict.fromkeys(chain.from_iterable(part["warnings"] for part in data.values()))
@@ -221,6 +230,7 @@ def run_plan(
             "plan_hash": plan.hash,
             "batch_sizes": {name: model.batch_size for name, model in ready.models.items()},
             **surroundings,
+            "attention": attention,
             "made_by": makers,
             "preflight": checked,
             "data": data,

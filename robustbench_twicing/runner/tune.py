@@ -1,12 +1,16 @@
-"""How many images a model takes at once, found by a short warm-up. It changes the speed and no draw."""
+"""How models run fastest on this device, found by a short warm-up. It changes the speed and no draw."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.fastest_path import use_fastest_path
 
 _SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 64
 """Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
@@ -17,6 +21,26 @@ _WORTH = 0.97
 """A larger batch is taken if it needs less than this part of the time for an image."""
 _SECONDS = 10.0
 """For one model; a size that was begun is finished."""
+
+
+def settle_attention(
+    models: Sequence[Classifier], device: torch.device, gradients: bool, path: str | None
+) -> dict[str, Any]:
+    """Put all models on one path of attention, so that a comparison compares nothing else: `path`, or the fastest.
+
+    Returns the path and the seconds that each took, if they were measured. Raises `UserError` for an unknown path.
+    """
+    sizes = {model.card.image_size for model in models}
+    if path is None and device.type == "cpu" and max(sizes) <= _SMALL_IMAGE:
+        path = "explicit"  # as benchmarks/attention.csv has it, and for the same reason as the batch size
+    if path is None and len(sizes) == 1:
+        size = sizes.pop()
+        images = torch.rand(_FIRST, 3, size, size, device=device)
+        return dict(use_fastest_path([model.network for model in models], images, gradients))
+    path = path or "auto"
+    for model in models:
+        set_attention_path(model.network, path)
+    return {"path": path}
 
 
 def find_batch_size(model: Classifier, device: torch.device, gradients: bool) -> int:
