@@ -91,7 +91,7 @@ def test_a_checkpoint_of_ones_own(tmp_path):
     assert model.card.weights_note == "key state_dict (not read: state_dict_ema)"
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = apply_twicing(network.eval(), (0, 4))((images - 0.5) / 0.5)
-    # A loaded model computes its last block for the class token alone, which sums in another order: logits of about 0.1.
+    # A loaded model computes its last block for the class token alone, which rounds otherwise: logits of about 0.1.
     torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-6)
 
 
