@@ -23,6 +23,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def evaluate(dataset: ImageFiles, models: int) -> int:
     """A run of some models on the clean images, from the folder to the records; the number of images seen."""
     cpu = torch.device("cpu")
     wrapped = {f"m{seed}": wrap_model(f"m{seed}", cheap_model(seed), 224) for seed in range(models)}
+    for model in wrapped.values():
+        model.card = replace(model.card, recipe=MODEL)  # timm's side resizes to 248 as well
     specs = tuple(model.card.spec for model in wrapped.values())
     plan = Plan(models=specs, threats=(CleanThreat(),), data=DataSpec(name="imagenet"))
     places = {"imagenet": Path(str(dataset.tree.root))}

@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
     def normalize(self, images: Images) -> Images:
         """(images - mean) / std, channel by channel."""
-        return (images - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
     def forward(self, images: Images) -> Logits:
         logits: torch.Tensor = self.network(self.normalize(images))

@@ -204,3 +204,40 @@ def test_a_wrong_protocol_file_is_explained(text: str, says: str) -> None:
     assert result.exit_code == 2
     assert says in result.output
     assert "mine.toml" in result.output
+
+
+def test_the_worst_case_row_counts_what_no_attack_breaks() -> None:
+    attacks = ["--attack", "fgsm", "--attack", "pgd", "--eps", "8/255", "--limit", "20", "--quiet"]
+    summary = _summary("--model", "deit", *attacks, "--worst-case", "--protocol", "cheap.toml")
+    files = Path(summary["run"]).glob("records/*/*.parquet")
+    right = pd.concat(pd.read_parquet(f) for f in files).pivot(index="sample_id", columns="threat", values="correct")
+    both = right["fgsm-linf-8/255"] & right["pgd-linf-8/255"]
+    assert (right["worst-case-linf-8/255"] == both).all()
+    assert not both.all()
+
+
+def test_a_transfer_says_where_the_images_come_from() -> None:
+    summary = _summary("--model", "deit-tw", "--source-model", "deit", *SMALL)
+    assert [row["threat"] for row in summary["rows"]] == ["clean", "fgsm-linf-1/255-from-deit"]
+
+
+def test_a_skipped_preflight_is_recorded_and_said() -> None:
+    summary = _summary("--model", "deit", *SMALL, "--no-preflight")
+    assert json.loads((Path(summary["run"]) / "run.json").read_text())["preflight"] == {"ran": False, "findings": []}
+    assert "preflight check was off" in CliRunner().invoke(app, ["attack", "--model", "deit", *SMALL]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--attack", "fgsm", "--worst-case"], "needs two attacks or more"),
+        (["--precision", "float8"], "Unknown precision 'float8'"),
+        (["--attention-path", "sideways"], "Unknown attention path 'sideways'"),
+        (["--protocol", "paper", "--eight-bit"], "for which rounding to 8 bits means nothing"),
+        (["--protocol", "paper", "--worst-case"], "has no worst case"),
+    ],
+)
+def test_options_that_cannot_be_had_say_what_can(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(app, ["attack", "--model", "deit", "--limit", "5", "--quiet", *arguments])
+    assert result.exit_code == 2
+    assert says in result.output
