@@ -50,8 +50,8 @@ over all seeds: broken by both, by ours alone, by torchattacks' alone, by neithe
 
 What one side breaks and the other does not lies near the edge: two seeds of the same attack differ as well, on {own} of
 {pairs} samples between two seeds of ours, on {their} between two of torchattacks', and on {between} between ours and
-theirs at the same seed. torchattacks' PGD in the L2 ball starts nearer the image: its radius is uniform, our points
-are.
+theirs at the same seed. torchattacks' PGD in the L2 ball starts nearer the image: there the radius is uniform, here the
+point is.
 
 The control, {trials} uniform points of the ball, which needs no attack:
 
