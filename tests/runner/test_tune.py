@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustbench_twicing.api import evaluate
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
@@ -65,3 +66,8 @@ def test_no_memory_for_a_single_image_is_said_clearly() -> None:
     model.network.most = 0
     with pytest.raises(UserError, match="out of memory with a single image"):
         Attacks(seed=0)(Roles(model, model, model), PGD, samples, clean, lambda evaluations: None)
+
+
+def test_a_model_of_other_classes_than_the_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match="has 5 classes, data set 'digits' has 10"):
+        evaluate({"m": small_net(32)}, attacks=["fgsm"], limit=2)
