@@ -11,8 +11,8 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def lengths(vectors: Images) -> PerSample:
-    """Euclidean norm of each sample."""
-    return vectors.flatten(1).norm(dim=1)
+    """Euclidean norm of each sample, summed in float64: torch's order of summation follows the batch size."""
+    return torch.linalg.vector_norm(vectors, dim=(1, 2, 3), dtype=torch.float64).to(vectors.dtype)
 
 
 def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None) -> Images:

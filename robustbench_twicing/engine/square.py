@@ -22,6 +22,9 @@ _NUMBERS = 8
 """Random numbers of a square: where its row and column lie, a sign for each channel; for L2 also the row and column of
 the window that it takes from, and which way it lies."""
 
+_ROUNDING = 2.0**-20
+"""Of a float32 logit, relative to the largest one: 2^-24 for each of the operations behind it, of which some add up."""
+
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -30,9 +33,9 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
 
     `images` (batch, 3, H, W) in the threat's space; returns the same shape, within eps of `images`. It starts at the
     corners of the ball that form vertical stripes (L∞), or at a grid of tiles (L2); each query then tries to put one
-    square on the best image so far, and keeps it if the label's margin falls. With `iterate = "best"` a sample leaves
-    the batch as soon as a try fools the model; one that is never fooled comes back as the image of least margin, as
-    every sample does with `"last"`. No gradients.
+    square on the best image so far, and keeps it if the label's margin falls by more than rounding. With
+    `iterate = "best"` a sample leaves the batch as soon as a try fools the model; one that is never fooled comes back
+    as the image of least margin, as every sample does with `"last"`. No gradients.
 
     Every sample has its own squares, of the same size at the same query. Draw 0 is the start, draw 1 + i the squares
     from 32 i on.
@@ -74,11 +77,14 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
                 left = ~done
                 live, center, target = live[left], center[left], target[left]
                 attempt, current, value, least = attempt[left], current[left], value[left], least[left]
+                logits = logits[left]
                 numbers = numbers[left] if query > 0 else numbers
                 if len(live) == 0:
                     return Perturbed(result, forwards, backwards)
-        # A NaN counts as better: it must come back, so that the runner can say that the sample failed.
-        better = ~(value >= least)
+        # A gain within the logits' rounding is none: near ties, which come from squares that change next to nothing,
+        # would be decided by the batch size. A NaN counts as better: it must come back, so that the runner can say
+        # that the sample failed.
+        better = ~(value >= least - _ROUNDING * logits.abs().amax(1))
         current[better] = attempt[better]
         least = torch.where(better, value, least)
     result[live] = current
@@ -212,8 +218,8 @@ def _at_length(
 
 
 def _length(windows: torch.Tensor) -> torch.Tensor:
-    """(batch, 3, 1, 1): Euclidean norm of each channel."""
-    return windows.square().sum((2, 3), keepdim=True).sqrt()
+    """(batch, 3, 1, 1): Euclidean norm of each channel, summed as in `lengths`."""
+    return torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True, dtype=torch.float64).to(windows.dtype)
 
 
 def _window(row: torch.Tensor, column: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
