@@ -5,20 +5,19 @@ quirks. Results are `ImageNet-C (generated)`: never to be mixed with the publish
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
 from robustbench_twicing.engine.corruptions import blur, digital, noise, parameters, weather
 from robustbench_twicing.engine.corruptions.frost import FrostPictures, frost_pictures
 from robustbench_twicing.engine.corruptions.jpeg import jpeg_round_trip
 from robustbench_twicing.engine.corruptions.levels import to_levels
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.parallel import on_every_core
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Images
 
@@ -112,35 +111,9 @@ def corrupt(
                 levels = jpeg_round_trip(levels, jpeg_quality)
             torch.div(levels, 255.0, out=corrupted[rows])
 
-    _on_every_core(work, range(0, len(images), size), images.device)
+    for _ in on_every_core(work, range(0, len(images), size), images.device):
+        pass
     return corrupted
-
-
-def _on_every_core(work: Callable[[int], None], starts: range, device: torch.device) -> None:
-    """Call `work` with each of `starts`; on a CPU on all of torch's threads at once, one chunk each.
-
-    An operation on one chunk is too small to share: waking a thread for a part of it costs as much as the part.
-    """
-    threads = min(torch.get_num_threads(), len(starts)) if device.type == "cpu" else 1
-    if threads == 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(threads, initializer=_one_thread_for_each) as pool:
-        for _ in pool.map(work, starts):
-            pass
-
-
-def _one_thread_for_each() -> None:
-    """Keep torch's operations on the thread that calls them. OpenMP holds this setting for each thread by itself."""
-    torch.get_num_threads()  # torch sets the number when a thread first asks; what is set below must come later
-    for library in _openmp().lib_controllers:
-        library.set_num_threads(1)
-
-
-@cache
-def _openmp() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="openmp")
 
 
 def _check(images: torch.Tensor) -> None:
