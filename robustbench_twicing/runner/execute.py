@@ -162,7 +162,7 @@ def _read_samples(source: Source, recipe: Recipe, batch: Batch, device: torch.de
 
 def _judge_all(model: Classifier, samples: Samples) -> Judgement:
     def judged(size: int) -> Judgement:
-        return samples.judged(Queries(model, size)(samples.images))
+        return samples.judged(Queries(model, size, reentrant=model.reentrant)(samples.images))
 
     return with_smaller_batches(judged, model)
 

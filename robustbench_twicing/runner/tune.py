@@ -12,7 +12,7 @@ from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.fastest_path import use_fastest_path
 
-_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 64
+_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 256
 """Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
 with it the last bits of the logits. benchmarks/README.md has the table behind the number."""
 
@@ -69,7 +69,8 @@ def find_batch_size(model: Classifier, device: torch.device, gradients: bool) ->
 
 
 def _seconds(model: Classifier, images: torch.Tensor, gradients: bool) -> float:
-    queries, labels = Queries(model, len(images)), torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    queries = Queries(model, len(images), reentrant=model.reentrant)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     times = []
     for _ in range(2):
         began = time.perf_counter()
