@@ -21,7 +21,8 @@ from robustbench_twicing.models.checkpoints import (
     with_resampled_position_embeddings,
 )
 from robustbench_twicing.models.classifier import Classifier, ModelCard
-from robustbench_twicing.models.convert import apply_twicing, block_numbers, twicing_blocks
+from robustbench_twicing.models.convert import apply_softmax, apply_twicing, block_numbers, twicing_blocks
+from robustbench_twicing.models.onednn import use_onednn
 from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.models.registry import EMBEDDED
 from robustbench_twicing.specs import ModelSpec, Recipe
@@ -50,8 +51,10 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
                 f"but was found to be in {_blocks(found)}.",
                 f"Architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
             )
+        apply_softmax(network)
     read_tokens_only(network)
     network.to(device).requires_grad_(False)
+    use_onednn(network)
     settings = network.pretrained_cfg
     height, width = settings["input_size"][1:]
     if height != width:
@@ -75,7 +78,9 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         recipe=_recipe(spec.architecture, settings),
         weights_note="; ".join(filter(None, notes)),
     )
-    return Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
+    model = Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
+    model.reentrant = True
+    return model
 
 
 def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torch.device = "cpu") -> Classifier:

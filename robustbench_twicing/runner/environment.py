@@ -14,6 +14,7 @@ import torch
 
 from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.models import onednn
 
 _PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
 
@@ -49,6 +50,7 @@ def environment(device: torch.device) -> dict[str, Any]:
             else platform.processor() or platform.machine(),
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
+            "products": "oneDNN" if device.type == "cpu" and onednn.available() else "torch",
             "cores": os.cpu_count(),
         },
         "precision": "float32",

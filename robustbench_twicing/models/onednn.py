@@ -1,0 +1,103 @@
+"""Linear layers and patch embeddings of a frozen network through oneDNN's float32 products, on a CPU.
+
+torch multiplies float32 matrices with MKL, which leaves half of an AMD core unused (benchmarks/README.md); the oneDNN
+that comes with torch does not, and does not compute what a frozen layer's weights would need. The same sums in another
+order: results differ in the last bits. Whether a run went this way is recorded.
+"""
+
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def use_onednn(network: nn.Module) -> int:
+    """Make the linear layers and patch embeddings of `network` use oneDNN where they can; returns how many.
+
+    In place; weights, state-dict keys and hooks stay. Each forward decides by itself: on a CPU, in float32, with
+    weights that need no gradient. Anything else is computed by torch as before. 0 where torch has no usable oneDNN.
+    """
+    changed = 0
+    for module in network.modules() if available() else ():
+        if type(module) is nn.Linear:
+            module.__class__ = FrozenLinear
+        elif type(module) is nn.Conv2d and _cuts_patches(module):
+            module.__class__ = FrozenPatches
+        else:
+            continue
+        changed += 1
+    return changed
+
+
+@cache
+def available() -> bool:
+    """torch's oneDNN has the operation and computes it right; it is not part of torch's public interface."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    inputs, weight, bias = (torch.randn(shape, generator=generator) for shape in ((5, 7, 33), (17, 33), (17,)))
+    try:
+        found = (_product(inputs, weight, bias), _product(_product(inputs, weight, None), weight.t(), None))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    expected = (F.linear(inputs, weight, bias), F.linear(F.linear(inputs, weight), weight.t()))
+    # Sums of 33 and 17 x 33 products of numbers of size one, in float32.
+    return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in zip(found, expected, strict=True))
+
+
+class FrozenLinear(nn.Linear):
+    """A linear layer whose weights get no gradient. Made by `use_onednn`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As `torch.nn.Linear`."""
+        if not _applies(self, x):
+            return super().forward(x)
+        return cast(torch.Tensor, _Product.apply(x, self.weight, self.bias))
+
+
+class FrozenPatches(nn.Conv2d):
+    """A convolution whose windows touch but do not overlap, as the linear layer of each window that it is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, height, width) to (batch, width of a token, rows of patches, columns of patches)."""
+        high, wide = self.kernel_size
+        if not _applies(self, x) or x.ndim != 4 or x.shape[2] % high or x.shape[3] % wide:
+            return super().forward(x)
+        rows, columns = x.shape[2] // high, x.shape[3] // wide
+        windows = x.unflatten(2, (rows, high)).unflatten(4, (columns, wide)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        tokens = cast(torch.Tensor, _Product.apply(windows, self.weight.flatten(1), self.bias))
+        return tokens.permute(0, 3, 1, 2)
+
+
+def _cuts_patches(conv: nn.Conv2d) -> bool:
+    return (conv.stride, conv.padding, conv.dilation, conv.groups) == (conv.kernel_size, (0, 0), (1, 1), 1)
+
+
+def _applies(layer: nn.Linear | nn.Conv2d, x: torch.Tensor) -> bool:
+    weight = layer.weight
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not (weight.requires_grad and torch.is_grad_enabled())
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """(..., inputs) times (outputs, inputs), by the operation that torch's own compiler uses for linear layers."""
+    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], ""))
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.weight = weight  # no input's gradient needs x, and the weight is not changed in place
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        if torch.is_grad_enabled():  # create_graph=True: leave it to autograd
+            return grad @ ctx.weight, None, None
+        return _product(grad, ctx.weight.t(), None), None, None
