@@ -4,10 +4,11 @@
     OMP_WAIT_POLICY=active python benchmarks/attacks.py                # everything below that suits the device
     python benchmarks/attacks.py pgd spsa --device cuda --craft bfloat16
 
-Measurements: pgd, unbreakable, spsa, fgsm, memory, batches, deit-tiny (README.md says what each shows). Each one puts
-all candidates on the same model and the same images in one process; they take turns, the first turn is a warm-up, and
-what counts is the median over the turns of the ratio within a turn. The model that they all get counts the images that
-it evaluates and the gradients that reach them. Beside the speed stands the final verdict on every image, given for all
+Measurements: pgd, unbreakable, spsa, fgsm, memory, batches, deit-tiny (README.md says what each shows). Each one gives
+all candidates the same weights and the same images in one process: ours as the tool loads them, peers in the network
+that timm makes of them, and once more ("our network") in ours. They take turns, the first turn is a warm-up, and what
+counts is the median over the turns of the ratio within a turn. Their models count the images that they evaluate and
+the gradients that reach them. Beside the speed stands the final verdict on every image, given for all
 candidates by the same float32 model. A turn during which other processes took more of the machine than --others is
 repeated. On a machine that is never quiet, take one thread and believe the processor seconds: with more threads than
 free cores they wait for each other, and the waiting counts.
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +34,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import accumulate, product
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -46,6 +50,12 @@ from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.models.build import load_model, new_network
+from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.convert import apply_softmax
+from robustbench_twicing.models.onednn import use_onednn
+from robustbench_twicing.models.read_tokens import read_tokens_only
+from robustbench_twicing.parallel import one_thread
+from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import AttackThreat, Eps, PgdSettings, Recipe, SpsaSettings
 
@@ -64,11 +74,13 @@ class Counted(nn.Module):
         super().__init__()
         self.model = model
         self.calls = self.forwards = self.backwards = 0
+        self.lock = Lock()
         self.eval()
 
     def forward(self, images: Images) -> torch.Tensor:
-        self.calls += 1
-        self.forwards += len(images)
+        with self.lock:
+            self.calls += 1
+            self.forwards += len(images)
         if torch.is_grad_enabled() and images.requires_grad:
             images = images.view_as(images)  # a hook of its own for each call
             images.register_hook(self._gradient)
@@ -76,7 +88,8 @@ class Counted(nn.Module):
         return logits
 
     def _gradient(self, gradient: torch.Tensor) -> None:
-        self.backwards += len(gradient)
+        with self.lock:
+            self.backwards += len(gradient)
 
 
 class Unbreakable(nn.Module):
@@ -104,6 +117,9 @@ class Task:
     """What every candidate is given."""
 
     model: nn.Module
+    """The network that the candidate works on."""
+    own: nn.Module
+    """The same weights as the tool evaluates them, which candidates of ours get as `model`."""
     images: Images
     labels: torch.Tensor
     threat: AttackThreat
@@ -140,28 +156,59 @@ def standard(attack: str, eps: str, **changes: int) -> AttackThreat:
     return threat.model_copy(update={"settings": threat.settings.model_copy(update=changes)})
 
 
-def digit_images(count: int, device: torch.device) -> tuple[nn.Module, Images, torch.Tensor]:
-    """The shipped `deit`, and those of the first `count` test images that it answers correctly."""
-    model = load_model(model_spec("deit", "digits"), device)
+class Pair(NamedTuple):
+    """One set of weights, frozen."""
+
+    timms: nn.Module
+    """As timm makes a network of them."""
+    own: nn.Module
+    """As the tool evaluates them."""
+
+    def unbreakable(self, classes: int) -> "Pair":
+        device = next(self.own.parameters()).device
+        return Pair(Unbreakable(self.timms, classes).to(device), Unbreakable(self.own, classes).to(device))
+
+
+def digits_pair(device: torch.device) -> Pair:
+    """The shipped `deit`."""
+    own = load_model(model_spec("deit", "digits"), device)
+    settle_attention([own], device, True, None)
+    network = new_network(own.card.spec.architecture)
+    network.load_state_dict(own.network.state_dict())
+    timms = Classifier(network, own.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).to(device).eval().requires_grad_(False)
+    timms.mean, timms.std = own.mean, own.std
+    return Pair(timms, own)
+
+
+def digit_images(count: int, model: nn.Module, device: torch.device) -> tuple[Images, torch.Tensor]:
+    """Those of the first `count` test images that `model` answers correctly, and their labels."""
     data, none = digits(), Recipe()
     images = data.read(range(count), [none]).images[none].to(device)
     labels = torch.tensor(data.labels[:count], device=device)
     right = answers(model, images) == labels
-    return model, images[right], labels[right]
+    return images[right], labels[right]
 
 
-def vit_32(device: torch.device) -> nn.Module:
+def as_loaded(network: nn.Module, device: torch.device) -> Pair:
+    """A network of timm's, and a copy changed as `load_model` changes one, on the path a CPU or a GPU usually takes."""
+    timms = network.eval().requires_grad_(False).to(device)
+    own = apply_softmax(deepcopy(timms))
+    read_tokens_only(own)
+    use_onednn(own)
+    return Pair(timms, own)
+
+
+def vit_32(device: torch.device) -> Pair:
     """A ViT for 32 x 32 images with 65 tokens, random weights: width 96, 6 blocks of 3 heads."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VisionTransformer(img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10)
-    return model.eval().requires_grad_(False).to(device)
+    return as_loaded(model, device)
 
 
-def deit_tiny(device: torch.device) -> nn.Module:
+def deit_tiny(device: torch.device) -> Pair:
     """DeiT-tiny at 224, random weights."""
-    model: nn.Module = new_network("deit_tiny_patch16_224")
-    return model.eval().requires_grad_(False).to(device)
+    return as_loaded(new_network("deit_tiny_patch16_224"), device)
 
 
 def random_images(count: int, side: int, device: torch.device) -> Images:
@@ -184,22 +231,47 @@ def ours(task: Task, batch: int) -> Images:
 
 
 def ours_crafting_in(dtype: torch.dtype) -> Candidate:
-    """Ours, with the model in a lower precision while the attack looks for its images."""
+    """Ours, with the network in a lower precision while the attack looks for its images.
+
+    As `--precision bfloat16`: what that network takes for broken and float32 does not is attacked again in float32.
+    """
 
     def run(task: Task, batch: int) -> Images:
-        def crafting(images: Images) -> torch.Tensor:
-            with torch.autocast(images.device.type, dtype):
-                return task.model(images).float()
-
-        return attacked_by_ours(task, crafting, batch)
+        assert isinstance(task.model, Counted)
+        lower = Counted(Rounded(deepcopy(task.model.model).to(dtype), dtype))
+        found = attacked_by_ours(task, lower, batch)
+        believed, held = Queries(lower, batch, reentrant=True), Queries(task.model, batch, reentrant=True)
+        again = (believed(found).argmax(1) != task.labels) & (held(found).argmax(1) == task.labels)
+        if again.any():
+            rest = replace(task, images=task.images[again], labels=task.labels[again])
+            found[again] = attacked_by_ours(rest, task.model, batch)
+        task.model.calls += lower.calls
+        task.model.forwards += lower.forwards
+        task.model.backwards += lower.backwards
+        return found
 
     return run
 
 
-def attacked_by_ours(task: Task, model: Callable[[Images], torch.Tensor], batch: int) -> Images:
+class Rounded(nn.Module):
+    """A network in a lower precision between float32 images and float32 logits."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+
+    def forward(self, images: Images) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images.to(self.dtype))
+        return logits.float()
+
+
+def attacked_by_ours(task: Task, model: nn.Module, batch: int) -> Images:
     draws = Draws(0, tuple(f"image-{row}" for row in range(len(task.images))), task.threat.id)
     algorithm = ALGORITHMS[task.threat.settings.algorithm]
-    return algorithm(Queries(model, batch), task.images, task.labels, task.threat, draws).images
+    queries = Queries(model, batch, reentrant=True)
+    with one_thread(task.device.type == "cpu"):
+        return algorithm(queries, task.images, task.labels, task.threat, draws).images
 
 
 def input_gradient(model: nn.Module, images: Images, labels: torch.Tensor) -> Images:
@@ -320,12 +392,17 @@ PEERS: Mapping[str, tuple[str, Candidate]] = {
 """Name in the tables -> module, candidate."""
 
 
+OUR_NETWORK = ", our network"
+"""What a candidate's name ends with if it is given the network that ours is given, instead of timm's."""
+
+
 def peers(*names: str) -> dict[str, Candidate]:
-    """Those of the peers that are installed; says which are not."""
+    """Those of the peers that are installed, torchattacks on our network as well; says which are not."""
     missing = [name for name in names if find_spec(PEERS[name][0]) is None]
     if missing:
         print(f"not installed, left out: {', '.join(missing)}; pip install -e '.[bench]'", file=sys.stderr)
-    return {name: PEERS[name][1] for name in names if name not in missing}
+    found = {name: PEERS[name][1] for name in names if name not in missing}
+    return found | {name + OUR_NETWORK: run for name, run in found.items() if name == "torchattacks"}
 
 
 # --- taking turns -----------------------------------------------------------------------------------------------------
@@ -378,7 +455,7 @@ def take_turns(
     for number in range(most + 1):
         now = {}
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            counted = Counted(task.model)
+            counted = Counted(task.own if name.startswith("ours") or name.endswith(OUR_NETWORK) else task.model)
             given, candidate = replace(task, model=counted), candidates[name]
             torch.manual_seed(number)  # what peers draw from
             now[name], found[name] = timed(lambda c=candidate, g=given: c(g, batch), task.device)
@@ -406,7 +483,7 @@ def compared(
     """A row for each candidate. `scaled`: the whole attack takes that many times what was run."""
     turns, found, spent = take_turns(candidates, task, batch, arguments)
     count = len(task.images)
-    fooled = {name: answers(task.model, images) != task.labels for name, images in found.items()}
+    fooled = {name: answers(task.own, images) != task.labels for name, images in found.items()}
     settings = task.threat.settings
     for name, each in turns.items():
         rates = [count / turn.seconds / scaled for turn in each]
@@ -451,34 +528,26 @@ def spread(what: str, numbers: list[float], digits: int) -> dict[str, float]:
 def pgd_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """PGD-20 on what `deit` answers correctly of the digits."""
     device = torch.device(arguments.device)
-    model, images, labels = digit_images(arguments.images, device)
-    batch = arguments.batch or fastest_batch(model, images)
-    candidates = {**own(arguments), "bare loop": bare_pgd, **peers("torchattacks", "foolbox", "ART")}
+    timms, loaded = digits_pair(device)
+    images, labels = digit_images(arguments.images, loaded, device)
+    batch = arguments.batch or fastest_batch(loaded, images)
+    candidates = {**own(arguments), **bare_loops(bare_pgd), **peers("torchattacks", "foolbox", "ART")}
     for weights, eps in product(("frozen", "trainable"), ("4/255", "1/255")):
-        model.requires_grad_(weights == "trainable")
-        task = Task(model, images, labels, standard("pgd", eps), "digits deit", 10)
+        timms.requires_grad_(weights == "trainable")
+        task = Task(timms, loaded, images, labels, standard("pgd", eps), "digits deit", 10)
         yield from compared("pgd", task, candidates, arguments, batch, weights)
 
 
 def unbreakable_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """PGD-20 where no sample leaves early: what the engine costs beside the model."""
     device = torch.device(arguments.device)
-    model, images, labels = digit_images(arguments.images, device)
-    task = Task(
-        Unbreakable(model, 10).to(device),
-        images,
-        torch.zeros_like(labels),
-        standard("pgd", "4/255"),
-        "digits deit, unbreakable",
-        10,
-    )
-    batch = arguments.batch or fastest_batch(task.model, images)
-
-    def at_once(candidate: Candidate) -> Candidate:
-        return lambda task, _: candidate(task, len(task.images))
-
-    candidates = {"ours": ours, "bare loop": bare_pgd, "ours, one batch": at_once(ours)}
-    candidates |= {"bare loop, one batch": at_once(bare_pgd), **peers("torchattacks")}
+    pair = digits_pair(device)
+    images, labels = digit_images(arguments.images, pair.own, device)
+    hard = pair.unbreakable(10)
+    none, threat = torch.zeros_like(labels), standard("pgd", "4/255")
+    task = Task(*hard, images, none, threat, "digits deit, unbreakable", 10)
+    batch = arguments.batch or fastest_batch(task.own, images)
+    candidates = {**own(arguments), **bare_loops(bare_pgd), **peers("torchattacks")}
     yield from compared("unbreakable", task, candidates, arguments, batch)
 
 
@@ -486,32 +555,33 @@ def spsa_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """SPSA with 128 directions and no sample that leaves, some of its 40 steps."""
     device = torch.device(arguments.device)
     count = arguments.spsa_images
-    digits_model, digits_images, _ = digit_images(2 * count, device)
-    models: dict[str, tuple[nn.Module, Images, int]] = {
-        "digits deit, unbreakable": (digits_model, digits_images[:count], 10),
+    pair = digits_pair(device)
+    models: dict[str, tuple[Pair, Images, int]] = {
+        "digits deit, unbreakable": (pair, digit_images(2 * count, pair.own, device)[0][:count], 10),
         "vit 32 px, unbreakable": (vit_32(device), random_images(count, 32, device), 10),
     }
     if device.type == "cuda":
         models["deit-tiny, unbreakable"] = (deit_tiny(device), random_images(count, 224, device), 1000)
     candidates = {**own(arguments), "image by image": per_image_spsa, **peers("torchattacks")}
     scaled = standard("spsa", "1/255").settings.steps_taken / arguments.spsa_steps
-    for name, (model, images, classes) in models.items():
+    for name, (pair, images, classes) in models.items():
         threat = standard("spsa", "1/255", steps=arguments.spsa_steps)
         labels = torch.zeros(len(images), dtype=torch.int64, device=device)
-        task = Task(Unbreakable(model, classes).to(device), images, labels, threat, name, classes)
-        batch = arguments.batch or fastest_batch(task.model, images, gradient=False)
+        task = Task(*pair.unbreakable(classes), images, labels, threat, name, classes)
+        batch = arguments.batch or fastest_batch(task.own, images, gradient=False)
         yield from compared("spsa", task, candidates, arguments, batch, scaled=scaled)
 
 
 def fgsm_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """FGSM on what `deit` answers correctly of the digits."""
     device = torch.device(arguments.device)
-    model, images, labels = digit_images(arguments.images, device)
-    batch = arguments.batch or fastest_batch(model, images)
-    candidates = {"ours": ours, "bare loop": bare_fgsm, **peers("torchattacks", "foolbox", "ART")}
+    timms, loaded = digits_pair(device)
+    images, labels = digit_images(arguments.images, loaded, device)
+    batch = arguments.batch or fastest_batch(loaded, images)
+    candidates = {"ours": ours, **bare_loops(bare_fgsm), **peers("torchattacks", "foolbox", "ART")}
     for weights in ("frozen", "trainable"):
-        model.requires_grad_(weights == "trainable")
-        task = Task(model, images, labels, standard("fgsm", "4/255"), "digits deit", 10)
+        timms.requires_grad_(weights == "trainable")
+        task = Task(timms, loaded, images, labels, standard("fgsm", "4/255"), "digits deit", 10)
         yield from compared("fgsm", task, candidates, arguments, batch, weights)
 
 
@@ -519,15 +589,20 @@ def deit_tiny_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]
     """PGD-20 on DeiT-tiny at 224, random weights and images; labels are the model's own answers, or unbreakable."""
     device = torch.device(arguments.device)
     count = arguments.large_images or (16 if device.type == "cpu" else 256)
-    model, images = deit_tiny(device), random_images(count, 224, device)
-    batch = arguments.batch or fastest_batch(model, images)
-    candidates = {**own(arguments), "bare loop": bare_pgd, **peers("torchattacks", "foolbox", "ART")}
+    pair, images = deit_tiny(device), random_images(count, 224, device)
+    batch = arguments.batch or fastest_batch(pair.own, images)
+    candidates = {**own(arguments), **bare_loops(bare_pgd), **peers("torchattacks", "foolbox", "ART")}
     threat = standard("pgd", "1/255")
-    task = Task(model, images, answers(model, images), threat, "deit-tiny, random weights", 1000)
+    task = Task(*pair, images, answers(pair.own, images), threat, "deit-tiny, random weights", 1000)
     yield from compared("deit-tiny", task, candidates, arguments, batch)
     none = torch.zeros_like(task.labels)
-    task = Task(Unbreakable(model, 1000).to(device), images, none, threat, "deit-tiny, unbreakable", 1000)
+    task = Task(*pair.unbreakable(1000), images, none, threat, "deit-tiny, unbreakable", 1000)
     yield from compared("deit-tiny", task, candidates, arguments, batch)
+
+
+def bare_loops(loop: Candidate) -> dict[str, Candidate]:
+    """The loop over timm's network and over ours, the latter with as many images at a time as ours takes."""
+    return {"bare loop": loop, "bare loop" + OUR_NETWORK: loop}
 
 
 def own(arguments: argparse.Namespace) -> dict[str, Candidate]:
@@ -538,12 +613,13 @@ def own(arguments: argparse.Namespace) -> dict[str, Candidate]:
 
 
 def batch_rate(model: nn.Module, images: Images, size: int, gradient: bool) -> float:
-    """Images per second, evaluated `size` at a time."""
+    """Images per second as the tool evaluates them, `size` at a time."""
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    queries = Queries(model, size)
+    queries = Queries(model, size, reentrant=True)
 
     def run() -> Images:
-        return queries.gradient(images, labels, log_odds_against)[1] if gradient else queries(images)
+        with one_thread(images.device.type == "cpu"):
+            return queries.gradient(images, labels, log_odds_against)[1] if gradient else queries(images)
 
     return len(images) / timed(run, images.device)[0].cost
 
@@ -566,8 +642,8 @@ def fastest_batch(model: nn.Module, images: Images, gradient: bool = True) -> in
 def batch_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """How fast each model is at each batch size, forward alone and with the input gradient."""
     device = torch.device(arguments.device)
-    small = digit_images(1, device)[0]
-    models = {"digits deit": (small, 32), "vit 32 px": (vit_32(device), 32), "deit-tiny": (deit_tiny(device), 224)}
+    small, middle, large = (make(device).own for make in (digits_pair, vit_32, deit_tiny))
+    models = {"digits deit": (small, 32), "vit 32 px": (middle, 32), "deit-tiny": (large, 224)}
     for (name, (model, side)), gradient in product(models.items(), (False, True)):
         sizes = batch_sizes(side, device)
         images = random_images(sizes[-1], side, device)
@@ -594,14 +670,15 @@ def memory_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Peak memory of PGD on some images beside that of one forward and input gradient of all of them."""
     device = torch.device(arguments.device)
     large = 16 if device.type == "cpu" else 256
-    models: dict[str, tuple[nn.Module, Images, int]] = {
-        "digits deit, unbreakable": (digit_images(1, device)[0], random_images(256, 32, device), 10),
+    models: dict[str, tuple[Pair, Images, int]] = {
+        "digits deit, unbreakable": (digits_pair(device), random_images(256, 32, device), 10),
         "deit-tiny, unbreakable": (deit_tiny(device), random_images(large, 224, device), 1000),
     }
-    for name, (model, images, classes) in models.items():
+    for name, (pair, images, classes) in models.items():
         labels = torch.zeros(len(images), dtype=torch.int64, device=device)
         threat = standard("pgd", "1/255", steps=3)
-        task = Task(Unbreakable(model, classes).to(device), images, labels, threat, name, classes)
+        own_network = pair.unbreakable(classes).own
+        task = Task(own_network, own_network, images, labels, threat, name, classes)
         works: dict[str, tuple[Candidate, int]] = {
             "one forward and gradient": (lambda task, _: input_gradient(task.model, task.images, task.labels), 0),
             "ours": (ours, len(images)),

@@ -52,9 +52,7 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As `torch.nn.Linear`."""
-        if not _applies(self, x):
-            return super().forward(x)
-        return cast(torch.Tensor, _Product.apply(x, self.weight, self.bias))
+        return _linear(x, self.weight, self.bias)
 
 
 class FrozenPatches(nn.Conv2d):
@@ -63,26 +61,27 @@ class FrozenPatches(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, width of a token, rows of patches, columns of patches)."""
         high, wide = self.kernel_size
-        if not _applies(self, x) or x.ndim != 4 or x.shape[2] % high or x.shape[3] % wide:
+        if x.device.type != "cpu" or x.ndim != 4 or x.shape[2] % high or x.shape[3] % wide:
             return super().forward(x)
         rows, columns = x.shape[2] // high, x.shape[3] // wide
         windows = x.unflatten(2, (rows, high)).unflatten(4, (columns, wide)).permute(0, 2, 4, 1, 3, 5).flatten(3)
-        tokens = cast(torch.Tensor, _Product.apply(windows, self.weight.flatten(1), self.bias))
-        return tokens.permute(0, 3, 1, 2)
+        return _linear(windows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def _cuts_patches(conv: nn.Conv2d) -> bool:
     return (conv.stride, conv.padding, conv.dilation, conv.groups) == (conv.kernel_size, (0, 0), (1, 1), 1)
 
 
-def _applies(layer: nn.Linear | nn.Conv2d, x: torch.Tensor) -> bool:
-    weight = layer.weight
-    return (
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`torch.nn.functional.linear`, through oneDNN where that is new: torch itself takes it in bfloat16."""
+    if (
         x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not (weight.requires_grad and torch.is_grad_enabled())
         and not torch.is_autocast_enabled("cpu")
-    )
+    ):
+        return cast(torch.Tensor, _Product.apply(x, weight, bias))
+    return F.linear(x, weight, bias)
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -15,6 +15,7 @@ from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.precision import tensor_cores
+from robustbench_twicing.parallel import one_thread
 from robustbench_twicing.plan import Cell
 from robustbench_twicing.runner.attack import Attacks, Outcome, Roles, with_smaller_batches
 from robustbench_twicing.runner.judge import Judgement, Samples
@@ -64,6 +65,11 @@ class Work:
     def model(self) -> Classifier:
         """The model whose cell this is."""
         return self.roles.judging
+
+    @property
+    def reentrant(self) -> bool:
+        """All models that take part are evaluated on every core, piece by piece."""
+        return self.roles.judging.reentrant and self.roles.crafting.reentrant and self.roles.fallback.reentrant
 
 
 def evaluations_of(cell: Cell, samples: int) -> int:
@@ -126,7 +132,8 @@ class _Block:
         here = range(shard.start, shard.stop)
         rows = [row for row, position in enumerate(self.batch.readable) if position in here]
         samples, judged = self._judged(work, shard, rows)
-        table = _evaluate(work, samples, judged, self._attacks, progress)
+        with one_thread(self.device.type == "cpu" and work.reentrant):
+            table = _evaluate(work, samples, judged, self._attacks, progress)
         unread = [position for position in here if position in self.batch.errors]
         table = _with_unreadable(table, work.source.dataset, unread, self.batch.errors)
         return table.assign(seconds=(time.perf_counter() - began) / len(table))
