@@ -34,7 +34,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import accumulate, product
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -54,7 +53,6 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.convert import apply_softmax
 from robustbench_twicing.models.onednn import use_onednn
 from robustbench_twicing.models.read_tokens import read_tokens_only
-from robustbench_twicing.parallel import one_thread
 from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.specs import AttackThreat, Eps, PgdSettings, Recipe, SpsaSettings
@@ -74,13 +72,11 @@ class Counted(nn.Module):
         super().__init__()
         self.model = model
         self.calls = self.forwards = self.backwards = 0
-        self.lock = Lock()
         self.eval()
 
     def forward(self, images: Images) -> torch.Tensor:
-        with self.lock:
-            self.calls += 1
-            self.forwards += len(images)
+        self.calls += 1
+        self.forwards += len(images)
         if torch.is_grad_enabled() and images.requires_grad:
             images = images.view_as(images)  # a hook of its own for each call
             images.register_hook(self._gradient)
@@ -88,8 +84,7 @@ class Counted(nn.Module):
         return logits
 
     def _gradient(self, gradient: torch.Tensor) -> None:
-        with self.lock:
-            self.backwards += len(gradient)
+        self.backwards += len(gradient)
 
 
 class Unbreakable(nn.Module):
@@ -240,7 +235,7 @@ def ours_crafting_in(dtype: torch.dtype) -> Candidate:
         assert isinstance(task.model, Counted)
         lower = Counted(Rounded(deepcopy(task.model.model).to(dtype), dtype))
         found = attacked_by_ours(task, lower, batch)
-        believed, held = Queries(lower, batch, reentrant=True), Queries(task.model, batch, reentrant=True)
+        believed, held = Queries(lower, batch), Queries(task.model, batch)
         again = (believed(found).argmax(1) != task.labels) & (held(found).argmax(1) == task.labels)
         if again.any():
             rest = replace(task, images=task.images[again], labels=task.labels[again])
@@ -269,9 +264,8 @@ class Rounded(nn.Module):
 def attacked_by_ours(task: Task, model: nn.Module, batch: int) -> Images:
     draws = Draws(0, tuple(f"image-{row}" for row in range(len(task.images))), task.threat.id)
     algorithm = ALGORITHMS[task.threat.settings.algorithm]
-    queries = Queries(model, batch, reentrant=True)
-    with one_thread(task.device.type == "cpu"):
-        return algorithm(queries, task.images, task.labels, task.threat, draws).images
+    queries = Queries(model, batch)
+    return algorithm(queries, task.images, task.labels, task.threat, draws).images
 
 
 def input_gradient(model: nn.Module, images: Images, labels: torch.Tensor) -> Images:
@@ -615,11 +609,10 @@ def own(arguments: argparse.Namespace) -> dict[str, Candidate]:
 def batch_rate(model: nn.Module, images: Images, size: int, gradient: bool) -> float:
     """Images per second as the tool evaluates them, `size` at a time."""
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    queries = Queries(model, size, reentrant=True)
+    queries = Queries(model, size)
 
     def run() -> Images:
-        with one_thread(images.device.type == "cpu"):
-            return queries.gradient(images, labels, log_odds_against)[1] if gradient else queries(images)
+        return queries.gradient(images, labels, log_odds_against)[1] if gradient else queries(images)
 
     return len(images) / timed(run, images.device)[0].cost
 

@@ -32,40 +32,33 @@ def estimate_gradient(
     and -distance, clipped to `bounds`; the estimate is the mean of (loss⁺ - loss⁻) / (2 distance) x direction. Both
     halves of a pair go through the model together if its batch size is even.
     """
-    shape, threads = images.shape[1:], min(model.cores(images.device), len(images))
-    size, own = shape.numel(), model.share(threads)
-    # As many images at a time as fill one batch, at least one. Of a single image's directions, as many as fill one
-    # batch, or more if they are small: the bits of all are drawn together, but as floats they would be 77 MB at 224
-    # pixels.
-    half = max(1, own.batch_size // 2)
-    group = max(1, own.batch_size // (2 * samples))
+    total, shape = torch.zeros_like(images), images.shape[1:]
+    size, half = shape.numel(), max(1, model.batch_size // 2)
+    # As many images at a time as fill one chunk of the model, at least one. Of a single image's directions, as many as
+    # fill one chunk, or more if they are small: the bits of all are drawn together, but as floats they would be 77 MB
+    # at 224 pixels.
+    group = max(1, model.batch_size // (2 * samples))
     portion = min(samples, half * max(1, _VALUES_AT_ONCE // (half * size)))
-
-    def estimate(rows: range) -> Images:
+    # One buffer for all probes: fresh pages cost more than what is written into them.
+    buffer = images.new_empty(min(group, len(images)), portion, 2, *shape)
+    for start in range(0, len(images), group):
+        rows = range(start, min(start + group, len(images)))
         center, target = images[rows.start : rows.stop, None], labels[rows.start : rows.stop]
         words = draws.take(rows).words(index, -(-samples * size // 64), images.device)
-        # One buffer for all probes: fresh pages cost more than what is written into them.
-        buffer, total = (
-            images.new_empty(len(rows), portion, 2, *shape),
-            torch.zeros_like(images[rows.start : rows.stop]),
-        )
         for first in range(0, samples, portion):
             count = min(portion, samples - first)
             directions = signs_of(words, first * size, (first + count) * size).to(images.dtype)
             directions = directions.reshape(len(rows), count, *shape)
-            probes = buffer[:, :count]
+            probes = buffer[: len(rows), :count]
             torch.add(center, directions, alpha=distance, out=probes[:, :, 0])
             torch.sub(center, directions, alpha=distance, out=probes[:, :, 1])
             if bounds is not None:
                 probes.clamp_(*bounds)
-            losses = margin_loss(own(probes.flatten(0, 2)), target.repeat_interleave(2 * count))
+            losses = margin_loss(model(probes.flatten(0, 2)), target.repeat_interleave(2 * count))
             plus, minus = losses.reshape(len(rows), count, 2).unbind(2)
             slopes = (plus - minus) / (2.0 * distance)
-            total += torch.einsum("bs,bschw->bchw", slopes, directions)
-        return total / samples
-
-    groups = [range(start, min(start + group, len(images))) for start in range(0, len(images), group)]
-    return torch.cat(list(model.on_every_core(estimate, groups, images.device)))
+            total[rows.start : rows.stop] += torch.einsum("bs,bschw->bchw", slopes, directions)
+    return total / samples
 
 
 def spsa(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:

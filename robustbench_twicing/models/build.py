@@ -78,9 +78,7 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         recipe=_recipe(spec.architecture, settings),
         weights_note="; ".join(filter(None, notes)),
     )
-    model = Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
-    model.reentrant = True
-    return model
+    return Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
 
 
 def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torch.device = "cpu") -> Classifier:

@@ -44,8 +44,6 @@ class Classifier(nn.Module):
     std: torch.Tensor
     batch_size: int = 64
     """Images to evaluate at once. The runner sets it, and halves it where the device runs out of memory."""
-    reentrant: bool = False
-    """Several threads may call it at a time, as they may timm's networks in eval mode; not known of a user's module."""
 
     def __init__(
         self,

@@ -124,10 +124,10 @@ def _attack(
 ) -> Outcome:
     """One attack, crafted as the threat says and judged by float32."""
     space, model = threat.rules.space, roles.judging
-    judging = Queries(model.in_space(space), batch_size, tick, model.reentrant)
+    judging = Queries(model.in_space(space), batch_size, tick)
     inputs = samples.images if space == "pixel" else model.normalize(samples.images)
     targets = samples.labels if threat.rules.labels == "true" else judging(inputs).argmax(1)
-    crafting = Queries(roles.crafting.in_space(space), batch_size, tick, roles.crafting.reentrant)
+    crafting = Queries(roles.crafting.in_space(space), batch_size, tick)
     outcome, images, believed = _craft(crafting, judging, threat, samples, inputs, targets, seed)
     if roles.crafting is not roles.fallback or threat.precision == "tf32":
         held = torch.from_numpy(outcome.judgement.prediction).to(targets.device) == targets
@@ -135,7 +135,7 @@ def _attack(
         if len(rejected):
             rows = rejected.tolist()
             exact = threat.model_copy(update={"precision": "float32"})
-            fallback = Queries(roles.fallback.in_space(space), batch_size, tick, roles.fallback.reentrant)
+            fallback = Queries(roles.fallback.in_space(space), batch_size, tick)
             again, images[rows], _ = _craft(
                 fallback, judging, exact, samples.take(rows), inputs[rows], targets[rows], seed
             )

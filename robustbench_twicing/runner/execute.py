@@ -15,7 +15,6 @@ from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.precision import tensor_cores
-from robustbench_twicing.parallel import one_thread
 from robustbench_twicing.plan import Cell
 from robustbench_twicing.runner.attack import Attacks, Outcome, Roles, with_smaller_batches
 from robustbench_twicing.runner.judge import Judgement, Samples
@@ -65,11 +64,6 @@ class Work:
     def model(self) -> Classifier:
         """The model whose cell this is."""
         return self.roles.judging
-
-    @property
-    def reentrant(self) -> bool:
-        """All models that take part are evaluated on every core, piece by piece."""
-        return self.roles.judging.reentrant and self.roles.crafting.reentrant and self.roles.fallback.reentrant
 
 
 def evaluations_of(cell: Cell, samples: int) -> int:
@@ -132,8 +126,7 @@ class _Block:
         here = range(shard.start, shard.stop)
         rows = [row for row, position in enumerate(self.batch.readable) if position in here]
         samples, judged = self._judged(work, shard, rows)
-        with one_thread(self.device.type == "cpu" and work.reentrant):
-            table = _evaluate(work, samples, judged, self._attacks, progress)
+        table = _evaluate(work, samples, judged, self._attacks, progress)
         unread = [position for position in here if position in self.batch.errors]
         table = _with_unreadable(table, work.source.dataset, unread, self.batch.errors)
         return table.assign(seconds=(time.perf_counter() - began) / len(table))
@@ -169,7 +162,7 @@ def _read_samples(source: Source, recipe: Recipe, batch: Batch, device: torch.de
 
 def _judge_all(model: Classifier, samples: Samples) -> Judgement:
     def judged(size: int) -> Judgement:
-        return samples.judged(Queries(model, size, reentrant=model.reentrant)(samples.images))
+        return samples.judged(Queries(model, size)(samples.images))
 
     return with_smaller_batches(judged, model)
 

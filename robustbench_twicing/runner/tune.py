@@ -11,9 +11,8 @@ from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.fastest_path import use_fastest_path
-from robustbench_twicing.parallel import one_thread
 
-_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 256
+_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 128
 """Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
 with it the last bits of the logits. benchmarks/README.md has the table behind the number."""
 
@@ -70,17 +69,15 @@ def find_batch_size(model: Classifier, device: torch.device, gradients: bool) ->
 
 
 def _seconds(model: Classifier, images: torch.Tensor, gradients: bool) -> float:
-    queries = Queries(model, len(images), reentrant=model.reentrant)
-    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    queries, labels = Queries(model, len(images)), torch.zeros(len(images), dtype=torch.int64, device=images.device)
     times = []
-    with one_thread(images.device.type == "cpu" and model.reentrant):
-        for _ in range(2):
-            began = time.perf_counter()
-            if gradients:
-                queries.gradient(images, labels, log_odds_against)
-            else:
-                queries(images)
-            if images.device.type == "cuda":
-                torch.cuda.synchronize(images.device)
-            times.append(time.perf_counter() - began)
+    for _ in range(2):
+        began = time.perf_counter()
+        if gradients:
+            queries.gradient(images, labels, log_odds_against)
+        else:
+            queries(images)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        times.append(time.perf_counter() - began)
     return min(times)
