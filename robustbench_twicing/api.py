@@ -30,7 +30,7 @@ from robustbench_twicing.plan import Cell, Plan
 from robustbench_twicing.policy import Policy
 from robustbench_twicing.runner.schedule import manifest_shards
 from robustbench_twicing.specs import CleanThreat, CorruptionThreat, ModelSpec, Precision, Threat, content_hash
-from robustbench_twicing.store import RUNS, RunFolder
+from robustbench_twicing.store import RUNS, RunFolder, Shard, explained
 from robustbench_twicing.summary import generated_differences, summarize, summarize_suites
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Run:
     """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
     remarks: tuple[str, ...] = ()
     """What happened while it was run or read, and a user should know: damaged, taken over or continued shards."""
+    lacking: tuple[Shard, ...] = ()
+    """What the manifest promises and `records` lacks: shards that are missing or damaged, or still to be done."""
 
 
 def load_run(path: str | Path) -> Run:
@@ -61,7 +63,8 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     records = folder.records(manifest_shards(manifest))
-    return Run(folder.path, manifest, records, summarize(records), summarize_suites(records), tuple(folder.remarks))
+    figures = summarize(records), summarize_suites(records)
+    return Run(folder.path, manifest, records, *figures, tuple(folder.remarks), tuple(folder.lacking))
 
 
 def evaluate(
@@ -323,9 +326,11 @@ def load_finished(run: str | Path) -> Run:
     """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
     plan = _plan_named(run)
     path = plan_folder(plan) if plan else Path(run)
-    if plan and not path.exists():
+    with explained(path):
+        there = path.exists()
+    if plan and not there:
         raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")
-    if not path.exists():
+    if not there:
         raise UserError(
             f"There is no run {str(run)!r}.",
             "Name a run folder or a plan. Models of one run are compared with: compare MODEL_A MODEL_B --run RUN",
@@ -333,6 +338,13 @@ def load_finished(run: str | Path) -> Run:
     found = load_run(path)
     if found.manifest["status"] != "finished":
         raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
+    if found.lacking:
+        one = found.lacking[0]
+        raise UserError(
+            f"The run in {path} lacks {len(found.lacking)} of its shards, damaged or lost: {one.cell}, samples "
+            f"{one.start} to {one.stop - 1}{', …' if len(found.lacking) > 1 else ''}.",
+            "The command that made it, given again, computes them again.",
+        )
     return found
 
 
@@ -346,7 +358,7 @@ def is_unfinished_plan(name: str | Path) -> bool:
 def _plan_named(name: str | Path) -> PlanFile | None:
     """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
     path = Path(name)
-    is_plan = path.suffix == ".toml" or (not path.exists() and str(name) in plan_names())
+    is_plan = path.suffix == ".toml" or (str(name) in plan_names() and not path.exists())
     return read_plan(name, settings()) if is_plan else None
 
 

@@ -138,9 +138,10 @@ def _filled_in(content: Mapping[str, Any], mistakes: "_Mistakes") -> _Form:
 
 def _form_mistake(issue: Any) -> str | UserError:
     if issue["type"] == "extra_forbidden":
-        table = {"attacks": _Attacks, "suites": _Suite, "gate": Policy}.get(issue["loc"][0])
-        keys = table.model_fields if table and len(issue["loc"]) > 1 else {**_Form.model_fields, "extends": None}
-        return unknown_name("key", str(issue["loc"][-1]), keys)
+        *outside, key = issue["loc"]
+        tables: dict[str, type[Frozen]] = {"attacks": _Attacks, "suites": _Suite, "gate": Policy}
+        known = tables[outside[0]].model_fields if outside else {**_Form.model_fields, "extends": None}
+        return unknown_name("key", str(key), known)
     got = f" (got {issue['input']!r})" if issue["type"] != "missing" else ""
     return str(issue["msg"]) + (got if len(got) < 80 else "")
 

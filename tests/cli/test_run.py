@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.cli.app import app
+from tests.records_builder import records, run_folder
 
 PLAN = """
 models = ["deit"]
@@ -236,6 +237,37 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been() -> None:
     records = pd.concat([pd.read_parquet(file) for file in _shards("killed")])
     assert not records.duplicated(["model", "threat", "sample_id"]).any()
     assert len(records) == 2 * 2 * 597
+
+
+@pytest.mark.parametrize("harm", ["cut", "lost"])
+def test_no_verdict_is_given_on_a_run_that_lacks_a_shard(harm: str) -> None:
+    """It would be one on other samples or cells than everyone believes."""
+    frame = records({(model, "clean"): [True] * 40 + [False] * 2 for model in ("deit", "deit-tw")})
+    run_folder(Path("results/runs/night"), frame)
+    _call("baseline", "accept", "results/runs/night", "--to", "b", "--why", "x")
+    file = next(iter(_shards("results/runs/night")))
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:500])
+    else:
+        file.unlink()
+    for command in (["compare"], ["gate", "--baseline", "b"], ["baseline", "accept", "--to", "c", "--why", "x"]):
+        refused = _call(*command, "results/runs/night", code=2).output
+        assert "lacks 1 of its shards, damaged or lost: deit-tw.clean" in refused
+    assert not Path("c").exists()
+
+
+def test_altered_manifests_are_named() -> None:
+    frame = records({(model, "clean"): [True] * 40 for model in ("deit", "deit-tw")})
+    for place in ("whole", "results/runs/night"):
+        run_folder(Path(place), frame)
+    _call("baseline", "accept", "whole", "--to", "b", "--why", "x")
+    for file, key in ((Path("results/runs/night/run.json"), "cells"), (Path("b/baseline.json"), "accepted")):
+        content = json.loads(file.read_text())
+        del content[key]
+        file.write_text(json.dumps(content))
+    assert "run.json was altered: it has no 'cells'" in _call("compare", "results/runs/night", code=2).output
+    assert "baseline.json was altered: it has no 'accepted'" in _call("baseline", "show", "b", code=2).output
+    assert "unreadable" in _call("cache").output
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
