@@ -30,7 +30,7 @@ from robustbench_twicing.plan import Cell, Plan
 from robustbench_twicing.policy import Policy
 from robustbench_twicing.runner.schedule import manifest_shards
 from robustbench_twicing.specs import CleanThreat, CorruptionThreat, ModelSpec, Precision, Threat, content_hash
-from robustbench_twicing.store import RUNS, RunFolder, Shard, explained
+from robustbench_twicing.store import RUNS, RunFolder, Shard, is_there
 from robustbench_twicing.summary import generated_differences, summarize, summarize_suites
 
 if TYPE_CHECKING:
@@ -326,8 +326,7 @@ def load_finished(run: str | Path) -> Run:
     """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
     plan = _plan_named(run)
     path = plan_folder(plan) if plan else Path(run)
-    with explained(path):
-        there = path.exists()
+    there = is_there(path)
     if plan and not there:
         raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")
     if not there:

@@ -78,6 +78,22 @@ def explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be used: {error.strerror or error}.", "Name another place.") from None
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder, and raise `UserError` now rather than after the work if nothing can be written into it."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists. Raises `UserError` where nobody may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the name and its permissions.") from None
+
+
 class Manifest(dict[str, Any]):
     """What a JSON file says; a `UserError` instead of a `KeyError` for what it should say and does not."""
 
@@ -139,8 +155,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        with explained(self.path):
-            return (self.path / MANIFEST).exists()
+        return is_there(self.path / MANIFEST)
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Replace run.json."""

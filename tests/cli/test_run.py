@@ -302,6 +302,36 @@ def test_bad_input_is_explained_with_exit_2_and_no_traceback(arguments: list[str
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attack", "--model", "deit=LONG.pth"],
+        ["attack", "--model", "deit", "--out", "LONG"],
+        ["plan", "new", "LONG.toml"],
+        ["compare", "LONG"],
+        ["baseline", "accept", "run", "--why", "x", "--to", "LONG"],
+        ["gate", "run", "--baseline", "LONG"],
+        ["train", "--model", "deit", "--out", "file/below/w.safetensors"],
+        ["data", "make-corrupted", "--suite", "digits-c", "-c", "fog", "--limit", "1", "--out", "LONG"],
+        ["corrupt", "--model", "deit", "-c", "frost", "--frost-dir", "LONG"],
+    ],
+)
+def test_what_a_file_system_refuses_is_no_traceback(arguments: list[str]) -> None:
+    run_folder(Path("run"), records({("deit", "clean"): [True] * 40}))
+    Path("file").touch()
+    result = _call(*(word.replace("LONG", "x" * 300) for word in arguments), code=2)
+    assert any(why in result.output for why in ("File name too long", "is not a folder"))
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a file of ours")
+
+    monkeypatch.setattr("robustbench_twicing.cli.plan.read_plan", broken)
+    with pytest.raises(FileNotFoundError):
+        CliRunner().invoke(app, ["plan", "check", "nightly"], catch_exceptions=False)
+
+
 def test_a_new_plan_is_ready_to_run_and_explains_itself() -> None:
     assert "Wrote mine.toml" in _call("plan", "new", "mine.toml").output
     assert Path("mine.toml").read_text().count("#") > 15
