@@ -47,8 +47,8 @@ def print_history(console: Console, found: Sequence[Series]) -> None:
     for line in found:
         shown = line.points[-(_NIGHTS if wide else _NIGHTS // 2) :]
         newest = shown[-1]
-        low, high = newest.interval
-        interval = f"{percent(low)} - {percent(high)}"
+        low, high = newest.interval or (0.0, 0.0)
+        interval = f"{percent(low)} - {percent(high)}" if newest.interval else ""
         accuracy = "-" if newest.accuracy is None else percent(newest.accuracy)
         cells = {
             "model": line.model,
