@@ -20,6 +20,7 @@ from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import attack_threats, base_of, clean_threats, suite_threats
 from robustbench_twicing.catalog.zoo import model_specs
 from robustbench_twicing.comparison import Comparisons, Side, compare_sides
@@ -28,9 +29,9 @@ from robustbench_twicing.gate import GateResult, check
 from robustbench_twicing.plan import Cell, Plan
 from robustbench_twicing.policy import Policy
 from robustbench_twicing.runner.schedule import manifest_shards
-from robustbench_twicing.specs import CleanThreat, ModelSpec, Precision, Threat, content_hash
-from robustbench_twicing.store import RUNS, RunFolder
-from robustbench_twicing.summary import summarize, summarize_suites
+from robustbench_twicing.specs import CleanThreat, CorruptionThreat, ModelSpec, Precision, Threat, content_hash
+from robustbench_twicing.store import RUNS, RunFolder, Shard, is_there
+from robustbench_twicing.summary import generated_differences, summarize, summarize_suites
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +54,8 @@ class Run:
     """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
     remarks: tuple[str, ...] = ()
     """What happened while it was run or read, and a user should know: damaged, taken over or continued shards."""
+    lacking: tuple[Shard, ...] = ()
+    """What the manifest promises and `records` lacks: shards that are missing or damaged, or still to be done."""
 
 
 def load_run(path: str | Path) -> Run:
@@ -60,7 +63,8 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     records = folder.records(manifest_shards(manifest))
-    return Run(folder.path, manifest, records, summarize(records), summarize_suites(records), tuple(folder.remarks))
+    figures = summarize(records), summarize_suites(records)
+    return Run(folder.path, manifest, records, *figures, tuple(folder.remarks), tuple(folder.lacking))
 
 
 def evaluate(
@@ -180,6 +184,69 @@ def evaluate(
     return _finished(folder)
 
 
+OFFICIAL, GENERATED = "imagenet-c", "imagenet-c-generated"
+"""The suite of files, and the one that is computed and is not the same."""
+
+
+def check_generated(
+    models: str | Sequence[str] | Mapping[str, nn.Module],
+    *,
+    directories: Mapping[str, str | Path],
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (),
+    **how: Any,
+) -> Run:
+    """Run models on the official files of ImageNet-C and on the generated ones of the same photographs.
+
+    `directories` names `imagenet` and `imagenet-c`; everything else is as in `evaluate`. Raises `UserError`, before
+    anything is computed, also if the two folders have no image in common. `generated_against_official` reads the run.
+    """
+    from robustbench_twicing.data.imagenet import index_images
+    from robustbench_twicing.data.layout import find_suite, some
+    from robustbench_twicing.suite import Part
+
+    for name in ("imagenet", OFFICIAL):
+        if name not in directories:
+            raise UserError(f"No folder is known for {name!r}.", f"Pass --data-dir {name}=/path/to/it.")
+    parts = [
+        Part(threat.corruption, threat.severity)
+        for threat in suite_threats(OFFICIAL, corruptions, severities)
+        if isinstance(threat, CorruptionThreat)
+    ]
+    files = find_suite(load_suite(OFFICIAL), Path(directories[OFFICIAL]).expanduser())
+    missing = [str(part) for part in parts if part not in files.roots]
+    if missing:
+        raise UserError(
+            f"{files.tree.root} lacks {len(missing)} of {len(parts)} (corruption, severity) pairs: {some(missing)}.",
+            "Name those to compare with --corruption (such as common, the 15 of the mCE) and --severity.",
+        )
+    originals = index_images(find_suite(load_suite("imagenet"), Path(directories["imagenet"]).expanduser()))
+    copies = index_images(files, parts[0])
+    if not set(originals.sample_ids) & set(copies.sample_ids):
+        raise UserError(
+            f"{copies.tree.root} and {originals.tree.root} have no image in common: one has {copies.sample_ids[0]}, "
+            f"the other {originals.sample_ids[0]}.",
+            "A corrupted file keeps the class folder and the name of the photograph that it was made from.",
+        )
+    suites = [OFFICIAL, GENERATED]
+    return evaluate(
+        models, suites=suites, corruptions=corruptions, severities=severities, directories=directories, **how
+    )
+
+
+def generated_against_official(run: Run) -> pd.DataFrame:
+    """What `check_generated` found: columns as in `summary.generated_differences`. Raises `UserError` if there is
+    nothing to compare, since no sample was answered in both suites.
+    """
+    rows = generated_differences(run.records, OFFICIAL, GENERATED)
+    if rows.empty:
+        raise UserError(
+            f"No image was answered in both suites; the records in {run.path} say why.",
+            "If only few photographs lie in both folders, a --limit may have left them out.",
+        )
+    return rows
+
+
 def _one_model(name: str, *how: Any) -> ModelSpec:
     specs = model_specs(name, *how)
     if len(specs) > 1:
@@ -259,9 +326,10 @@ def load_finished(run: str | Path) -> Run:
     """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
     plan = _plan_named(run)
     path = plan_folder(plan) if plan else Path(run)
-    if plan and not path.exists():
+    there = is_there(path)
+    if plan and not there:
         raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")
-    if not path.exists():
+    if not there:
         raise UserError(
             f"There is no run {str(run)!r}.",
             "Name a run folder or a plan. Models of one run are compared with: compare MODEL_A MODEL_B --run RUN",
@@ -269,6 +337,13 @@ def load_finished(run: str | Path) -> Run:
     found = load_run(path)
     if found.manifest["status"] != "finished":
         raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
+    if found.lacking:
+        one = found.lacking[0]
+        raise UserError(
+            f"The run in {path} lacks {len(found.lacking)} of its shards, damaged or lost: {one.cell}, samples "
+            f"{one.start} to {one.stop - 1}{', …' if len(found.lacking) > 1 else ''}.",
+            "The command that made it, given again, computes them again.",
+        )
     return found
 
 
@@ -282,7 +357,7 @@ def is_unfinished_plan(name: str | Path) -> bool:
 def _plan_named(name: str | Path) -> PlanFile | None:
     """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
     path = Path(name)
-    is_plan = path.suffix == ".toml" or (not path.exists() and str(name) in plan_names())
+    is_plan = path.suffix == ".toml" or (str(name) in plan_names() and not path.exists())
     return read_plan(name, settings()) if is_plan else None
 
 

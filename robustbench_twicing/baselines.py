@@ -23,7 +23,7 @@ from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.paired import MUST_AGREE
 from robustbench_twicing.records import COLUMNS, SCHEMA_VERSION
-from robustbench_twicing.store import write_whole
+from robustbench_twicing.store import Manifest, write_whole
 
 FORMAT = 1
 """Raised when baseline.json or the columns kept change their meaning."""
@@ -121,7 +121,7 @@ def _packed(records: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -140,4 +140,4 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"this version reads format {FORMAT} and schema {SCHEMA_VERSION}.",
             "Compare with the version that made it, or accept a run of this version.",
         )
-    return content
+    return Manifest(file, content)

@@ -65,14 +65,15 @@ def _holding(path: Path) -> Holding:
     folder = RunFolder(path)
     try:
         manifest = folder.manifest()
+        status = manifest["status"]
+        named = [file for shard in manifest_shards(manifest) for file in folder.files_of(shard)]
     except UserError:
         return Holding(path, "unreadable", 0, 0, (), 0)
-    named = [file for shard in manifest_shards(manifest) for file in folder.files_of(shard)]
     kept, files = set(named), list(_files(path))
     stray = tuple(file for file in files if file not in kept)
     return Holding(
         folder=path,
-        status=manifest["status"],
+        status=status,
         shards=len(named),
         size=_size(named),
         stray=stray,

@@ -52,7 +52,8 @@ class Point:
     commit: str
     accuracy: float | None
     """None if no sample was answered."""
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    """95 %, Wilson; None where no answer can be right, as in ImageNet-O."""
     failed: int
 
 
@@ -138,7 +139,7 @@ def series(
     for folder, started, version, commit, *cell in rows:
         (model, threat, data, recipe, protocol, seed, weights, n, failed, accuracy, low, high) = cell
         key = (model, threat, data, n + failed, recipe, protocol, seed)
-        point = Point(folder, started, weights, version, commit, accuracy, (low, high), failed)
+        point = Point(folder, started, weights, version, commit, accuracy, None if low is None else (low, high), failed)
         found.setdefault(key, []).append(point)
     return [
         Series(model, threat, data, samples, tuple(points[-last if last else 0 :]))

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Annotated
 
 from pydantic import Field
 
 from robustbench_twicing.specs import Frozen
+
+Drop = Annotated[float, Field(gt=0, lt=1)]
+"""Of accuracy, as a fraction."""
+Accuracy = Annotated[float, Field(ge=0, le=1)]
+"""As a fraction: 0.95 is 95 %."""
 
 
 class Policy(Frozen):
@@ -13,11 +19,11 @@ class Policy(Frozen):
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance, at most, that a run without any true difference is called regressed."""
-    tolerance: float = Field(default=0.01, gt=0, lt=1)
+    tolerance: Drop = 0.01
     """Drop in accuracy that is let through, as a fraction: 0.01 is one percentage point."""
-    tolerances: Mapping[str, float] = Field(default_factory=dict)
+    tolerances: Mapping[str, Drop] = Field(default_factory=dict)
     """Other tolerances for some cells; the last pattern that fits counts."""
-    floors: Mapping[str, float] = Field(default_factory=dict)
+    floors: Mapping[str, Accuracy] = Field(default_factory=dict)
     """Accuracies that a cell must not fall below, whatever the baseline; the last pattern that fits counts."""
 
     def tolerance_for(self, model: str, threat: str) -> float:

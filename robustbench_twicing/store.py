@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,34 @@ def explained(path: Path) -> Iterator[None]:
             ) from None
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise UserError(f"{path} is not a folder.", "Pass --out with the name of a folder.") from None
-        raise
+        raise UserError(f"{path} cannot be used: {error.strerror or error}.", "Name another place.") from None
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and raise `UserError` now rather than after the work if nothing can be written into it."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists. Raises `UserError` where nobody may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the name and its permissions.") from None
+
+
+class Manifest(dict[str, Any]):
+    """What a JSON file says; a `UserError` instead of a `KeyError` for what it should say and does not."""
+
+    def __init__(self, file: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self.file} was altered: it has no {key!r}.", "Restore the file, or make it again.")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -102,6 +129,8 @@ class RunFolder:
         self.path = path
         self.remarks: list[str] = []
         """What a user should be told about this run: what was damaged, taken over or continued."""
+        self.lacking: list[Shard] = []
+        """What `records` was asked for and did not find whole."""
 
     # --- manifest
 
@@ -122,11 +151,11 @@ class RunFolder:
                 f"{file} has record schema {made!r}; this version reads {SCHEMA_VERSION}.",
                 "Use the version of twicing-bench that made it, or run again into another folder.",
             )
-        return content
+        return Manifest(file, content)
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / MANIFEST).exists()
+        return is_there(self.path / MANIFEST)
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Replace run.json."""
@@ -164,8 +193,9 @@ class RunFolder:
             if file.stem.rpartition("-")[2] == _checksum(file.read_bytes()):
                 found = file
             else:
-                aside = file.rename(file.with_suffix(".damaged"))
-                self.remarks.append(f"A shard was damaged and is computed again; the old file is {aside}.")
+                with suppress(OSError):  # where nothing may be written it stays, and still does not count
+                    file = file.rename(file.with_suffix(".damaged"))
+                self.remarks.append(f"A shard was damaged and is computed again; the old file is {file}.")
         return found
 
     def copy_shard(self, shard: Shard, other: "RunFolder") -> bool:
@@ -194,7 +224,9 @@ class RunFolder:
 
     def records(self, shards: Iterable[Shard]) -> pd.DataFrame:
         """The records of those of these shards that are finished, in the given order."""
-        files = [file for shard in shards if (file := self.shard_file(shard))]
+        found = {shard: self.shard_file(shard) for shard in shards}
+        self.lacking = [shard for shard, file in found.items() if file is None]
+        files = [file for file in found.values() if file is not None]
         tables = [pq.ParquetFile(file).read().cast(_SCHEMA) for file in files]
         return pa.concat_tables([_SCHEMA.empty_table(), *tables]).to_pandas()
 

@@ -102,3 +102,36 @@ def test_a_cells_folder_follows_whatever_decides_its_numbers() -> None:
     names = {cell_folder("m", "pgd-linf-1/255", {"seed": seed, "weights": w}) for seed in (0, 1) for w in ("a", "b")}
     assert len(names) == 4
     assert all("/" not in name and name.startswith("m.pgd-linf-1of255.") for name in names)
+
+
+def test_what_a_disk_cannot_do_is_explained(tmp_path: Path) -> None:
+    for place in (tmp_path / ("x" * 300), tmp_path / "file" / "below"):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match=r"File name too long|is not a folder"):
+            write_whole(place / "run.json", b"{}")
+    with pytest.raises(UserError, match="File name too long"):
+        RunFolder(tmp_path / ("x" * 300)).exists()
+
+
+def test_a_damaged_shard_that_cannot_be_set_aside_counts_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shard = RunFolder(tmp_path), Shard("cell", 0, 4)
+    folder.write_shard(shard, _rows(0, 4))
+    (file,) = folder.files_of(shard)
+    file.write_bytes(file.read_bytes()[:-7])
+
+    def refused(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert len(folder.records([shard])) == 0
+    assert folder.lacking == [shard]
+    assert "damaged" in folder.remarks[0]
+
+
+def test_a_manifest_that_lacks_something_says_what(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_manifest({"status": "finished"})
+    with pytest.raises(UserError, match=r"run\.json was altered: it has no 'cells'"):
+        folder.manifest()["cells"]

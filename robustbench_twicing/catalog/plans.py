@@ -68,13 +68,7 @@ def read_plan(name: str | Path, known: Settings | None = None) -> PlanFile:
         content = _merged(content, file.content)
     content.pop("extends", None)
     mistakes = _Mistakes(files)
-    try:
-        form = _Form.model_validate(content)
-    except ValidationError as error:
-        for issue in error.errors():
-            got = f" (got {issue['input']!r})" if issue["type"] != "missing" else ""
-            mistakes.add(issue["loc"], issue["msg"] + (got if len(got) < 80 else ""))
-        raise mistakes.error() from None
+    form = _filled_in(content, mistakes)
     directories = known.directories() if known else {}
     directories |= {key: Path(place) for key, place in form.directories.items()}
     threats, base = _threats(form, directories, mistakes)
@@ -123,6 +117,33 @@ class _Form(Frozen):
     attacks: tuple[_Attacks, ...] = ()
     suites: tuple[_Suite, ...] = ()
     gate: Policy = Policy()
+
+
+def _filled_in(content: Mapping[str, Any], mistakes: "_Mistakes") -> _Form:
+    """The form with what a file says. What has a wrong form is collected and left out, so that wrong names in the rest
+    are found too.
+    """
+    try:
+        return _Form.model_validate(content)
+    except ValidationError as error:
+        issues = error.errors()
+    for issue in issues:
+        mistakes.add(issue["loc"], _form_mistake(issue))
+    wrong = {str(issue["loc"][0]) for issue in issues}
+    if wrong & {"data", "suites"}:  # what models there are depends on the data
+        wrong.add("models")
+    rest = {key: value for key, value in content.items() if key not in wrong}
+    return _Form.model_validate({"models": ["deit"], **rest})
+
+
+def _form_mistake(issue: Any) -> str | UserError:
+    if issue["type"] == "extra_forbidden":
+        *outside, key = issue["loc"]
+        tables: dict[str, type[Frozen]] = {"attacks": _Attacks, "suites": _Suite, "gate": Policy}
+        known = tables[outside[0]].model_fields if outside else {**_Form.model_fields, "extends": None}
+        return unknown_name("key", str(key), known)
+    got = f" (got {issue['input']!r})" if issue["type"] != "missing" else ""
+    return str(issue["msg"]) + (got if len(got) < 80 else "")
 
 
 # --- names into threats and models -----------------------------------------------------------------------------------
@@ -291,7 +312,9 @@ class _Mistakes:
         dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
         line = line_of(file.text, place)
         where = f"{file.path}, line {line}" if line else str(file.path)
-        self.found.append(f"  {where}: {dotted}: {said.strip()}")
+        mistake = f"  {where}: {dotted}: {said.strip()}"
+        if mistake not in self.found:  # the protocol is asked for twice
+            self.found.append(mistake)
 
     def tried(self, place: Place, step: Callable[..., Value], *arguments: Any) -> Value | None:
         """What `step(*arguments)` returns; None if it raises `UserError`, which is collected."""

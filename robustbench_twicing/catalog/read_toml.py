@@ -30,7 +30,8 @@ def validated(kind: type[Value], content: dict[str, Any], origin: str, hint: str
     except ValidationError as error:
         lines = []
         for issue in error.errors():
-            where = ".".join(str(part) for part in issue["loc"]) or "file"
+            where = "".join(f"{part}." for part in issue["loc"])[:-1]
             got = f" (got {issue['input']!r})" if issue["type"] not in ("missing", "union_tag_not_found") else ""
-            lines.append(f"  {where}: {issue['msg']}{got if len(got) < 120 else ''}")
+            said = issue["msg"].removeprefix("Value error, ")  # pydantic's name for what our own checks say
+            lines.append(f"  {where}{': ' if where else ''}{said}{got if len(got) < 120 else ''}")
         raise UserError(f"{origin} has {len(lines)} mistake(s):\n" + "\n".join(lines), hint) from None

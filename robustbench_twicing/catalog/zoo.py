@@ -70,9 +70,11 @@ def model_specs(
     """
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
-    name, _, checkpoint = text.partition("=")
+    name, sign, checkpoint = text.partition("=")
     known, _, label = name.partition("@")
     entry = _entry(known, data)
+    if sign and not checkpoint:  # such as --model deit-tw=$FILE with FILE not set: never the public weights instead
+        raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
     checkpoint = checkpoint or (checkpoints or {}).get(known, "")
     source = _source(checkpoint) if checkpoint else entry.weights
     if source is None:

@@ -1,5 +1,6 @@
 """The command `twicing-bench`: parse and print, nothing else."""
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -35,11 +36,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            console = Console(stderr=True)
-            console.print(f"Error: {error.message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-            if error.hint:
-                console.print(error.hint, markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(EXIT_USAGE) from None
+            raise _refused(error) from None
         except KeyboardInterrupt:
             print("Interrupted. What was finished is kept; the same command again continues.", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -47,6 +44,26 @@ class _Commands(TyperGroup):
             # The reader of our output went away (`| head`). Nothing more can be said, also not by the flush at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
+        except OSError as error:
+            if error.errno not in _DISK or error.filename is None:
+                raise
+            said = UserError(f"{error.filename}: {error.strerror}.", "Check the name, its permissions and the disk.")
+            raise _refused(said) from None
+
+
+_DISK = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+)
+"""What a file system refuses; whoever could say more about it raises a `UserError` before."""
+
+
+def _refused(error: UserError) -> typer.Exit:
+    console = Console(stderr=True)
+    console.print(f"Error: {error.message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(error.hint, markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(EXIT_USAGE)
 
 
 app = typer.Typer(

@@ -24,7 +24,7 @@ def cache(
     holdings = survey()
     table = Table(title=f"Runs in {RUNS}", title_justify="left")
     for name in ("run", "status"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name == "status", overflow="fold")
     for name in ("shards", "size", "stray files", "stray size"):
         table.add_column(name, justify="right", no_wrap=True)
     for holding in holdings:

@@ -9,6 +9,7 @@ from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.cli.options import (
     BatchSize,
+    Corruptions,
     DataDirs,
     Device,
     FrostDir,
@@ -20,6 +21,7 @@ from robustbench_twicing.cli.options import (
     RecipeName,
     ResamplePosEmbed,
     Seed,
+    Severities,
     SkipBad,
     Weights,
     evaluate_and_print,
@@ -32,11 +34,8 @@ def corrupt(
         list[str] | None,
         typer.Option("--suite", "-s", help="Suite name (see `catalog`); repeatable. Default digits-c."),
     ] = None,
-    corruption: Annotated[
-        list[str] | None,
-        typer.Option("--corruption", "-c", help="A corruption, or common, extra or all; repeatable. Default all."),
-    ] = None,
-    severity: Annotated[list[int] | None, typer.Option("--severity", help="1 to 5; repeatable. Default all.")] = None,
+    corruption: Corruptions = None,
+    severity: Severities = None,
     data_dir: DataDirs = None,
     recipe: RecipeName = None,
     limit: Limit = None,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,20 +19,25 @@ from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.cli.options import (
     BatchSize,
     Begin,
+    Corruptions,
     DataDirs,
     Device,
+    FrostDir,
     Json,
     Limit,
     Models,
     Out,
     Quiet,
     Seed,
+    Severities,
+    SkipBad,
     device_or_default,
+    exit_if_failed,
     followed,
 )
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
+from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
-from robustbench_twicing.summary import generated_differences
 
 app = typer.Typer(
     help="Check a data set before hours are spent on it, or write a corrupted copy of one.", no_args_is_help=True
@@ -78,25 +84,25 @@ def make_corrupted(
     out: Annotated[Path, typer.Option("--out", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into.")],
     suite: Annotated[str, typer.Option("--suite", "-s", help="A generated suite.")] = "imagenet-c-generated",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the clean images lie.")] = None,
-    corruption: Annotated[
-        list[str] | None, typer.Option("--corruption", "-c", help="Some corruptions; repeatable.")
-    ] = None,
-    severity: Annotated[list[int] | None, typer.Option("--severity", help="1 to 5; repeatable. Default all.")] = None,
+    corruption: Corruptions = None,
+    severity: Severities = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Images; default all.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    frost_dir: Annotated[str | None, typer.Option(help="The original frost pictures, or `drawn`.")] = None,
+    device: Device = None,
+    frost_dir: FrostDir = None,
 ) -> None:
     """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues."""
     base = base_of([suite])
-    places = settings().directories([f"{base}={data_dir}"] if data_dir else [], [base])
+    known = settings()
+    places = known.directories([f"{base}={data_dir}"] if data_dir else [], [base])
+    frost_dir = frost_dir or known.default("frost-dir")
 
     from robustbench_twicing.runner.environment import choose_device
     from robustbench_twicing.runner.make_corrupted import generation_plan
     from robustbench_twicing.runner.make_corrupted import make_corrupted as make
 
     plan = generation_plan(suite, corruption or [], severity or [], limit, seed, base)
-    written, failed = make(plan, places, out, os.cpu_count() or 1, choose_device(device), frost_dir)
+    written, failed = make(plan, places, out, os.cpu_count() or 1, choose_device(device_or_default(device)), frost_dir)
     print(f"{written} pictures written to {out}")
     for why in failed:
         print(f"failed: {why}", file=sys.stderr)
@@ -108,45 +114,65 @@ def make_corrupted(
 def check_generated(
     model: Models,
     data_dir: DataDirs = None,
+    corruption: Corruptions = None,
+    severity: Severities = None,
     limit: Limit = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
+    frost_dir: FrostDir = None,
     out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
+    skip_bad: SkipBad = False,
 ) -> None:
     """How close is the generated ImageNet-C to the official files? Accuracy of the same models on both, paired.
 
     Needs --data-dir imagenet=DIR and --data-dir imagenet-c=DIR.
     """
-    official, generated = "imagenet-c", "imagenet-c-generated"
-    places = settings().directories(data_dir or [], [official, "imagenet"])
+    known = settings()
+    places = known.directories(data_dir or [], ["imagenet-c", "imagenet"])
 
     def carry_out(begin: Begin) -> api.Run:
-        return api.evaluate(
+        return api.check_generated(
             model,
-            suites=[official, generated],
+            corruptions=corruption or (),
+            severities=severity or (),
             directories=places,
+            checkpoints=known.checkpoints("imagenet"),
             limit=limit,
             batch_size=batch_size,
             seed=seed,
             device=device_or_default(device),
+            frost_dir=frost_dir or known.default("frost-dir"),
             out=out,
             begin=begin,
         )
 
     run = followed(quiet, carry_out)
-    rows = generated_differences(run.records, official, generated)
+    rows = api.generated_against_official(run)
     if as_machine:
         print(rows.to_json(orient="records", indent=2))
-        return
-    table = Table(title="Generated minus official, accuracy in points", title_justify="left")
-    for name in ("corruption", "severity", "model", "n", "official %", "generated %", "difference", "95 % interval"):
-        table.add_column(name, justify="left" if name in ("corruption", "model") else "right")
+    else:
+        _print_differences(rows)
+        print(f"Run folder: {run.path}")
+    exit_if_failed(run, skip_bad)
+
+
+def _print_differences(rows: pd.DataFrame) -> None:
+    """Fits into 80 columns."""
+    table = Table(title="ImageNet-C: top-1 accuracy in %, difference in points", title_justify="left")
+    table.add_column("corruption")
+    table.add_column("model", overflow="fold")
+    for name in ("n", "official → generated", "diff.", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=not name.startswith("official"))
     for _, row in rows.iterrows():
-        interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
-        shown = percent(row["official"]), percent(row["generated"]), f"{100 * row['difference']:+.1f}", interval
-        table.add_row(row["corruption"], str(row["severity"]), row["model"], str(row["n"]), *shown)
+        table.add_row(
+            f"{row['corruption']} {row['severity']}",
+            row["model"],
+            f"{row['n']:,}",
+            f"{percent(row['official'])} → {percent(row['generated'])}",
+            signed_points(row["difference"]),
+            f"{signed_points(row['low'])} to {signed_points(row['high'])}",
+        )
     Console().print(table)
-    print(f"Run folder: {run.path}")

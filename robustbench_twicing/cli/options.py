@@ -48,6 +48,11 @@ Preflight = Annotated[
         "--preflight/--no-preflight", help="Look for what makes attacked accuracy meaningless before attacking."
     ),
 ]
+Corruptions = Annotated[
+    list[str] | None,
+    typer.Option("--corruption", "-c", help="A corruption, or common, extra or all; repeatable. Default all."),
+]
+Severities = Annotated[list[int] | None, typer.Option("--severity", help="1 to 5; repeatable. Default all.")]
 FrostDir = Annotated[
     str | None, typer.Option("--frost-dir", help="The original frost pictures for generated frost, or `drawn`.")
 ]
@@ -108,6 +113,11 @@ def print_evaluated(run: api.Run, as_machine: bool, skip_bad: bool) -> None:
         print(json.dumps(as_json(run.summary, run.suites, run.manifest, str(run.path)), indent=2, ensure_ascii=False))
     else:
         print_run(Console(), run.manifest, run.summary, run.suites, str(run.path))
+    exit_if_failed(run, skip_bad)
+
+
+def exit_if_failed(run: api.Run, skip_bad: bool) -> None:
+    """Name the samples of a run that failed, if there are any, and exit 1 unless that is no matter."""
     if run.summary["failed"].any():
         failed = run.records[run.records["status"] == "failed"]
         for _, row in failed.drop_duplicates(["sample_id", "error"]).head(20).iterrows():

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.report.console import percent
+from robustbench_twicing.store import require_writable
 
 
 def train(
@@ -28,6 +29,7 @@ def train(
     from robustbench_twicing.runner.train import EPOCHS, save_trained, train_digits
 
     path = out or Path(f"{model}-digits-seed{seed}.safetensors")
+    require_writable(path.parent)
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),

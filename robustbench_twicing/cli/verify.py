@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +29,9 @@ from robustbench_twicing.cli.options import (
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.plan import Cell
 from robustbench_twicing.report.console import CellProgress, model_line
+
+_WIDE = 100
+"""Columns from which the interval has a column of its own; below, it stands under the accuracy."""
 
 
 def verify(
@@ -101,18 +104,21 @@ def _print(console: Console, content: Mapping[str, Any], card: Mapping[str, Any]
     name = content["published_model"]
     table = Table(title=f"{content['model']} beside the published {name}", title_justify="left")
     failed = ["failed"] if any(check["failed"] for check in content["checks"]) else []
-    for head in ("data set", "n", *failed, "top-1 %", "published", "diff", "interval", "verdict"):
-        table.add_column(head, no_wrap=True, justify="left" if head in ("data set", "verdict") else "right")
+    wide = console.width >= _WIDE
+    for head in ("data set", "n", *failed, "top-1 %", "published", "diff", *(["interval"] if wide else []), "verdict"):
+        justify: Literal["left", "right"] = "left" if head in ("data set", "verdict") else "right"
+        table.add_column(head, no_wrap=head not in ("data set", "n"), overflow="fold", justify=justify)
     for check in content["checks"]:
         measured = float("nan") if check["measured"] is None else check["measured"]
+        interval = f"{100 * check['low']:.2f} - {100 * check['high']:.2f}"
         table.add_row(
             check["dataset"],
             str(check["n"]) if check["n"] >= check["images"] else f"{check['n']} of {check['images']}",
             *(str(check[head]) for head in failed),
-            f"{100 * measured:.2f}",
+            f"{100 * measured:.2f}" + ("" if wide else f"\n({interval})"),
             f"{100 * check['published']:.2f}",
             f"{100 * (measured - check['published']):+.2f}",
-            f"{100 * check['low']:.2f} - {100 * check['high']:.2f}",
+            *([interval] if wide else []),
             Text("inside") if check["inside"] else Text("outside", style="bold red"),
         )
     console.print(table)

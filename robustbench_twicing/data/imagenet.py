@@ -133,7 +133,10 @@ def index_images(found: SuiteFolder, part: Part | None = None) -> ImageFiles:
     if part not in found.roots:
         raise UserError(
             f"{found.tree.root} holds no {part or 'images'} of suite {found.suite.name!r}.",
-            f"It holds {some([str(there) for there in found.roots if there])}." if part else "",
+            f"It holds {some([str(there) for there in found.roots if there])}. Name those to run with --corruption "
+            "(such as common, the 15 of the mCE) and --severity."
+            if part
+            else "",
         )
     suite, tree = found.suite, found.tree
     where = tree.where(found.roots[part])

@@ -22,10 +22,11 @@ _STYLES = {"better": "green", "worse": "red", "no difference found": ""}
 
 def print_comparisons(console: Console, found: Comparisons, flips: bool = False) -> None:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
+    wide = console.width >= _WIDE
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
-        table = _table if console.width >= _WIDE else _narrow_table
+        table = _table if wide else _narrow_table
         console.print(table(baseline, candidate, list(rows)))
-    console.print(Text(_legend(found, console.width >= _WIDE), style="dim"))
+    console.print(Text(_legend(found, wide), style="dim"))
     for line in _left_out(found.rows):
         console.print(Text(line, style="yellow"))
     if found.one_sided:
@@ -33,7 +34,7 @@ def print_comparisons(console: Console, found: Comparisons, flips: bool = False)
     if found.curves:
         console.print(_curves(found.curves))
     if found.suites:
-        console.print(_suites(found.suites))
+        console.print(_suites(found.suites, wide))
     for row in found.rows if flips else ():
         console.print(_flips(row))
 
@@ -147,15 +148,15 @@ def _narrow_table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
     table = Table(title=f"{baseline} (baseline) against {candidate}", title_justify="left")
     table.add_column("threat", overflow="fold")
     for name in ("base %", "cand %", "difference"):
-        table.add_column(name, justify="right", no_wrap=name != "difference")
-    table.add_column("verdict", min_width=19)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
     for row in rows:
         outcome = row.outcome
         table.add_row(
             row.threat,
             percent(row.baseline_accuracy),
             percent(row.candidate_accuracy),
-            f"{signed_points(outcome.difference)} ({_interval(outcome.interval)})",
+            f"{signed_points(outcome.difference)}\n({_interval(outcome.interval)})",
             Text(verdict_text(outcome), style=_STYLES[outcome.verdict]),
         )
     return table
@@ -195,7 +196,7 @@ def _left_out(rows: Sequence[Row]) -> list[str]:
 def _curves(curves: Sequence[Curve]) -> Table:
     table = Table(title="Robustness curves: accuracy in % over eps", title_justify="left")
     for name in ("attack", "model"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     table.add_column("eps: accuracy")
     for name in ("n", "area %", "half at eps"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -227,24 +228,25 @@ def _eps(value: float, like: str) -> str:
     return f"{255 * value:.2f}/255" if like.endswith("/255") else f"{value:.3g}"
 
 
-def _suites(means: Sequence[SuiteMean]) -> Table:
+def _suites(means: Sequence[SuiteMean], wide: bool) -> Table:
     table = Table(title="Suites of corruptions; lower is better", title_justify="left")
     for name in ("suite", "figure", "models"):
-        table.add_column(name, no_wrap=True)
-    for name in ("images", "baseline", "candidate", "difference", "95 % interval"):
+        table.add_column(name, overflow="fold")
+    apart = ("baseline", "candidate", "difference", "95 % interval")
+    for name in ("images", *(apart if wide else ("base → cand", "difference"))):
         table.add_column(name, justify="right", no_wrap=True)
     for mean in means:
         scale = 100 if mean.figure == "mean error" else 1  # the others are in percent already
-        change = mean.difference
+        baseline, candidate = (f"{scale * value:.2f}" for value in (mean.baseline_value, mean.candidate_value))
+        change = f"{scale * mean.difference.value:+.2f}".replace("-", "−")
+        interval = " to ".join(f"{scale * end:+.2f}" for end in mean.difference.interval).replace("-", "−")
+        together = (f"{baseline} → {candidate}", f"{change}\n({interval})")
         table.add_row(
             mean.suite,
             f"{mean.figure} %",
             f"{mean.baseline} → {mean.candidate}",
             str(mean.n),
-            f"{scale * mean.baseline_value:.2f}",
-            f"{scale * mean.candidate_value:.2f}",
-            f"{scale * change.value:+.2f}".replace("-", "−"),
-            " to ".join(f"{scale * end:+.2f}" for end in change.interval).replace("-", "−"),
+            *((baseline, candidate, change, interval) if wide else together),
         )
     return table
 
@@ -252,7 +254,7 @@ def _suites(means: Sequence[SuiteMean]) -> Table:
 def _flips(row: Row) -> Table:
     table = Table(title=f"{row.threat}: {len(row.changed)} samples changed sides", title_justify="left")
     for name in ("sample", "label", "change", row.baseline, row.candidate):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for sample in row.changed.itertuples(index=False):
         table.add_row(*map(str, sample))
     return table

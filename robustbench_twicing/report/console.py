@@ -103,8 +103,8 @@ def model_line(name: str, card: Mapping[str, Any]) -> str:
 def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
     """Accuracy of every model under every threat, models next to each other under each threat."""
     table = Table(title=f"Accuracy on {data}", title_justify="left")
-    table.add_column("threat", no_wrap=True)
-    table.add_column("model", no_wrap=True, style="bold")
+    table.add_column("threat", overflow="fold")  # folded in a narrow terminal; numbers never are
+    table.add_column("model", overflow="fold", style="bold")
     failed = bool(summary["failed"].sum())
     rounded = not (summary["accuracy"] == summary["accuracy_8bit"])[summary["accuracy"].notna()].all()
     extra = ["8-bit %"] if rounded else []
@@ -131,8 +131,8 @@ def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
     here = summary[summary["suite"] == suite]
     severities = sorted(here["severity"].unique())
     table = Table(title=f"Accuracy on {suite}, %, by severity", title_justify="left")
-    table.add_column("corruption", no_wrap=True)
-    table.add_column("model", no_wrap=True, style="bold")
+    table.add_column("corruption", overflow="fold")
+    table.add_column("model", overflow="fold", style="bold")
     for name in (*(str(severity) for severity in severities), "mean"):
         table.add_column(name, justify="right", no_wrap=True)
     for corruption, rows in here.groupby("corruption", sort=False):
@@ -165,7 +165,7 @@ def suites_table(suites: pd.DataFrame) -> Table:
     """The figures over whole suites; only columns that hold something."""
     table = Table(title="Whole suites", title_justify="left")
     for name in ("suite", "model"):
-        table.add_column(name, no_wrap=name == "model")
+        table.add_column(name, overflow="fold")
     figures = {name: head for name, head in _SUITE_FIGURES.items() if suites[name].notna().any()}
     for title, _ in figures.values():
         table.add_column(title, justify="right")

@@ -13,10 +13,10 @@ if TYPE_CHECKING:  # the module that estimates needs torch
 
 def print_cost(console: Console, cost: "Cost", folder: str) -> None:
     """Cells, evaluations, time and disk."""
-    table = Table(title="Still to be done", title_justify="left")
+    table = Table(title="Still to be done: evaluations at most, time about", title_justify="left")
     for name in ("model", "threat"):
-        table.add_column(name, no_wrap=True)
-    for name in ("samples", "left", "forwards ≤", "backwards ≤", "time, about"):
+        table.add_column(name, overflow="fold")
+    for name in ("samples", "left", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cost.cells:
         backwards = "?" if cell.backwards is None else f"{cell.backwards:,}"
@@ -45,6 +45,8 @@ def as_json(cost: "Cost", folder: str) -> dict[str, Any]:
 
 def duration(seconds: float) -> str:
     """Such as `40 s`, `12 min` or `3.5 h`."""
+    if seconds == 0:
+        return "0 s"
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

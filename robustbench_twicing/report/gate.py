@@ -36,7 +36,7 @@ def print_gate(console: Console, result: GateResult, baseline: str) -> None:
     """The verdict, with every cell and its reason, the worst first. `baseline` is `baseline_line`'s."""
     table = Table(title="Run against baseline, on the same samples", title_justify="left")
     for name in ("model", "threat", "verdict"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name == "verdict", overflow="fold")
     wide = console.width >= _WIDE
     for name in ("before %", "now %", "difference") if wide else ():  # the reason has the difference too
         table.add_column(name, justify="right", no_wrap=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -41,21 +41,25 @@ def print_history(console: Console, found: Sequence[Series]) -> None:
     left = ("model", "threat", "oldest → newest", "data")
     for name in (*left, "newest %", "change", "samples", "nights", "95 % interval", "weights", "on"):
         if wide or name not in _ONLY_WIDE:
-            table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+            head = name if wide or name != "newest %" else "newest %, 95 %"
+            justify: Literal["left", "right"] = "left" if name in left else "right"
+            table.add_column(head, justify=justify, no_wrap=name not in ("model", "threat"), overflow="fold")
     for line in found:
         shown = line.points[-(_NIGHTS if wide else _NIGHTS // 2) :]
         newest = shown[-1]
-        low, high = newest.interval
+        low, high = newest.interval or (0.0, 0.0)
+        interval = f"{percent(low)} - {percent(high)}" if newest.interval else ""
+        accuracy = "-" if newest.accuracy is None else percent(newest.accuracy)
         cells = {
             "model": line.model,
             "threat": line.threat,
             "oldest → newest": sparkline([point.accuracy for point in shown], high - low),
             "data": line.data,
-            "newest %": "-" if newest.accuracy is None else percent(newest.accuracy),
+            "newest %": accuracy if wide or newest.accuracy is None else f"{accuracy} ({interval})",
             "change": _change(line.points),
             "samples": str(line.samples),
             "nights": str(len(line.points)),
-            "95 % interval": f"{percent(low)} - {percent(high)}",
+            "95 % interval": interval,
             "weights": newest.weights_hash,
             "on": newest.started[:10],
         }

@@ -130,6 +130,11 @@ def verify_model(
     plan = validated(Plan, {"models": (spec,), "threats": threats, "data": data, "recipe": recipe}, "The run")
     folder = run_plan(plan, out, directories, device, batch_size, {spec.name: model}, begin)
     counts = _counts(folder)
+    for name in [name for name in chosen if (spec.name, SETS[name].threat.id) not in counts]:
+        not_checked[name] = "no image of its classes is in the folder"
+        del chosen[name]
+    if not chosen:
+        raise _nothing(not_checked)
     checks = [_check(name, figure, counts[spec.name, SETS[name].threat.id]) for name, figure in chosen.items()]
     verification = Verification(spec.name, published_model, RULE, tuple(checks), not_checked)
     _write(folder, verification)  # already now: explaining takes as long again
@@ -173,9 +178,13 @@ def _choose(
         else:
             chosen[name] = sizes[image_size]
     if not chosen:
-        listed = "; ".join(f"{name}: {why}" for name, why in not_checked.items())
-        raise UserError("Nothing can be checked.", f"{listed}. docs/datasets.md says what each folder looks like.")
+        raise _nothing(not_checked)
     return chosen, not_checked
+
+
+def _nothing(not_checked: Mapping[str, str]) -> UserError:
+    listed = "; ".join(f"{name}: {why}" for name, why in not_checked.items())
+    return UserError("Nothing can be checked.", f"{listed}. docs/datasets.md says what each folder looks like.")
 
 
 def _counts(folder: RunFolder) -> dict[tuple[str, str], _Count]:

@@ -164,6 +164,38 @@ imagnet = "x"
     assert "line 18: directories.imagnet: Unknown data set 'imagnet'" in said
 
 
+def test_wrong_forms_and_wrong_names_are_named_together() -> None:
+    text = """\
+models = ["diet"]
+limt = 5
+seed = -1
+protocol = "standrd"
+data = "imagenet"
+
+[[attacks]]
+eps = ["1/0"]
+
+[gate]
+floors = { "deit:clean" = 95 }
+"""
+    with pytest.raises(UserError) as caught:
+        read_plan(_write(text))
+    said = caught.value.message
+    assert "6 mistake" in said
+    assert "line 2: limt: Unknown key 'limt'. Did you mean limit" in said
+    assert "line 3: seed: " in said
+    assert "line 11: gate.floors.deit:clean: Input should be less than or equal to 1 (got 95)" in said
+    assert "line 1: models[0]: Unknown model 'diet'" in said
+    assert "line 4: protocol: Unknown protocol 'standrd'" in said
+    assert "line 8: attacks[0].eps[0]: eps '1/0' divides by zero" in said
+
+
+def test_models_are_not_judged_by_the_wrong_data_set() -> None:
+    with pytest.raises(UserError, match="1 mistake") as caught:
+        read_plan(_write('models = ["resnet50"]\ndata = 3\n'))
+    assert "line 2: data: " in caught.value.message
+
+
 def test_wrong_models_are_named_with_their_lines() -> None:
     text = 'models = [\n  "diet",\n  "deit=nowhere.pth",\n]\n[[attacks]]\n'
     with pytest.raises(UserError) as caught:

@@ -149,8 +149,9 @@ def test_ctrl_c_keeps_finished_cells_and_exits_130(tmp_path: Path) -> None:
         (["--model", "deit", "--protocol", "standart"], "standard"),
         (["--model", "deit", "--data", "digit"], "digits"),
         (["--model", "deit=nowhere.pth"], "nowhere.pth"),
+        (["--model", "deit="], "names no checkpoint"),  # a shell variable that is not set
         (["--model", "deit", "--engine", "other"], "torchattacks"),
-        (["--model", "deit", "--model", "deit"], "deit"),
+        (["--model", "deit", "--model", "deit"], "\n  model named twice: deit\n"),
         (["--model", "deit", "--device", "tpu"], "cuda"),
         (["--model", "deit", "--limit", "0"], "limit"),
         ([], "--model"),

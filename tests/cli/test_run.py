@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.cli.app import app
+from tests.records_builder import records, run_folder
 
 PLAN = """
 models = ["deit"]
@@ -238,6 +239,37 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been() -> None:
     assert len(records) == 2 * 2 * 597
 
 
+@pytest.mark.parametrize("harm", ["cut", "lost"])
+def test_no_verdict_is_given_on_a_run_that_lacks_a_shard(harm: str) -> None:
+    """It would be one on other samples or cells than everyone believes."""
+    frame = records({(model, "clean"): [True] * 40 + [False] * 2 for model in ("deit", "deit-tw")})
+    run_folder(Path("results/runs/night"), frame)
+    _call("baseline", "accept", "results/runs/night", "--to", "b", "--why", "x")
+    file = next(iter(_shards("results/runs/night")))
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:500])
+    else:
+        file.unlink()
+    for command in (["compare"], ["gate", "--baseline", "b"], ["baseline", "accept", "--to", "c", "--why", "x"]):
+        refused = _call(*command, "results/runs/night", code=2).output
+        assert "lacks 1 of its shards, damaged or lost: deit-tw.clean" in refused
+    assert not Path("c").exists()
+
+
+def test_altered_manifests_are_named() -> None:
+    frame = records({(model, "clean"): [True] * 40 for model in ("deit", "deit-tw")})
+    for place in ("whole", "results/runs/night"):
+        run_folder(Path(place), frame)
+    _call("baseline", "accept", "whole", "--to", "b", "--why", "x")
+    for file, key in ((Path("results/runs/night/run.json"), "cells"), (Path("b/baseline.json"), "accepted")):
+        content = json.loads(file.read_text())
+        del content[key]
+        file.write_text(json.dumps(content))
+    assert "run.json was altered: it has no 'cells'" in _call("compare", "results/runs/night", code=2).output
+    assert "baseline.json was altered: it has no 'accepted'" in _call("baseline", "show", "b", code=2).output
+    assert "unreadable" in _call("cache").output
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +300,36 @@ def test_bad_input_is_explained_with_exit_2_and_no_traceback(arguments: list[str
     assert result.exit_code == 2, result.output
     assert says in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attack", "--model", "deit=LONG.pth"],
+        ["attack", "--model", "deit", "--out", "LONG"],
+        ["plan", "new", "LONG.toml"],
+        ["compare", "LONG"],
+        ["baseline", "accept", "run", "--why", "x", "--to", "LONG"],
+        ["gate", "run", "--baseline", "LONG"],
+        ["train", "--model", "deit", "--out", "file/below/w.safetensors"],
+        ["data", "make-corrupted", "--suite", "digits-c", "-c", "fog", "--limit", "1", "--out", "LONG"],
+        ["corrupt", "--model", "deit", "-c", "frost", "--frost-dir", "LONG"],
+    ],
+)
+def test_what_a_file_system_refuses_is_no_traceback(arguments: list[str]) -> None:
+    run_folder(Path("run"), records({("deit", "clean"): [True] * 40}))
+    Path("file").touch()
+    result = _call(*(word.replace("LONG", "x" * 300) for word in arguments), code=2)
+    assert any(why in result.output for why in ("File name too long", "is not a folder"))
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a file of ours")
+
+    monkeypatch.setattr("robustbench_twicing.cli.plan.read_plan", broken)
+    with pytest.raises(FileNotFoundError):
+        CliRunner().invoke(app, ["plan", "check", "nightly"], catch_exceptions=False)
 
 
 def test_a_new_plan_is_ready_to_run_and_explains_itself() -> None:

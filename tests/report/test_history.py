@@ -2,11 +2,14 @@
 
 import json
 from io import StringIO
+from pathlib import Path
 
 from rich.console import Console
 
-from robustbench_twicing.history import Point, Series
+from robustbench_twicing.history import Point, Series, add, series
 from robustbench_twicing.report.history import as_json, print_history, sparkline
+from robustbench_twicing.store import RunFolder
+from tests.records_builder import records, run_folder
 
 
 def _series(*accuracies: float | None) -> Series:
@@ -43,6 +46,20 @@ def test_a_night_without_an_answer_is_shown_as_none() -> None:
     console = Console(width=200, file=StringIO())
     print_history(console, [_series(0.80, None)])
     assert "│ - " in console.file.getvalue().replace("        ", " ")
+
+
+def test_cells_without_an_accuracy_are_shown(tmp_path: Path) -> None:
+    """No answer to an outlier is right, so ImageNet-O has neither accuracy nor interval."""
+    frame = records({("deit", "clean"): [True] * 5, ("deit", "imagenet-o"): [False] * 5})
+    folder = RunFolder(run_folder(tmp_path / "runs" / "night", frame))
+    assert add(folder, tmp_path / "history.sqlite") == ""
+    found = series(tmp_path / "history.sqlite")
+    assert [line.points[0].interval is None for line in found] == [False, True]
+    for width in (80, 200):
+        console = Console(width=width, file=StringIO())
+        print_history(console, found)
+        assert "imagenet-o" in console.file.getvalue()
+    json.dumps(as_json(found), allow_nan=False)
 
 
 def test_the_machine_form_is_json() -> None:

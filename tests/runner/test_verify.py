@@ -190,6 +190,21 @@ def test_sets_without_data_or_figure_are_listed():
     assert "The rule: inside: the published accuracy lies in the 99% Wilson interval" in result.stdout
 
 
+def test_a_folder_without_the_classes_of_a_set_is_listed_and_80_columns_cut_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    torch.save(checkpoint(), "sensor.pth")
+    build_tree(Path("val"), "imagenet", ["n01440764"], per_class=2)  # no class of ImageNet-A
+    write_table(imagenet_val=50.0, imagenet_a_clean=100.0)
+    result = run("--data-dir", "imagenet=val", "--no-explain")
+    assert result.exit_code in (0, 1), result.output
+    assert "imagenet-a-clean: not checked, no image of its classes is in the folder" in result.stdout
+    assert "…" not in result.stdout
+    write_table(imagenet_a_clean=100.0)
+    nothing = run("--data-dir", "imagenet=val", "--out", "other")
+    assert isinstance(nothing.exception, UserError)
+    assert "Nothing can be checked" in str(nothing.exception)
+
+
 @pytest.mark.parametrize(
     ("weights", "published", "cause"),
     [

@@ -1,0 +1,91 @@
+"""Every table fits into 80 columns with the longest names there are: nothing is cut off, no number is broken."""
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from robustbench_twicing.comparison import Side, compare_sides
+from robustbench_twicing.gate import check
+from robustbench_twicing.history import Point, Series
+from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES
+from robustbench_twicing.policy import Policy
+from robustbench_twicing.report.compare import print_comparisons
+from robustbench_twicing.report.console import accuracy_table, corruption_table, suites_table
+from robustbench_twicing.report.estimate import print_cost
+from robustbench_twicing.report.gate import print_gate
+from robustbench_twicing.report.history import print_history
+from robustbench_twicing.runner.estimate import CellCost, Cost
+from robustbench_twicing.summary import summarize, summarize_suites
+from tests.records_builder import cell, with_flips
+
+MODELS = ("deit_small_patch16_224.fb_in1k", "deit_small_twicing_patch16_224@drop-in")
+BEFORE, AFTER = with_flips(200, right=153, lost=31, gained=42)
+
+
+def _frame() -> pd.DataFrame:
+    attack = {"kind": "attack", "attack": "apgd-dlr", "eps": "4/255", "suite": "", "protocol": "standard"}
+    parts = [f"imagenet-c-generated:{name}-{severity}" for name in COMMON for severity in SEVERITIES]
+    cells = []
+    for model, right in zip(MODELS, (BEFORE, AFTER), strict=True):
+        cells += [cell(model, threat, right) for threat in ("clean", *parts)]
+        cells += [cell(model, "apgd-dlr-linf-4/255", right, **attack)]
+    return pd.concat(cells, ignore_index=True)
+
+
+FRAME = _frame()
+
+
+def _compare(console: Console) -> None:
+    sides = [Side(name, FRAME[FRAME["model"] == name]) for name in MODELS]
+    print_comparisons(console, compare_sides([(sides[0], sides[1])]), flips=True)
+
+
+def _summary(console: Console) -> None:
+    summary = summarize(FRAME)
+    console.print(accuracy_table(summary[summary["kind"] != "corruption"], "imagenet"))
+    console.print(corruption_table(summary, "imagenet-c-generated"))
+    console.print(suites_table(summarize_suites(FRAME)))
+
+
+def _gate(console: Console) -> None:
+    print_gate(console, check(FRAME, FRAME, Policy()), "Baseline accepted by ada")
+
+
+def _history(console: Console) -> None:
+    points = tuple(
+        Point(f"night-{day}", "2026-11-23T02:00:00+00:00", "0f3a", "0.1.0", "", 1.0, (0.994, 1.0), 0)
+        for day in range(40)
+    )
+    print_history(console, [Series(MODELS[1], "apgd-dlr-linf-4/255", "imagenet", 50000, points)])
+
+
+def _cost(console: Console) -> None:
+    counts: dict[str, Any] = {"samples": 50000, "left": 50000, "forwards": 5_050_000, "backwards": 5_000_000}
+    cells = tuple(CellCost(model=name, threat="apgd-dlr-linf-4/255", seconds=7200.0, **counts) for name in MODELS)
+    print_cost(console, Cost(cells=cells, loading_seconds=3.0, size=10**7, free=10**10), "run")
+
+
+@pytest.mark.parametrize("show", [_compare, _summary, _gate, _history, _cost])
+def test_a_table_fits_into_80_columns(show: Callable[[Console], None]) -> None:
+    console = Console(width=80, file=StringIO())
+    show(console)
+    lines = console.file.getvalue().splitlines()
+    assert not [line for line in lines if "…" in line or len(line.rstrip()) > 80]
+    starts = {"┏": "┓", "┃": "┃", "┡": "┩", "│": "│", "├": "┤", "└": "┘"}
+    assert not [line for line in lines if line[:1] in starts and line.rstrip()[-1] != starts[line[0]]]
+
+
+def test_narrow_tables_keep_intervals() -> None:
+    console = Console(width=80, file=StringIO())
+    _history(console)
+    assert "100.0 (99.4 - 100.0)" in console.file.getvalue()
+    console = Console(width=80, file=StringIO())
+    _compare(console)
+    text = console.file.getvalue()
+    assert "+5.5" in text
+    assert np.count_nonzero([" to +" in line for line in text.splitlines()]) >= 77
