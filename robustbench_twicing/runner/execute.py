@@ -161,6 +161,9 @@ def _read_samples(source: Source, recipe: Recipe, batch: Batch, device: torch.de
 
 
 def _judge_all(model: Classifier, samples: Samples) -> Judgement:
+    if not samples.ids:  # no image of the block could be read, and no model takes an empty batch
+        return samples.judged(samples.images.new_empty((0, model.card.classes)))
+
     def judged(size: int) -> Judgement:
         return samples.judged(Queries(model, size)(samples.images))
 

@@ -156,6 +156,20 @@ def test_an_unreadable_image_fails_by_name_and_the_run_goes_on(tmp_path: Path, c
     assert _cli(*command, "--quiet", "--skip-bad").exit_code == 0
 
 
+@pytest.mark.parametrize("suite", ["imagenet-r", "imagenet-c-generated"])
+def test_a_folder_without_a_readable_image_fails_by_name_only(tmp_path: Path, checkpoint: Path, suite: str) -> None:
+    data = "imagenet-r" if suite == "imagenet-r" else "imagenet"
+    for planted in build_tree(tmp_path / "r", data):
+        planted.path.write_bytes(b"not an image")
+    command = ["corrupt", "--model", f"deit={checkpoint}", "--suite", suite, "--data-dir", str(tmp_path / "r")]
+    some = [] if suite == "imagenet-r" else ["-c", "fog", "--severity", "1"]
+    result = _cli(*command, *some, "--batch-size", "4", "--quiet", "--json")
+    assert result.exit_code == 1, result.output
+    assert {(row["n"], row["failed"], row["accuracy"]) for row in json.loads(result.stdout)["rows"]} == {(0, 3, None)}
+    assert result.stderr.count("failed: n0") == 3
+    assert _cli(*command, *some, "--batch-size", "4", "--quiet").exit_code == 1  # the tables, too
+
+
 def test_generated_imagenet_c_shares_samples_with_the_files_and_never_a_column(
     tmp_path: Path, checkpoint: Path
 ) -> None:
