@@ -115,19 +115,27 @@ def box_resized(levels: Planes, height: int, width: int) -> torch.Tensor:
 
     Its box is not weighted by coverage: a result pixel is the plain mean of the whole pixels within half a step.
     """
-    turned = _box_rows(levels.transpose(1, 2).contiguous(), width)  # whole rows are what memory moves fastest
-    return _box_rows(turned.transpose(1, 2).contiguous(), height)
+    return _boxed(_boxed(levels, 2, width), 1, height)
 
 
-def _box_rows(levels: torch.Tensor, size: int) -> torch.Tensor:
-    steps, counts = _boxes(levels.shape[1], size, levels.device)
-    total = levels.index_select(1, steps[0][0])
+def _boxed(levels: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    steps, counts = _boxes(levels.shape[axis], size, levels.device)
+    if axis == 1:
+        counts = counts[:, None]
+    total = _picked(levels, axis, steps[0][0])
     if len(steps) == 1:
         return total
-    for row, counted in steps[1:]:
-        total.addcmul_(levels.index_select(1, row), counted)
+    for place, counted in steps[1:]:
+        total.addcmul_(_picked(levels, axis, place), counted if axis == 2 else counted[:, None])
     # A mean of 2 or 4 levels is exact, and one of 3 or 5 never close to a half.
     return total.div_(counts).add_(0.5 + 2**-12).floor_()
+
+
+def _picked(levels: torch.Tensor, axis: int, places: torch.Tensor) -> torch.Tensor:
+    """The rows (`axis` 1) or columns (2) at `places`. Each is the fastest way to it on a CPU, by factors."""
+    if axis == 1:
+        return levels.index_select(1, places)
+    return levels.gather(2, places.expand(*levels.shape[:2], -1))
 
 
 @lru_cache(maxsize=64)
@@ -143,12 +151,12 @@ def _boxes(old: int, new: int, device: torch.device) -> tuple[list[tuple[torch.T
     # The filter itself is 1 on (-0.5, 0.5] and 0 elsewhere, so a pixel just at the start of a box does not count.
     places = (np.arange(old) - centres[:, None] + 0.5) / scale
     inside = (np.arange(old) >= first) & (np.arange(old) < last) & (places > -0.5) & (places <= 0.5)
-    counts = inside.sum(axis=1, keepdims=True)
+    counts = inside.sum(axis=1)
     steps = []
     for step in range(counts.max()):
-        row = torch.from_numpy(np.minimum(inside.argmax(axis=1) + step, old - 1))
+        place = torch.from_numpy(np.minimum(inside.argmax(axis=1) + step, old - 1))
         counted = torch.from_numpy((counts > step).astype(np.float32))
-        steps.append((row.to(device), counted.to(device)))
+        steps.append((place.to(device), counted.to(device)))
     return steps, torch.from_numpy(counts.astype(np.float32)).to(device)
 
 
