@@ -51,7 +51,7 @@ from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.convert import apply_softmax
-from robustbench_twicing.models.onednn import use_onednn
+from robustbench_twicing.models.frozen import use_onednn
 from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws

@@ -22,7 +22,7 @@ from robustbench_twicing.models.checkpoints import (
 )
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.convert import apply_softmax, apply_twicing, block_numbers, twicing_blocks
-from robustbench_twicing.models.onednn import use_onednn
+from robustbench_twicing.models.frozen import use_onednn
 from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.models.registry import EMBEDDED
 from robustbench_twicing.specs import ModelSpec, Recipe

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from robustbench_twicing import onednn
 from robustbench_twicing.engine.corruptions.filters import Planes
 from robustbench_twicing.tensors import Images
 
@@ -129,8 +130,8 @@ def _product(blocks: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
     On a CPU by oneDNN, which takes half of MKL's time on AMD's and sums alike for any number of blocks but one.
     """
-    if blocks.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise.default(blocks, matrix, None, "none", [], "")
+    if blocks.device.type == "cpu" and onednn.available():
+        return onednn.product(blocks, matrix, None)
     # One product of the same shape for each picture, whatever the batch.
     return torch.bmm(blocks.flatten(1, 2), matrix.T.expand(len(blocks), -1, -1)).view_as(blocks)
 

@@ -7,9 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from robustbench_twicing.models.onednn import FrozenLinear, FrozenPatches, available, use_onednn
+from robustbench_twicing import onednn
+from robustbench_twicing.models.frozen import FrozenLinear, FrozenPatches, use_onednn
 
-pytestmark = pytest.mark.skipif(not available(), reason="this torch has no usable oneDNN")
+pytestmark = pytest.mark.skipif(not onednn.available(), reason="this torch has no usable oneDNN")
 
 
 def pair(network: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -74,7 +75,7 @@ def test_second_derivatives_are_left_to_autograd():
 def test_what_it_cannot_do_is_torchs_own(case, monkeypatch):
     made, x = layer("linear")
     _, ours = pair(nn.Sequential(made))
-    monkeypatch.setattr("robustbench_twicing.models.onednn._product", None)  # calling it would be an error
+    monkeypatch.setattr("robustbench_twicing.onednn.product", None)  # calling it would be an error
     if case == "trainable":
         ours.requires_grad_(True)
         ours(x).sum().backward()

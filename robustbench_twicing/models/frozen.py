@@ -1,16 +1,16 @@
 """Linear layers and patch embeddings of a frozen network through oneDNN's float32 products, on a CPU.
 
-torch multiplies float32 matrices with MKL, which leaves half of an AMD core unused (benchmarks/README.md); the oneDNN
-that comes with torch does not, and does not compute what a frozen layer's weights would need. The same sums in another
-order: results differ in the last bits. Whether a run went this way is recorded.
+The same sums in another order: results differ from torch's own layers in the last bits. Whether a run went this way is
+recorded.
 """
 
-from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from robustbench_twicing import onednn
 
 
 def use_onednn(network: nn.Module) -> int:
@@ -20,7 +20,7 @@ def use_onednn(network: nn.Module) -> int:
     weights that need no gradient. Anything else is computed by torch as before. 0 where torch has no usable oneDNN.
     """
     changed = 0
-    for module in network.modules() if available() else ():
+    for module in network.modules() if onednn.available() else ():
         if type(module) is nn.Linear:
             module.__class__ = FrozenLinear
         elif type(module) is nn.Conv2d and _cuts_patches(module):
@@ -29,22 +29,6 @@ def use_onednn(network: nn.Module) -> int:
             continue
         changed += 1
     return changed
-
-
-@cache
-def available() -> bool:
-    """torch's oneDNN has the operation and computes it right; it is not part of torch's public interface."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    inputs, weight, bias = (torch.randn(shape, generator=generator) for shape in ((5, 7, 33), (17, 33), (17,)))
-    try:
-        found = (_product(inputs, weight, bias), _product(_product(inputs, weight, None), weight.t(), None))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    expected = (F.linear(inputs, weight, bias), F.linear(F.linear(inputs, weight), weight.t()))
-    # Sums of 33 and 17 x 33 products of numbers of size one, in float32.
-    return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in zip(found, expected, strict=True))
 
 
 class FrozenLinear(nn.Linear):
@@ -84,19 +68,14 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return F.linear(x, weight, bias)
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """(..., inputs) times (outputs, inputs), by the operation that torch's own compiler uses for linear layers."""
-    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], ""))
-
-
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.weight = weight  # no input's gradient needs x, and the weight is not changed in place
-        return _product(x, weight, bias)
+        return onednn.product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         if torch.is_grad_enabled():  # create_graph=True: leave it to autograd
             return grad @ ctx.weight, None, None
-        return _product(grad, ctx.weight.t(), None), None, None
+        return onednn.product(grad, ctx.weight.t(), None), None, None
