@@ -26,24 +26,28 @@ from torch import nn
 from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.models.convert import apply_softmax, apply_twicing
+from robustbench_twicing.models.frozen import use_onednn
 from robustbench_twicing.models.read_tokens import read_tokens_only
 
 WARM_UP = 2
 REFERENCE = "timm"
-# name -> (twicing, path or None for timm's own attention, the last block for the class token only)
-VARIANTS: dict[str, tuple[bool, str | None, bool]] = {
-    REFERENCE: (False, None, False),
-    "timm, read tokens only": (False, None, True),
-    "softmax explicit": (False, "explicit", False),
-    "softmax explicit, read tokens only": (False, "explicit", True),
-    "twicing fused": (True, "fused", False),
-    "twicing fused, read tokens only": (True, "fused", True),
-    "twicing explicit": (True, "explicit", False),
-    "twicing explicit, read tokens only": (True, "explicit", True),
+# name -> (twicing, path or None for timm's own attention, the last block for the class token only, products by oneDNN)
+VARIANTS: dict[str, tuple[bool, str | None, bool, bool]] = {
+    REFERENCE: (False, None, False, False),
+    "timm, read tokens only": (False, None, True, False),
+    "softmax explicit": (False, "explicit", False, False),
+    "softmax explicit, read tokens only": (False, "explicit", True, False),
+    "twicing fused": (True, "fused", False, False),
+    "twicing fused, read tokens only": (True, "fused", True, False),
+    "twicing explicit": (True, "explicit", False, False),
+    "twicing explicit, read tokens only": (True, "explicit", True, False),
+    "softmax as loaded": (False, "explicit", True, True),
+    "twicing as loaded": (True, "explicit", True, True),
+    "twicing fused as loaded": (True, "fused", True, True),
 }
 
 
-def build(architecture: str, twicing: bool, path: str | None, read: bool) -> nn.Module:
+def build(architecture: str, twicing: bool, path: str | None, read: bool, onednn: bool) -> nn.Module:
     """The variant's network, in float32 on the CPU, weights frozen."""
     network: nn.Module = new_network(architecture).eval().requires_grad_(False)
     if twicing:
@@ -52,6 +56,8 @@ def build(architecture: str, twicing: bool, path: str | None, read: bool) -> nn.
         apply_softmax(network)
     if read:
         assert read_tokens_only(network), "the head of this architecture reads other tokens"
+    if onednn:
+        use_onednn(network)
     set_attention_path(network, path or "fused")
     return network
 

@@ -110,7 +110,7 @@ def batch_cost(run: Callable[[], object], images: torch.Tensor) -> Cost:
 
 def round_trips(levels: torch.Tensor) -> None:
     """The JPEG round trip alone, in the portions that `corrupt` works in. Overwrites `levels`."""
-    for part in levels.split(3):
+    for part in levels.split(8):
         jpeg_round_trip(part, 85)
 
 

@@ -153,7 +153,14 @@ def _empty(images: torch.Tensor) -> torch.Tensor:
     return torch.empty(images.shape, dtype=torch.float32, device=images.device)
 
 
+_CPU_VALUES, _OTHER_VALUES = 1_250_000, 2**24
+"""Pixel values to work on at once. On a CPU, 5 MB: few enough for its outer cache, enough that starting an operation is
+little beside doing it (JPEG, some sixty operations, takes a quarter longer with 3 images of 224 pixels than with 8)."""
+
+
 def _chunk(images: torch.Tensor) -> int:
-    """Images to work on at once. On a CPU, as many as stay in its cache; elsewhere, enough to keep it busy."""
-    pixels = 3 * images.shape[-2] * images.shape[-1]
-    return max(1, (2**19 if images.device.type == "cpu" else 2**24) // pixels)
+    """Images to work on at once: on a CPU as many chunks as its threads share evenly."""
+    most = max(1, (_CPU_VALUES if images.device.type == "cpu" else _OTHER_VALUES) // images[0].numel())
+    threads = torch.get_num_threads() if images.device.type == "cpu" else 1
+    chunks = -(-len(images) // (most * threads)) * threads
+    return -(-len(images) // chunks)
