@@ -37,6 +37,10 @@ class ModelCard:
         return " ".join(str(block) for block in self.twicing_blocks)
 
 
+_LARGE = 64
+"""A batch so large that filling it up costs less than a size that was not seen before."""
+
+
 class Classifier(nn.Module):
     """A network with its normalisation inside: `images` (batch, 3, H, W) in [0, 1] to logits (batch, classes)."""
 
@@ -44,6 +48,8 @@ class Classifier(nn.Module):
     std: torch.Tensor
     batch_size: int = 64
     """Images to evaluate at once. The runner sets it, and halves it where the device runs out of memory."""
+    granule: int = 1
+    """Batches of 64 and more are filled up to a multiple of this, with copies of their last image."""
 
     def __init__(
         self,
@@ -63,8 +69,12 @@ class Classifier(nn.Module):
         return (images - self.mean).div_(self.std)
 
     def forward(self, images: Images) -> Logits:
+        count = len(images)
+        missing = -count % self.granule if count >= _LARGE else 0
+        if missing:
+            images = torch.cat((images, images[-1:].expand(missing, -1, -1, -1)))
         logits: torch.Tensor = self.network(self.normalize(images))
-        return logits
+        return logits[:count] if missing else logits
 
     def in_space(self, space: Literal["pixel", "normalized"]) -> nn.Module:
         """The model as seen from a protocol's space: itself, or the bare network that expects normalised images."""

@@ -198,6 +198,16 @@ def test_the_gate_passes_the_same_model_and_catches_perturbed_weights() -> None:
     assert {row["verdict"] for row in compared["rows"]} <= {"better", "worse"}
 
 
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [(["p.toml", "nowhere"], "There is no run 'nowhere'"), (["p.toml", "p.toml", "p.toml"], "Cannot compare 3 runs")],
+)
+def test_compare_refuses_before_it_carries_a_plan_out(runs, message) -> None:
+    Path("p.toml").write_text(PLAN)
+    assert message in _call("compare", *runs, code=2).output
+    assert not Path("results").exists()
+
+
 def test_compare_takes_a_plan_and_carries_it_out_first() -> None:
     Path("p.toml").write_text(PLAN.replace('["deit"]', '["deit", "deit-tw"]').replace("60", "20"))
     found = json.loads(_call("compare", "p.toml", "--quiet", "--json", "--flips").stdout)

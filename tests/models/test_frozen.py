@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from robustbench_twicing import onednn
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.frozen import FrozenLinear, FrozenPatches, use_onednn
 
 pytestmark = pytest.mark.skipif(not onednn.available(), reason="this torch has no usable oneDNN")
@@ -94,3 +96,22 @@ def test_windows_that_overlap_or_do_not_fill_the_image_stay_convolutions():
     plain, ours = pair(nn.Sequential(nn.Conv2d(3, 4, 4, 4)))
     x = torch.rand(1, 3, 10, 9)
     assert torch.equal(ours(x), plain(x))
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 69])
+def test_filling_a_batch_up_changes_nothing_but_its_size(count, monkeypatch):
+    model = load_model(model_spec("deit", "digits"))
+    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    sizes, gradients, answers = [], [], []
+    model.network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    for granule in (model.granule, 1):
+        monkeypatch.setattr(model, "granule", granule)
+        x = images.clone().requires_grad_()
+        logits = model(x)
+        answers.append(logits.detach())
+        gradients.append(torch.autograd.grad(logits.square().sum(), x)[0])
+    assert sizes == [count if count < 64 else -(-count // 8) * 8, count]
+    assert answers[0].shape == (count, 10)
+    # Logits up to ten in size; another number of rows sums in another order.
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-4 * float(gradients[1].abs().max()))
