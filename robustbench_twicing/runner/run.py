@@ -209,10 +209,11 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
-        attention = old.get("attention", {})
+        attention, sizes = old.get("attention", {}), old.get("batch_sizes", {})
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
             attention = ready.tune(batch_size, attention_path, old if maker in old.get("made_by", ()) else {})
+            sizes = {name: model.batch_size for name, model in ready.models.items()}
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
             warnings = dict.fromkeys(chain.from_iterable(part["warnings"] for part in data.values()))
@@ -228,7 +229,7 @@ def run_plan(
             **(notes or {}),
             "plan": plan.model_dump(mode="json"),
             "plan_hash": plan.hash,
-            "batch_sizes": {name: model.batch_size for name, model in ready.models.items()},
+            "batch_sizes": sizes,
             **surroundings,
             "attention": attention,
             "made_by": makers,

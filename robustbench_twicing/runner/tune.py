@@ -12,9 +12,9 @@ from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.fastest_path import use_fastest_path
 
-_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 128
+_SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 256
 """Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
-with it the last bits of the logits. benchmarks/README.md has the table behind the number."""
+with it the last bits of the logits. `benchmarks/attacks.py batches` measured the number."""
 
 _FIRST, _MOST_ON_CPU, _MOST = 8, 128, 4096
 _WORTH = 0.97

@@ -41,7 +41,7 @@ def test_the_search_stays_within_the_memory() -> None:
 def test_small_models_on_a_cpu_are_not_measured() -> None:
     model = _model(most=2)
     model.network.seen.clear()
-    assert find_batch_size(model, torch.device("cpu"), gradients=True) == 128
+    assert find_batch_size(model, torch.device("cpu"), gradients=True) == 256
     assert model.network.seen == []
 
 
