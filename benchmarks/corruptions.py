@@ -4,9 +4,9 @@
 
 PATH is a checkout of github.com/bethgelab/imagecorruptions, whose glass blur is compiled by numba; it carries the same
 version number as the wheel. All take turns on the same photographs, so a busy machine slows them alike; the ratio is
-taken within each turn, and its median over the turns is what counts. The first turn of each is a warm-up. Ours gets the
-whole batch at once, the peer one picture after the other, as it must, until a third of a second has passed or all are
-done. Neither makes the JPEG round trip of ImageNet-C's files, whose cost stands in a row of its own.
+taken within each turn, and its median over the turns is what counts. The first turn of each is a warm-up. In its turn
+each works for a third of a second or longer: ours on the whole batch at once, again and again, the peer on one picture
+after the other, as it must. Neither makes the JPEG round trip of ImageNet-C's files; its cost has a row of its own.
 
 Beside the seconds on the clock stand those of the processor, summed over threads. With more runnable processes than
 cores the clock favours whoever runs for less than a time slice at once, which is the peer; then trust the processor's.
@@ -51,21 +51,25 @@ Cost = tuple[float, float]
 """Seconds for each image: on the clock, and of the processor."""
 
 
-def cost(run: Callable[[int], object], images: int, device: torch.device, enough: float = float("inf")) -> Cost:
-    """Cost of each image, calling `run` with 0, 1, ... up to `images` or until `enough` seconds have passed."""
+def cost(run: Callable[[int], object], device: torch.device, images: int = 1) -> Cost:
+    """Cost of each image, calling `run`, which works on `images` of them, with 0, 1, ... for a third of a second."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    clock, processor, done = time.perf_counter(), time.process_time(), 0
-    while done < images and time.perf_counter() - clock < enough:
-        run(done)
-        done += 1
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - clock) / done, (time.process_time() - processor) / done
+    clock, processor, calls = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - clock < 1 / 3:
+        run(calls)
+        calls += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return (time.perf_counter() - clock) / calls / images, (time.process_time() - processor) / calls / images
+
+
+def _batch(images: torch.Tensor, name: str, severity: int, seed: int) -> torch.Tensor:
+    return corrupt(images, name, severity, seed)
 
 
 def _one_by_peer(module: Any, pictures: Any, name: str, severity: int, index: int) -> Any:
-    return peer.corrupt(module, pictures[index], name, severity)
+    return peer.corrupt(module, pictures[index % len(pictures)], name, severity)
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -81,15 +85,14 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
     costs: dict[tuple[str, str], list[Cost]] = {}
     for turn in range(arguments.turns + 1):
         for name in names:
-            ours = partial(corrupt, images, name, arguments.severity, seed=turn)
-            turns = {"ours": batch_cost(ours, images)}
+            turns = {"ours": cost(partial(_batch, images, name, arguments.severity), device, len(images))}
             for who, module in modules.items():
                 one = partial(_one_by_peer, module, pictures, name, arguments.severity)
-                turns[who] = cost(one, len(pictures), device, enough=1 / 3)
+                turns[who] = cost(one, device)
             for who, each in turns.items():
                 costs.setdefault((name, who), []).append(each)
             print(f"\rturn {turn}: {name:20}", end="", file=sys.stderr, flush=True)
-        costs.setdefault((ROUND_TRIP, "ours"), []).append(batch_cost(lambda: round_trips(levels), images))
+        costs.setdefault((ROUND_TRIP, "ours"), []).append(cost(lambda _: round_trips(levels), device, len(images)))
     print(file=sys.stderr)
     costs = {key: each[1:] for key, each in costs.items()}
     for who in ("ours", *modules):
@@ -101,11 +104,6 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 
 ROUND_TRIP = "(jpeg round trip, quality 85)"
-
-
-def batch_cost(run: Callable[[], object], images: torch.Tensor) -> Cost:
-    clock, processor = cost(lambda _: run(), 1, images.device)
-    return clock / len(images), processor / len(images)
 
 
 def round_trips(levels: torch.Tensor) -> None:

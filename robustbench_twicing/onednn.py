@@ -27,9 +27,12 @@ def available() -> bool:
     return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in zip(found, expected, strict=True))
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def product(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, limits: tuple[float, float] | None = None
+) -> torch.Tensor:
     """(..., inputs) times (outputs, inputs), by the operation that torch's own compiler uses for linear layers.
 
-    Where `available`, for float32 on a CPU. No gradient.
+    Where `available`, for float32 on a CPU. The result is clamped to `limits`, lowest and highest. No gradient.
     """
-    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], ""))
+    activation = ("hardtanh", list(limits), "") if limits else ("none", [], "")
+    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, *activation))

@@ -14,6 +14,7 @@ from torch import nn
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.zoo import is_drop_in
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.memory import keep_freed_blocks
 from robustbench_twicing.models.checkpoints import (
     load_weights,
     read_checkpoint,
@@ -54,6 +55,7 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         apply_softmax(network)
     read_tokens_only(network)
     network.to(device).requires_grad_(False)
+    keep_freed_blocks()
     with_onednn = use_onednn(network) > 0
     settings = network.pretrained_cfg
     height, width = settings["input_size"][1:]
@@ -97,6 +99,7 @@ def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torc
     (2, 3, image_size, image_size) into (2, classes).
     """
     module.to(device).eval().requires_grad_(False)
+    keep_freed_blocks()
     expected = "A model is a module that turns (batch, 3, H, W) in [0, 1] into (batch, classes)."
     try:
         with torch.no_grad():

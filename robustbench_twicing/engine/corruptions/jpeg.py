@@ -67,10 +67,10 @@ def _to_rgb(luma: Planes, chroma: torch.Tensor, out: Images) -> Images:
     # libjpeg rounds the chroma term before it adds luma; luma is whole, so rounding the sum is the same.
     luma += 128.5
     red, green, blue = out.unbind(1)
-    torch.add(luma, reddish, alpha=_TO_RED, out=red).floor_().clamp_(0, 255)
-    torch.add(luma, bluish, alpha=_TO_GREEN[0], out=green).add_(reddish, alpha=_TO_GREEN[1]).floor_().clamp_(0, 255)
-    torch.add(luma, bluish, alpha=_TO_BLUE, out=blue).floor_().clamp_(0, 255)
-    return out
+    torch.add(luma, reddish, alpha=_TO_RED, out=red)
+    torch.add(luma, bluish, alpha=_TO_GREEN[0], out=green).add_(reddish, alpha=_TO_GREEN[1])
+    torch.add(luma, bluish, alpha=_TO_BLUE, out=blue)
+    return out.floor_().clamp_(0, 255)
 
 
 def _halved_blocks(planes: Planes) -> torch.Tensor:
@@ -118,29 +118,37 @@ def _coded(blocks: torch.Tensor, standard: str, quality: int, turned: bool = Fal
 
     `turned` lays the planes that come back on their side: their rows are columns of the picture.
     """
-    forward, per_step, backward = _transforms(standard, quality, turned, blocks.device)
+    forward, per_step, backward, half = _transforms(standard, quality, turned, blocks.device)
     # libjpeg keeps coefficients in eighths and rounds the quotient's ties away from zero, which `per_step` sees to.
     quotients = _product(blocks, forward).round_().mul_(per_step).round_()
-    pixels = _product(quotients, backward).add_(0.5).floor_().clamp_(-128, 127)
+    pixels = _product(quotients, backward, half, (-128.0, 127.5)).floor_()
     return pixels.transpose(1, 2) if turned else pixels
 
 
-def _product(blocks: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """matrix · block for every block. Its last bit must not depend on how many there are.
+def _product(
+    blocks: torch.Tensor,
+    matrix: torch.Tensor,
+    offset: torch.Tensor | None = None,
+    limits: tuple[float, float] | None = None,
+) -> torch.Tensor:
+    """matrix · block + offset for every block, in `limits`. Its last bit must not depend on how many there are.
 
     On a CPU by oneDNN, which takes half of MKL's time on AMD's and sums alike for any number of blocks but one.
     """
     if blocks.device.type == "cpu" and onednn.available():
-        return onednn.product(blocks, matrix, None)
+        return onednn.product(blocks, matrix, offset, limits)
     # One product of the same shape for each picture, whatever the batch.
-    return torch.bmm(blocks.flatten(1, 2), matrix.T.expand(len(blocks), -1, -1)).view_as(blocks)
+    products = torch.bmm(blocks.flatten(1, 2), matrix.T.expand(len(blocks), -1, -1)).view_as(blocks)
+    if offset is not None:
+        products += offset
+    return products.clamp_(*limits) if limits else products
 
 
 @lru_cache(maxsize=64)
 def _transforms(
     standard: str, quality: int, turned: bool, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(64, 64) from pixels to eighths of coefficients, (64,) to quotients, (64, 64) from quotients to pixels."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(64, 64) from pixels to eighths of coefficients, (64,) to quotients, (64, 64) from them to pixels; halves."""
     # libjpeg's jcparam.c scales the standard's steps with the quality so:
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = ((np.array(standard.split(), dtype=np.int64) * percent + 50) // 100).clip(1, 255).astype(np.float64)
@@ -152,6 +160,6 @@ def _transforms(
     pixels = (transform.T * steps)[(columns if turned else rows).ravel()]
     # A tie, such as 2.5, is exact, and its nearest neighbours are 1 / (8 steps) away: growing all quotients by a
     # millionth sends ties away from zero and moves nothing else across a border.
-    arrays = (8 * transform, (1 + 2.0**-20) / (8 * steps), pixels)
-    forward, per_step, backward = (torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
-    return forward, per_step, backward
+    arrays = (8 * transform, (1 + 2.0**-20) / (8 * steps), pixels, np.full(64, 0.5))
+    forward, per_step, backward, half = (torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
+    return forward, per_step, backward, half

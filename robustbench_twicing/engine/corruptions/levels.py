@@ -2,8 +2,6 @@
 
 import torch
 
-from robustbench_twicing.tensors import Images
-
 TIE = 2.0**-9
 """A value this little below a whole level counts as that level when it is truncated.
 
@@ -11,11 +9,6 @@ Truncation turns a rounding error in the last bit into a whole level wherever th
 regions under a blur, for one), so the result would hang on the device and the order of a sum. The float64 original has
 the same weakness at such values and falls to either side; elsewhere nothing changes.
 """
-
-
-def to_levels(images: Images) -> Images:
-    """Pixels in [0, 1] to the nearest level. Pictures decoded from 8-bit files come back exactly."""
-    return (images * 255.0).round_()
 
 
 def truncate_(levels: torch.Tensor, tie: float = TIE) -> torch.Tensor:
