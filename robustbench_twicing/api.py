@@ -93,6 +93,7 @@ def evaluate(
     batch_size: int | None = None,
     preflight: bool = True,
     attention_path: str | None = None,
+    compiles: bool = False,
     frost_dir: str | None = None,
     out: str | Path | None = None,
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
@@ -110,7 +111,8 @@ def evaluate(
     `checkpoints` as in `catalog.zoo.model_specs`. `limit` samples per threat; None takes all of them, or what the
     protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `preflight`: look
     at each model before it is attacked (`engine.preflight`). `attention_path`: "explicit" or "fused" for all models;
-    left out, what is fastest. `begin` follows the progress (see `runner.run.run_plan`).
+    left out, what is fastest. `compiles`: let attacks compute with models that torch.compile has translated, if a
+    warm-up finds them faster; it takes seconds to minutes. `begin` follows the progress (see `runner.run.run_plan`).
     Raises `UserError` for anything that can be put right.
     """
     own = models if isinstance(models, Mapping) else {}
@@ -180,6 +182,7 @@ def evaluate(
         frost_dir,
         preflight=preflight,
         attention_path=attention_path,
+        compiles=compiles,
     )
     return _finished(folder)
 

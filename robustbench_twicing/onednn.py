@@ -34,5 +34,19 @@ def product(
 
     Where `available`, for float32 on a CPU. The result is clamped to `limits`, lowest and highest. No gradient.
     """
+    if torch.compiler.is_compiling():
+        assert limits is None
+        return _product_as_one(x, weight, bias)
     activation = ("hardtanh", list(limits), "") if limits else ("none", [], "")
     return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, *activation))
+
+
+@torch.library.custom_op("robustbench_twicing::product", mutates_args=())
+def _product_as_one(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`product` as torch.compile can take it, which knows the operation behind it only with packed weights."""
+    return product(x, weight, bias)
+
+
+@_product_as_one.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])

@@ -64,6 +64,12 @@ def attack(
     attention_path: Annotated[
         str | None, typer.Option(help="How all attention is computed: explicit or fused. Default: what is fastest.")
     ] = None,
+    compiles: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compute attacks with torch.compile if a warm-up (seconds to minutes) finds it faster."
+        ),
+    ] = False,
     out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
@@ -94,6 +100,7 @@ def attack(
         source_model=source_model,
         preflight=preflight,
         attention_path=attention_path,
+        compiles=compiles,
         data=data,
         recipe=recipe,
         limit=limit,

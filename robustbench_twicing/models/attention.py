@@ -278,7 +278,12 @@ def _backward(
 
 
 def _chunks(qkv: torch.Tensor) -> Iterator[slice]:
-    """The batch in pieces whose attention weights stay in a CPU's cache; in one piece elsewhere."""
+    """The batch in pieces whose attention weights stay in a CPU's cache; in one piece elsewhere, and compiled.
+
+    A loop over pieces would be compiled for one size of the batch.
+    """
+    if torch.compiler.is_compiling():
+        return iter((slice(None),))
     batch, tokens, _, heads, _ = qkv.shape
     size = max(1, _CPU_CHUNK // (heads * tokens**2)) if qkv.device.type == "cpu" else batch
     return (slice(start, start + size) for start in range(0, batch, size))

@@ -29,7 +29,7 @@ class Roles:
     judging: Classifier
     """Decides, in float32."""
     crafting: Classifier
-    """What the attack sees: in another precision, or another model altogether."""
+    """What the attack sees: compiled, in another precision, or another model altogether."""
     fallback: Classifier
     """What the attack sees for samples whose success float32 does not confirm: the crafting model in float32."""
 
@@ -128,8 +128,9 @@ def _attack(
     inputs = samples.images if space == "pixel" else model.normalize(samples.images)
     targets = samples.labels if threat.rules.labels == "true" else judging(inputs).argmax(1)
     crafting = Queries(roles.crafting.in_space(space), batch_size, tick)
-    outcome, images, believed = _craft(crafting, judging, threat, samples, inputs, targets, seed)
-    if roles.crafting is not roles.fallback or threat.precision == "tf32":
+    doubted = roles.crafting is not roles.fallback or threat.precision == "tf32"
+    outcome, images, believed = _craft(crafting, judging, threat, samples, inputs, targets, seed, doubted)
+    if doubted:
         held = torch.from_numpy(outcome.judgement.prediction).to(targets.device) == targets
         rejected = np.flatnonzero((believed & held).cpu().numpy())
         if len(rejected):
@@ -156,8 +157,9 @@ def _craft(
     inputs: Images,
     targets: Labels,
     seed: int,
+    doubted: bool = False,
 ) -> tuple[Outcome, Images, torch.Tensor]:
-    """The outcome, the images that were judged, and which of them the crafting model takes for broken."""
+    """The outcome, the images that were judged, and, if it is `doubted`, which the crafting model takes for broken."""
     # What fools the source need not fool the target, so a transfer takes every step.
     asked = (
         threat
@@ -168,13 +170,12 @@ def _craft(
     with tensor_cores(threat.precision == "tf32"):
         perturbed = ALGORITHMS[threat.settings.algorithm](crafting, inputs, targets, asked, draws)
         checked = verify(perturbed, inputs, threat)
-        lower = threat.precision != "float32"
-        believed = fooled(crafting(checked.images), targets) if lower else torch.zeros_like(targets, dtype=torch.bool)
+        believed = fooled(crafting(checked.images), targets) if doubted else torch.zeros_like(targets, dtype=torch.bool)
     judgement = samples.judged(judging(checked.images))
     judgement.error = np.where(judgement.error == "", np.array(checked.reasons, dtype=object), judgement.error)
     outcome = Outcome.untouched(judgement)
     outcome.distances = torch.stack((checked.linf, checked.l2)).cpu().numpy()
-    outcome.spent = torch.stack((perturbed.forwards + 1 + lower, perturbed.backwards)).cpu().numpy()
+    outcome.spent = torch.stack((perturbed.forwards + 1 + doubted, perturbed.backwards)).cpu().numpy()
     return outcome, checked.images, believed
 
 

@@ -84,7 +84,7 @@ def estimate(
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
     ready = prepare(plan, directories, device, {}, frost_dir)
-    ready.tune(batch_size, None, folder.manifest() if folder.exists() else {})
+    ready.tune(batch_size, None, False, folder.manifest() if folder.exists() else {})
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):

@@ -28,7 +28,7 @@ from robustbench_twicing.runner.execute import Progress, Source, Work, evaluatio
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.runner.schedule import cell_shards, folder_of, shard_size
 from robustbench_twicing.runner.sources import open_sources
-from robustbench_twicing.runner.tune import find_batch_size, settle_attention
+from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation
 from robustbench_twicing.specs import Threat
 from robustbench_twicing.store import RUNS, RunFolder, Shard
 
@@ -87,10 +87,12 @@ class Ready:
             "source_weights_hash": source_model.card.weights_hash if source_model else "",
         }
 
-    def tune(self, batch_size: int | None, path: str | None, old: Mapping[str, Any]) -> dict[str, Any]:
+    def tune(
+        self, batch_size: int | None, path: str | None, compiles: bool, old: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
         """Settle how models are evaluated: as the user says, else as `old` (a manifest) has it, else as measured.
 
-        Returns what the manifest says of it.
+        Returns what the manifest says of it: "attention" and "compilation". `compiles` allows a measurement, no more.
         """
         gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
         known = old.get("attention", {}).get("path") if path is None else path
@@ -98,7 +100,15 @@ class Ready:
         for name, model in self.models.items():
             size = batch_size or old.get("batch_sizes", {}).get(name)
             model.batch_size = size or find_batch_size(model, self.device, gradients)
-        return attention
+        before = old.get("compilation", {}).get("choice")
+        compilation = {"choice": "as loaded"}
+        attacks = [cell for cell in self.plan.cells if cell.threat.kind == "attack"]
+        if attacks and (compiles or before):
+            for cell in attacks:
+                self._roles(cell)  # so that every model that attacks compute with is there
+            crafting, compilation = settle_compilation(self._crafting, self.device, gradients, before)
+            self._crafting.update(crafting)
+        return {"attention": attention, "compilation": compilation}
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
         """Do the work and keep its shards in `folder`."""
@@ -169,13 +179,15 @@ def run_plan(
     reuse: bool = True,
     preflight: bool = True,
     attention_path: str | None = None,
+    compiles: bool = False,
 ) -> RunFolder:
     """Do what is still to be done of a plan and return its folder.
 
     `begin` is told, for each cell with work left, (evaluations to do, evaluations in all), and returns who follows the
     progress. `notes` go into the manifest beside the plan. `reuse` takes finished shards over from the other runs under
     results/runs (`resume.take_over`). `preflight` looks at each model that is to be attacked before anything is
-    computed. `attention_path` forces "explicit" or "fused" instead of the fastest. Raises `UserError` if `out` holds a
+    computed. `attention_path` forces "explicit" or "fused" instead of the fastest. `compiles`: let attacks compute with
+    models that torch.compile has translated, if a warm-up finds them faster. Raises `UserError` if `out` holds a
     run with other settings, for a model that no attack can say anything about, and as `prepare`.
     """
     plan = with_frost(plan, frost_dir)
@@ -209,10 +221,12 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
-        attention, sizes = old.get("attention", {}), old.get("batch_sizes", {})
+        tuned, sizes = {key: old.get(key, {}) for key in ("attention", "compilation")}, old.get("batch_sizes", {})
         if computes:
+            if compiles:
+                progress.say("Compiling each model first, which takes seconds to minutes.")
             # As before, if it is continued: another path or size would change the last bits of the logits.
-            attention = ready.tune(batch_size, attention_path, old if maker in old.get("made_by", ()) else {})
+            tuned = ready.tune(batch_size, attention_path, compiles, old if maker in old.get("made_by", ()) else {})
             sizes = {name: model.batch_size for name, model in ready.models.items()}
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
@@ -231,7 +245,7 @@ def run_plan(
             "plan_hash": plan.hash,
             "batch_sizes": sizes,
             **surroundings,
-            "attention": attention,
+            **tuned,
             "made_by": makers,
             "preflight": checked,
             "data": data,

@@ -1,16 +1,20 @@
 """How models run fastest on this device, found by a short warm-up. It changes the speed and no draw."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.compiled import compiled
 from robustbench_twicing.models.fastest_path import use_fastest_path
+
+Key = TypeVar("Key")
 
 _SMALL_IMAGE, _SMALL_IMAGE_ON_CPU = 64, 256
 """Small models on a CPU are not measured: they take so little time that the choice would change from run to run, and
@@ -41,6 +45,51 @@ def settle_attention(
     for model in models:
         set_attention_path(model.network, path)
     return {"path": path}
+
+
+def settle_compilation(
+    models: Mapping[Key, Classifier], device: torch.device, gradients: bool, choice: str | None
+) -> tuple[Mapping[Key, Classifier], dict[str, Any]]:
+    """All `models` compiled, or all as they are, so that models compared differ in nothing else.
+
+    `choice` is "compiled", "as loaded", or None for what a warm-up with batches of each model's size finds faster.
+    Returns the models and what was found. Raises `UserError` for a model that cannot be compiled.
+    """
+    if choice == "as loaded":
+        return models, {"choice": choice}
+    shadows = {key: compiled(model) for key, model in models.items()}
+    found: dict[str, Any] = {"choice": choice, "seconds": {"as loaded": 0.0, "compiled": 0.0}}
+    began = time.perf_counter()
+    for model in shadows.values():
+        try:
+            _evaluate_once(model, device, gradients)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return models, {"choice": "as loaded", "reason": "compiled, it runs out of memory"}
+        except Exception as error:  # torch.compile and the compilers behind it raise many kinds
+            raise UserError(
+                f"Model {model.card.spec.name!r} cannot be compiled: {str(error).strip().splitlines()[0]}",
+                "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
+            ) from error
+    found["compiling"] = time.perf_counter() - began
+    if choice is None:
+        for which, some in (("as loaded", models), ("compiled", shadows)):
+            for model in some.values():
+                found["seconds"][which] += _seconds(model, _random_images(model, model.batch_size, device), gradients)
+        seconds = found["seconds"]
+        found["choice"] = "compiled" if seconds["compiled"] < _WORTH * seconds["as loaded"] else "as loaded"
+    return shadows if found["choice"] == "compiled" else models, found
+
+
+def _evaluate_once(model: Classifier, device: torch.device, gradients: bool) -> None:
+    """Whatever an attack will ask of the model, so that it is compiled for it."""
+    images = _random_images(model, model.batch_size, device)
+    for wanted in {False, gradients}:
+        _seconds(model, images, wanted)
+
+
+def _random_images(model: Classifier, count: int, device: torch.device) -> torch.Tensor:
+    return torch.rand(count, 3, model.card.image_size, model.card.image_size, device=device)
 
 
 def find_batch_size(model: Classifier, device: torch.device, gradients: bool) -> int:

@@ -1,5 +1,7 @@
 """Batch sizes: found within the device's memory, halved when it runs out, without a result lost."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -8,8 +10,9 @@ from robustbench_twicing.api import evaluate
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.runner import tune
 from robustbench_twicing.runner.attack import Attacks, Roles
-from robustbench_twicing.runner.tune import find_batch_size
+from robustbench_twicing.runner.tune import find_batch_size, settle_compilation
 from tests.engine.tiny import random_images, small_net
 from tests.runner.test_attack import PGD, _samples
 
@@ -71,3 +74,62 @@ def test_no_memory_for_a_single_image_is_said_clearly() -> None:
 def test_a_model_of_other_classes_than_the_data_set_is_refused() -> None:
     with pytest.raises(UserError, match="has 5 classes, data set 'digits' has 10"):
         evaluate({"m": small_net(32)}, attacks=["fgsm"], limit=2)
+
+
+class _Same:
+    """In torch.compile's place: the model itself, remembered."""
+
+    def __init__(self) -> None:
+        self.seen: list[Classifier] = []
+
+    def __call__(self, model: Classifier) -> Classifier:
+        shadow = Classifier(model.network, model.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.seen.append(shadow)
+        return shadow
+
+
+@pytest.mark.parametrize(("gain", "choice"), [(0.5, "compiled"), (1.5, "as loaded")])
+def test_all_models_are_compiled_if_that_is_faster_for_them_together(monkeypatch, gain: float, choice: str) -> None:
+    same = _Same()
+    monkeypatch.setattr(tune, "compiled", same)
+    monkeypatch.setattr(tune, "_seconds", lambda model, images, gradients: gain if model in same.seen else 1.0)
+    models = {name: _model(most=10**6) for name in "ab"}
+    found, says = settle_compilation(models, torch.device("cpu"), True, None)
+    assert says["choice"] == choice
+    assert says["seconds"] == {"as loaded": 2.0, "compiled": 2 * gain}
+    assert list(found.values()) == (same.seen if choice == "compiled" else list(models.values()))
+
+
+def test_a_choice_that_was_made_is_kept(monkeypatch) -> None:
+    same = _Same()
+    monkeypatch.setattr(tune, "compiled", same)
+    models = {"a": _model(most=10**6)}
+    assert settle_compilation(models, torch.device("cpu"), True, "as loaded")[0] == models
+    assert same.seen == []
+    found, says = settle_compilation(models, torch.device("cpu"), True, "compiled")
+    assert list(found.values()) == same.seen
+    assert says["choice"] == "compiled"
+
+
+def test_a_model_that_cannot_be_compiled_is_said_so(monkeypatch) -> None:
+    class Refuses(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler\nwith many lines")
+
+    def refuse(model: Classifier) -> Classifier:
+        return Classifier(Refuses(), model.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    monkeypatch.setattr(tune, "compiled", refuse)
+    with pytest.raises(UserError, match=r"'m' cannot be compiled: no compiler\n"):
+        settle_compilation({"a": _model(most=10**6)}, torch.device("cpu"), True, None)
+
+
+def test_a_compiled_run_has_the_verdicts_of_one_that_is_not(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(tune, "compiled", _Same())
+    monkeypatch.setattr(tune, "_seconds", lambda model, images, gradients: 1.0 if model.card.spec.name else 0.0)
+    options = {"attacks": ["pgd"], "eps": "4/255", "limit": 16}
+    plain = evaluate("deit", out=tmp_path / "plain", **options)
+    allowed = evaluate("deit", out=tmp_path / "allowed", compiles=True, **options)
+    assert allowed.records["correct"].equals(plain.records["correct"])
+    assert json.loads((tmp_path / "allowed" / "run.json").read_text())["compilation"]["choice"] == "as loaded"
+    assert json.loads((tmp_path / "plain" / "run.json").read_text())["compilation"] == {"choice": "as loaded"}

@@ -1,0 +1,30 @@
+"""A model that torch.compile has translated, for attacks to compute with. Verdicts are never taken from it."""
+
+import torch
+from torch import nn
+
+from robustbench_twicing.models.classifier import Classifier
+
+
+def compiled(model: Classifier) -> Classifier:
+    """`model` with its network compiled for batches of any size; weights are shared, logits differ in their last bits.
+
+    Compilation itself waits for the first evaluation, and happens once with and once without gradients.
+    """
+    shadow = Classifier(Compiled(model.network), model.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    shadow.mean, shadow.std, shadow.batch_size = model.mean, model.std, model.batch_size
+    return shadow.eval()
+
+
+class Compiled(nn.Module):
+    """A module compiled for batches of any size."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = torch.compile(network, dynamic=True)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, ...) to (batch, classes)."""
+        # torch.compile takes every size as a variable but 1, which it would compile anew.
+        logits: torch.Tensor = self.network(images if len(images) > 1 else images.repeat(2, 1, 1, 1))
+        return logits[: len(images)]

@@ -1,0 +1,48 @@
+"""A compiled model computes what the model computes, for batches of every size, without being compiled again."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from robustbench_twicing.engine.contract import Queries
+from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.models.build import wrap_model
+from robustbench_twicing.models.compiled import compiled
+from robustbench_twicing.models.convert import apply_softmax, apply_twicing
+from robustbench_twicing.models.frozen import use_onednn
+from robustbench_twicing.models.read_tokens import read_tokens_only
+
+torch.manual_seed(0)
+vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10)
+network = apply_softmax(apply_twicing(vit, sys.argv[1]))
+read_tokens_only(network)
+use_onednn(network)
+model = wrap_model("m", network, 32)
+shadow = compiled(model)
+images, labels = torch.rand(9, 3, 32, 32), torch.arange(9)
+
+wanted_logits, wanted = Queries(model, 9).gradient(images, labels, log_odds_against)
+Queries(shadow, 9).gradient(images, labels, log_odds_against)
+Queries(shadow, 9)(images)
+torch.compiler.set_stance("fail_on_recompile")
+for size in (9, 4, 1, 2):
+    logits, gradient = Queries(shadow, size).gradient(images, labels, log_odds_against)
+    torch.testing.assert_close(logits, wanted_logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(Queries(shadow, size)(images), wanted_logits, rtol=1e-4, atol=1e-5)
+assert (gradient != wanted).any()  # it did go another way
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("twicing", ["none", "all"])
+def test_logits_and_gradients_are_the_models_own_at_every_size(twicing: str) -> None:
+    # In a process of its own: the tests' checks of shapes remember a batch's size, and would be compiled in.
+    run = subprocess.run([sys.executable, "-c", SCRIPT, twicing], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
