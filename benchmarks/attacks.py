@@ -48,6 +48,7 @@ from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.memory import M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_glibc
 from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import Compiled
@@ -442,6 +443,12 @@ def timed(run: Callable[[], Images], device: torch.device) -> tuple[Turn, Images
     return Turn(seconds, processor, others), found
 
 
+KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**30}
+"""Freed memory as the tool has it kept (`robustbench_twicing.memory`), for its own turns."""
+ALONE = {M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}
+"""For the others' turns: the most that glibc, left alone, learns to keep in a process of theirs."""
+
+
 def take_turns(
     candidates: Mapping[str, Candidate], task: Task, batch: int, arguments: argparse.Namespace
 ) -> tuple[dict[str, list[Turn]], dict[str, Images], dict[str, tuple[int, int, int]]]:
@@ -455,6 +462,7 @@ def take_turns(
             counted = Counted(task.own if name.startswith("ours") or name.endswith(OUR_NETWORK) else task.model)
             given, candidate = replace(task, model=counted), candidates[name]
             torch.manual_seed(number)  # what peers draw from
+            tell_glibc(KEPT if name.startswith("ours") else ALONE)
             now[name], found[name] = timed(lambda c=candidate, g=given: c(g, batch), task.device)
             spent[name] = counted.calls, counted.forwards, counted.backwards
         disturbed = max(turn.others for turn in now.values()) > arguments.others

@@ -2,9 +2,10 @@
 
 import ctypes
 import platform
+from collections.abc import Mapping
 from functools import cache
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """From glibc's malloc.h, see mallopt(3)."""
 
 
@@ -16,7 +17,12 @@ def keep_freed_blocks() -> None:
     the time of an input gradient on digits, a third of a JPEG round trip's (benchmarks/README.md). How much it returns
     also depends on what the process did before.
     """
+    # No block is to come from the system by itself, to be returned to it when it is freed.
+    tell_glibc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**30})
+
+
+def tell_glibc(settings: Mapping[int, int]) -> None:
+    """Each of the settings to mallopt(3). Nothing happens with another C library."""
     if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)  # no block comes from the system by itself, to be returned when it is freed
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+        for setting, value in settings.items():
+            ctypes.CDLL(None).mallopt(setting, value)

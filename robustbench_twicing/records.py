@@ -65,7 +65,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("confidence", "float64", "softmax probability of the predicted class on the judged image"),
     Column("linf_distance", "float64", "largest change of a value, in the units of eps"),
     Column("l2_distance", "float64", "Euclidean norm of the change, in the units of eps"),
-    Column("rejected", "bool", "broken as the attack computes (precision, compiled), not as float32 judges, so attacked again in float32"),
+    Column(
+        "rejected",
+        "bool",
+        "broken as the attack computes (precision, compiled), not as float32 judges, so attacked again in float32",
+    ),
     Column("forwards", "int64", "evaluations of the model spent on this sample by the threat"),
     Column("backwards", "int64", "input gradients spent on this sample by the threat"),
     Column("seconds", "float64", "the shard's time for this cell divided by its samples"),
