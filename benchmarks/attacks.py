@@ -48,7 +48,7 @@ from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
-from robustbench_twicing.memory import M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_glibc
+from robustbench_twicing.memory import KEPT, M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_glibc
 from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import Compiled
@@ -443,8 +443,6 @@ def timed(run: Callable[[], Images], device: torch.device) -> tuple[Turn, Images
     return Turn(seconds, processor, others), found
 
 
-KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**30}
-"""Freed memory as the tool has it kept (`robustbench_twicing.memory`), for its own turns."""
 ALONE = {M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}
 """For the others' turns: the most that glibc, left alone, learns to keep in a process of theirs."""
 

@@ -64,10 +64,6 @@ def cost(run: Callable[[int], object], device: torch.device, images: int = 1) ->
     return (time.perf_counter() - clock) / calls / images, (time.process_time() - processor) / calls / images
 
 
-def _batch(images: torch.Tensor, name: str, severity: int, seed: int) -> torch.Tensor:
-    return corrupt(images, name, severity, seed)
-
-
 def _one_by_peer(module: Any, pictures: Any, name: str, severity: int, index: int) -> Any:
     return peer.corrupt(module, pictures[index % len(pictures)], name, severity)
 
@@ -85,7 +81,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
     costs: dict[tuple[str, str], list[Cost]] = {}
     for turn in range(arguments.turns + 1):
         for name in names:
-            turns = {"ours": cost(partial(_batch, images, name, arguments.severity), device, len(images))}
+            turns = {"ours": cost(partial(corrupt, images, name, arguments.severity), device, len(images))}
             for who, module in modules.items():
                 one = partial(_one_by_peer, module, pictures, name, arguments.severity)
                 turns[who] = cost(one, device)

@@ -282,10 +282,10 @@ def _chunks(qkv: torch.Tensor) -> Iterator[slice]:
 
     A loop over pieces would be compiled for one size of the batch.
     """
-    if torch.compiler.is_compiling():
+    if qkv.device.type != "cpu" or torch.compiler.is_compiling():
         return iter((slice(None),))
     batch, tokens, _, heads, _ = qkv.shape
-    size = max(1, _CPU_CHUNK // (heads * tokens**2)) if qkv.device.type == "cpu" else batch
+    size = max(1, _CPU_CHUNK // (heads * tokens**2))
     return (slice(start, start + size) for start in range(0, batch, size))
 
 

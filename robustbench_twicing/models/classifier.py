@@ -76,6 +76,13 @@ class Classifier(nn.Module):
         logits: torch.Tensor = self.network(self.normalize(images))
         return logits[:count] if missing else logits
 
+    def with_network(self, network: nn.Module) -> "Classifier":
+        """The same around another network, in eval mode."""
+        other = Classifier(network, self.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        other.mean, other.std = self.mean, self.std
+        other.batch_size, other.granule = self.batch_size, self.granule
+        return other.eval()
+
     def in_space(self, space: Literal["pixel", "normalized"]) -> nn.Module:
         """The model as seen from a protocol's space: itself, or the bare network that expects normalised images."""
         return self if space == "pixel" else self.network

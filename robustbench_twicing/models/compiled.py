@@ -11,9 +11,7 @@ def compiled(model: Classifier) -> Classifier:
 
     Compilation itself waits for the first evaluation, and happens once with and once without gradients.
     """
-    shadow = Classifier(Compiled(model.network), model.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    shadow.mean, shadow.std, shadow.batch_size = model.mean, model.std, model.batch_size
-    return shadow.eval()
+    return model.with_network(Compiled(model.network))
 
 
 class Compiled(nn.Module):

@@ -26,9 +26,7 @@ def in_precision(model: Classifier, precision: Precision) -> Classifier:
         raise UserError(
             f"Model {model.card.spec.name!r} cannot be copied to bfloat16: {error}.", "Leave --precision away."
         ) from error
-    shadow = Classifier(_Rounded(network), model.card, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    shadow.mean, shadow.std, shadow.granule = model.mean, model.std, model.granule
-    return shadow.eval()
+    return model.with_network(_Rounded(network))
 
 
 class _Rounded(nn.Module):

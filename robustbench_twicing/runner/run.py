@@ -100,14 +100,12 @@ class Ready:
         for name, model in self.models.items():
             size = batch_size or old.get("batch_sizes", {}).get(name)
             model.batch_size = size or find_batch_size(model, self.device, gradients)
-        before = old.get("compilation", {}).get("choice")
-        compilation = {"choice": "as loaded"}
-        attacks = [cell for cell in self.plan.cells if cell.threat.kind == "attack"]
-        if attacks and (compiles or before):
-            for cell in attacks:
+        choice = old.get("compilation", {}).get("choice", None if compiles else "as loaded")
+        if choice != "as loaded":
+            for cell in self.plan.cells:
                 self._roles(cell)  # so that every model that attacks compute with is there
-            crafting, compilation = settle_compilation(self._crafting, self.device, gradients, before)
-            self._crafting.update(crafting)
+        crafting, compilation = settle_compilation(self._crafting, self.device, gradients, choice)
+        self._crafting.update(crafting)
         return {"attention": attention, "compilation": compilation}
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:

@@ -38,8 +38,7 @@ def settle_attention(
     if path is None and device.type == "cpu" and max(sizes) <= _SMALL_IMAGE:
         path = "explicit"  # as benchmarks/attention.csv has it, and for the same reason as the batch size
     if path is None and len(sizes) == 1:
-        size = sizes.pop()
-        images = torch.rand(_FIRST, 3, size, size, device=device)
+        images = _random_images(models[0], _FIRST, device)
         return dict(use_fastest_path([model.network for model in models], images, gradients))
     path = path or "auto"
     for model in models:
@@ -55,14 +54,15 @@ def settle_compilation(
     `choice` is "compiled", "as loaded", or None for what a warm-up with batches of each model's size finds faster.
     Returns the models and what was found. Raises `UserError` for a model that cannot be compiled.
     """
-    if choice == "as loaded":
-        return models, {"choice": choice}
+    if choice == "as loaded" or not models:
+        return models, {"choice": "as loaded"}
     shadows = {key: compiled(model) for key, model in models.items()}
-    found: dict[str, Any] = {"choice": choice, "seconds": {"as loaded": 0.0, "compiled": 0.0}}
     began = time.perf_counter()
     for model in shadows.values():
+        images = _random_images(model, model.batch_size, device)
         try:
-            _evaluate_once(model, device, gradients)
+            for wanted in {False, gradients}:  # whatever an attack will ask of it
+                _seconds(model, images, wanted)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             return models, {"choice": "as loaded", "reason": "compiled, it runs out of memory"}
@@ -71,21 +71,15 @@ def settle_compilation(
                 f"Model {model.card.spec.name!r} cannot be compiled: {str(error).strip().splitlines()[0]}",
                 "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
             ) from error
-    found["compiling"] = time.perf_counter() - began
+    found: dict[str, Any] = {"choice": choice, "compiling": time.perf_counter() - began}
     if choice is None:
-        for which, some in (("as loaded", models), ("compiled", shadows)):
-            for model in some.values():
-                found["seconds"][which] += _seconds(model, _random_images(model, model.batch_size, device), gradients)
-        seconds = found["seconds"]
-        found["choice"] = "compiled" if seconds["compiled"] < _WORTH * seconds["as loaded"] else "as loaded"
-    return shadows if found["choice"] == "compiled" else models, found
-
-
-def _evaluate_once(model: Classifier, device: torch.device, gradients: bool) -> None:
-    """Whatever an attack will ask of the model, so that it is compiled for it."""
-    images = _random_images(model, model.batch_size, device)
-    for wanted in {False, gradients}:
-        _seconds(model, images, wanted)
+        seconds = {
+            which: sum(_seconds(model, _random_images(model, model.batch_size, device), gradients) for model in some)
+            for which, some in (("as loaded", models.values()), ("compiled", shadows.values()))
+        }
+        choice = "compiled" if seconds["compiled"] < _WORTH * seconds["as loaded"] else "as loaded"
+        found |= {"choice": choice, "seconds": seconds}
+    return shadows if choice == "compiled" else models, found
 
 
 def _random_images(model: Classifier, count: int, device: torch.device) -> torch.Tensor:
@@ -101,7 +95,7 @@ def find_batch_size(model: Classifier, device: torch.device, gradients: bool) ->
     if device.type == "cpu" and size <= _SMALL_IMAGE:
         return _SMALL_IMAGE_ON_CPU
     most = _MOST_ON_CPU if device.type == "cpu" else _MOST
-    images = torch.rand(_FIRST, 3, size, size, device=device)
+    images = _random_images(model, _FIRST, device)
     deadline, best, least = time.perf_counter() + _SECONDS, _FIRST, float("inf")
     _seconds(model, images, gradients)  # the first evaluation pays for what is set up once
     count = _FIRST
