@@ -4,11 +4,11 @@
     OMP_WAIT_POLICY=active python benchmarks/attacks.py                # everything below that suits the device
     python benchmarks/attacks.py pgd spsa --device cuda --craft bfloat16
 
-Measurements: pgd, unbreakable, spsa, fgsm, memory, batches, deit-tiny (README.md says what each shows). Each one gives
-all candidates the same weights and the same images in one process: ours as the tool loads them, peers in the network
-that timm makes of them, and once more ("our network") in ours. They take turns, the first turn is a warm-up, and what
-counts is the median over the turns of the ratio within a turn. Their models count the images that they evaluate and
-the gradients that reach them. Beside the speed stands the final verdict on every image, given for all
+Measurements: pgd, unbreakable, spsa, fgsm, memory, batches, formats, deit-tiny (README.md says what each shows). Each
+one gives all candidates the same weights and the same images in one process: ours as the tool loads them, peers in the
+network that timm makes of them, and once more ("our network") in ours. They take turns, the first turn is a warm-up,
+and what counts is the median over the turns of the ratio within a turn. Their models count the images that they
+evaluate and the gradients that reach them. Beside the speed stands the final verdict on every image, given for all
 candidates by the same float32 model. A turn during which other processes took more of the machine than --others is
 repeated. On a machine that is never quiet, take one thread and believe the processor seconds: with more threads than
 free cores they wait for each other, and the waiting counts.
@@ -34,7 +34,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import accumulate, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, get_args
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -54,6 +54,7 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import Compiled
 from robustbench_twicing.models.convert import apply_softmax
 from robustbench_twicing.models.frozen import use_onednn
+from robustbench_twicing.models.memory_format import MemoryFormat, set_memory_format
 from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws
@@ -62,6 +63,7 @@ from robustbench_twicing.specs import AttackThreat, Eps, PgdSettings, Recipe, Sp
 HERE = Path(__file__).parent
 
 Images = torch.Tensor
+Key = TypeVar("Key")
 
 
 # --- models and images ------------------------------------------------------------------------------------------------
@@ -661,23 +663,53 @@ def batch_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     for (name, (model, side)), gradient in product(models.items(), (False, True)):
         sizes = batch_sizes(side, device)
         images = random_images(sizes[-1], side, device)
-        rates: dict[int, list[float]] = {size: [] for size in sizes}
-        for turn in range(arguments.turns + 1):
-            for size in sizes:
-                rate = batch_rate(model, images, size, gradient)
-                if turn:
-                    rates[size].append(rate)
-        best = max(sizes, key=lambda size: statistics.median(rates[size]))
-        for size in sizes:
+        rows = raced({size: partial(batch_rate, model, images, size, gradient) for size in sizes}, arguments.turns)
+        for size, numbers in rows:
             yield {
                 "measurement": "batches",
                 "model": name,
                 "candidate": "forward and input gradient" if gradient else "forward",
                 "batch": size,
                 "images": len(images),
-                **spread("images_per_second", rates[size], 1),
-                **spread("best_over_this", [b / r for b, r in zip(rates[best], rates[size], strict=True)], 3),
+                **numbers,
             }
+
+
+def format_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """How fast networks with convolutions are in each memory format, forward alone and with the input gradient."""
+    device = torch.device(arguments.device)
+    tell_glibc(KEPT)
+    images = random_images(arguments.large_images or 16, 224, device)
+    for name, gradient in product(("resnet50", "efficientnet_b0", "vgg11", "convnext_atto"), (False, True)):
+        networks = {
+            lying: new_network(name).eval().requires_grad_(False).to(device) for lying in get_args(MemoryFormat)
+        }
+        for lying, network in networks.items():
+            set_memory_format([network], lying)
+        rates = {lying: partial(batch_rate, network, images, 16, gradient) for lying, network in networks.items()}
+        for lying, numbers in raced(rates, arguments.turns):
+            yield {
+                "measurement": "formats",
+                "model": name,
+                "candidate": f"forward{' and input gradient' if gradient else ''}, {lying}",
+                "batch": 16,
+                "images": len(images),
+                **numbers,
+            }
+
+
+def raced(rates: Mapping[Key, Callable[[], float]], turns: int) -> Iterator[tuple[Key, dict[str, float]]]:
+    """Of each, the images per second in turns, after a warm-up, and how many times that the fastest one makes."""
+    found: dict[Key, list[float]] = {key: [] for key in rates}
+    for turn in range(turns + 1):
+        for key, rate in rates.items():
+            measured = rate()
+            if turn:
+                found[key].append(measured)
+    best = max(found.values(), key=statistics.median)
+    for key, some in found.items():
+        over = [b / r for b, r in zip(best, some, strict=True)]
+        yield key, {**spread("images_per_second", some, 1), **spread("best_over_this", over, 3)}
 
 
 def memory_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
@@ -734,6 +766,7 @@ MEASUREMENTS = {
     "fgsm": fgsm_rows,
     "memory": memory_rows,
     "batches": batch_rows,
+    "formats": format_rows,
     "deit-tiny": deit_tiny_rows,
 }
 
@@ -792,7 +825,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
 def line(row: Mapping[str, object]) -> str:
     """A row for the console."""
     head = f"{row['measurement']:12} {row['model']:26} {row.get('weights', ''):9} {row.get('eps', ''):6} "
-    head += f"{row['candidate']:28} batch {row['batch']!s:4}"
+    head += f"{row['candidate']:42} batch {row['batch']!s:4}"
     if "peak_mib" in row:
         return f"{head} {row['peak_mib']:>8} MiB, {row['peak_over_forward_and_gradient']} of one forward and gradient"
     rate = f"{row['images_per_second']:>9} images/s"

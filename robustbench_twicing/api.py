@@ -101,7 +101,8 @@ def evaluate(
     """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
 
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
-    images in [0, 1] and return logits: put normalisation inside. `attacks` left out takes the protocol's own list,
+    images in [0, 1] and return logits: put normalisation inside; they are frozen, put into eval mode and, if they have
+    convolutions, perhaps laid out channels-last. `attacks` left out takes the protocol's own list,
     unless `suites` are named; `eps` as papers write it ("1/255"). `worst_case` adds the row of all attacks together;
     `precision` is what they compute in (verdicts stay float32's), `eight_bit` adds the verdict on rounded pixels, and
     `source_model` names a model that the images are made on instead. `suites`: such as `"digits-c"`, `"imagenet-a"`,

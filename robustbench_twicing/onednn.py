@@ -34,17 +34,25 @@ def product(
 
     Where `available`, for float32 on a CPU. The result is clamped to `limits`, lowest and highest. No gradient.
     """
-    if torch.compiler.is_compiling():
-        assert limits is None
+    if limits is None and torch.compiler.is_compiling():
         return _product_as_one(x, weight, bias)
+    return _multiply(x, weight, bias, limits)
+
+
+def _multiply(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, limits: tuple[float, float] | None
+) -> torch.Tensor:
     activation = ("hardtanh", list(limits), "") if limits else ("none", [], "")
     return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, *activation))
 
 
 @torch.library.custom_op("robustbench_twicing::product", mutates_args=())
 def _product_as_one(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`product` as torch.compile can take it, which knows the operation behind it only with packed weights."""
-    return product(x, weight, bias)
+    """`product` as torch.compile can take it, which knows the operation behind it only with packed weights.
+
+    It may run while another thread compiles, so it does not ask whether somebody does.
+    """
+    return _multiply(x, weight, bias, None)
 
 
 @_product_as_one.register_fake

@@ -23,7 +23,7 @@ def use_onednn(network: nn.Module) -> int:
     for module in network.modules() if onednn.available() else ():
         if type(module) is nn.Linear:
             module.__class__ = FrozenLinear
-        elif type(module) is nn.Conv2d and _cuts_patches(module):
+        elif type(module) is nn.Conv2d and cuts_patches(module):
             module.__class__ = FrozenPatches
         else:
             continue
@@ -52,7 +52,8 @@ class FrozenPatches(nn.Conv2d):
         return _linear(windows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
-def _cuts_patches(conv: nn.Conv2d) -> bool:
+def cuts_patches(conv: nn.Conv2d) -> bool:
+    """Its windows touch but do not overlap."""
     return (conv.stride, conv.padding, conv.dilation, conv.groups) == (conv.kernel_size, (0, 0), (1, 1), 1)
 
 

@@ -15,22 +15,26 @@ from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.imagenet import ImageFiles
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.corruptions import frost_pictures
-from robustbench_twicing.engine.preflight import SAMPLES
+from robustbench_twicing.engine.preflight import SAMPLES, Finding
 from robustbench_twicing.engine.preflight import preflight as look_at
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.precision import in_precision
 from robustbench_twicing.plan import Cell, Plan
-from robustbench_twicing.runner.attack import Roles
+from robustbench_twicing.runner.attack import Roles, with_smaller_batches
 from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.execute import Progress, Source, Work, evaluations_of, execute
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.runner.schedule import cell_shards, folder_of, shard_size
 from robustbench_twicing.runner.sources import open_sources
-from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation
+from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
 from robustbench_twicing.specs import Threat
 from robustbench_twicing.store import RUNS, RunFolder, Shard
+from robustbench_twicing.tensors import Images, Labels
+
+TUNED = ("memory_format", "attention", "compilation")
+"""What the manifest says of how models are evaluated, beside their batch sizes."""
 
 
 def default_folder(plan: Plan) -> Path:
@@ -92,11 +96,13 @@ class Ready:
     ) -> dict[str, dict[str, Any]]:
         """Settle how models are evaluated: as the user says, else as `old` (a manifest) has it, else as measured.
 
-        Returns what the manifest says of it: "attention" and "compilation". `compiles` allows a measurement, no more.
+        Returns what the manifest says of it: `TUNED`. `compiles` allows a measurement, no more.
         """
         gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
         known = old.get("attention", {}).get("path") if path is None else path
-        attention = settle_attention(list(self.models.values()), self.device, gradients, known)
+        models = list(self.models.values())
+        memory_format = settle_memory_format(models, self.device, gradients, old.get("memory_format", {}).get("choice"))
+        attention = settle_attention(models, self.device, gradients, known)
         for name, model in self.models.items():
             size = batch_size or old.get("batch_sizes", {}).get(name)
             model.batch_size = size or find_batch_size(model, self.device, gradients)
@@ -106,7 +112,7 @@ class Ready:
                 self._roles(cell)  # so that every model that attacks compute with is there
         crafting, compilation = settle_compilation(self._crafting, self.device, gradients, choice)
         self._crafting.update(crafting)
-        return {"attention": attention, "compilation": compilation}
+        return {"memory_format": memory_format, "attention": attention, "compilation": compilation}
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
         """Do the work and keep its shards in `folder`."""
@@ -219,12 +225,13 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
         progress = begin(to_do)
-        tuned, sizes = {key: old.get(key, {}) for key in ("attention", "compilation")}, old.get("batch_sizes", {})
+        tuned, sizes = {key: old.get(key, {}) for key in TUNED}, old.get("batch_sizes", {})
         if computes:
-            if compiles:
-                progress.say("Compiling each model first, which takes seconds to minutes.")
             # As before, if it is continued: another path or size would change the last bits of the logits.
-            tuned = ready.tune(batch_size, attention_path, compiles, old if maker in old.get("made_by", ()) else {})
+            known = old if maker in old.get("made_by", ()) else {}
+            if known.get("compilation", {}).get("choice", "compiled" if compiles else "as loaded") == "compiled":
+                progress.say("Compiling each model first, which takes seconds to minutes.")
+            tuned = ready.tune(batch_size, attention_path, compiles, known)
             sizes = {name: model.batch_size for name, model in ready.models.items()}
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
@@ -276,7 +283,7 @@ def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[st
         labels = torch.tensor([work.source.dataset.labels[p] for p in batch.readable], device=ready.device)
         for model in {work.roles.judging, work.roles.fallback}:
             images = batch.images[work.recipe].to(ready.device)
-            found = look_at(Queries(model, model.batch_size), images, labels, gradients)
+            found = _look(model, images, labels, gradients)
             findings += [{"model": model.card.spec.name, **finding._asdict()} for finding in found]
     refused = [finding for finding in findings if finding["refuses"]]
     if refused:
@@ -286,6 +293,10 @@ def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[st
             "Put it right, or pass --no-preflight to run all the same (the run folder will say so).",
         )
     return {"ran": True, "findings": findings}
+
+
+def _look(model: Classifier, images: Images, labels: Labels, gradients: bool) -> list[Finding]:
+    return with_smaller_batches(lambda size: look_at(Queries(model, size), images, labels, gradients), model)
 
 
 def _several_makers(makers: Sequence[Mapping[str, Any]]) -> str:

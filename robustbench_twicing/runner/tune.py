@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 
@@ -12,7 +12,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import compiled
-from robustbench_twicing.models.fastest_path import use_fastest_path
+from robustbench_twicing.models.fastest_path import first_unless_slower, in_turns, use_fastest_path
+from robustbench_twicing.models.memory_format import MemoryFormat, convolves, set_memory_format
 
 Key = TypeVar("Key")
 
@@ -39,11 +40,45 @@ def settle_attention(
         path = "explicit"  # as benchmarks/attention.csv has it, and for the same reason as the batch size
     if path is None and len(sizes) == 1:
         images = _random_images(models[0], _FIRST, device)
-        return dict(use_fastest_path([model.network for model in models], images, gradients))
+        try:
+            return dict(use_fastest_path([model.network for model in models], images, gradients))
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
     path = path or "auto"
     for model in models:
         set_attention_path(model.network, path)
     return {"path": path}
+
+
+def settle_memory_format(
+    models: Sequence[Classifier], device: torch.device, gradients: bool, choice: str | None
+) -> dict[str, Any]:
+    """Put all models with convolutions into one memory format: `choice`, or what they are faster in together.
+
+    Returns the format and the seconds that each took, if they were measured. Raises `UserError` for an unknown format.
+    """
+    measured = [model for model in models if convolves(model.network)]
+    large = [model for model in measured if device.type != "cpu" or model.card.image_size > _SMALL_IMAGE]
+    if choice is None and not large:
+        choice = "contiguous"
+    networks = [model.network for model in measured]
+    if choice is not None:
+        set_memory_format(networks, choice)
+        return {"choice": choice}
+
+    def seconds(memory_format: str) -> float:
+        set_memory_format(networks, memory_format)
+        return sum(_seconds(model, _random_images(model, _FIRST, device), gradients, 1) for model in measured)
+
+    found: dict[str, Any]
+    try:
+        fastest, _ = in_turns(get_args(MemoryFormat), seconds)
+        found = {"choice": first_unless_slower(fastest), "seconds": fastest}
+    except RuntimeError as error:  # a view that this format does not allow, or no memory for so many images
+        torch.cuda.empty_cache()
+        found = {"choice": "contiguous", "reason": str(error).strip().splitlines()[0]}
+    set_memory_format(networks, found["choice"])
+    return found
 
 
 def settle_compilation(
@@ -73,12 +108,15 @@ def settle_compilation(
             ) from error
     found: dict[str, Any] = {"choice": choice, "compiling": time.perf_counter() - began}
     if choice is None:
-        seconds = {
-            which: sum(_seconds(model, _random_images(model, model.batch_size, device), gradients) for model in some)
-            for which, some in (("as loaded", models.values()), ("compiled", shadows.values()))
-        }
-        choice = "compiled" if seconds["compiled"] < _WORTH * seconds["as loaded"] else "as loaded"
-        found |= {"choice": choice, "seconds": seconds}
+        ways = {"as loaded": models, "compiled": shadows}
+
+        def seconds(way: str) -> float:
+            some = ways[way].values()
+            return sum(_seconds(m, _random_images(m, m.batch_size, device), gradients, 1) for m in some)
+
+        fastest, _ = in_turns(list(ways), seconds)
+        choice = first_unless_slower(fastest)
+        found |= {"choice": choice, "seconds": fastest}
     return shadows if choice == "compiled" else models, found
 
 
@@ -97,7 +135,6 @@ def find_batch_size(model: Classifier, device: torch.device, gradients: bool) ->
     most = _MOST_ON_CPU if device.type == "cpu" else _MOST
     images = _random_images(model, _FIRST, device)
     deadline, best, least = time.perf_counter() + _SECONDS, _FIRST, float("inf")
-    _seconds(model, images, gradients)  # the first evaluation pays for what is set up once
     count = _FIRST
     while count <= most and time.perf_counter() < deadline:
         try:
@@ -111,10 +148,11 @@ def find_batch_size(model: Classifier, device: torch.device, gradients: bool) ->
     return best
 
 
-def _seconds(model: Classifier, images: torch.Tensor, gradients: bool) -> float:
+def _seconds(model: Classifier, images: torch.Tensor, gradients: bool, times: int = 2) -> float:
+    """Of the fastest of some evaluations; the first one pays for what is set up once."""
     queries, labels = Queries(model, len(images)), torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    times = []
-    for _ in range(2):
+    taken = []
+    for _ in range(times):
         began = time.perf_counter()
         if gradients:
             queries.gradient(images, labels, log_odds_against)
@@ -122,5 +160,5 @@ def _seconds(model: Classifier, images: torch.Tensor, gradients: bool) -> float:
             queries(images)
         if images.device.type == "cuda":
             torch.cuda.synchronize(images.device)
-        times.append(time.perf_counter() - began)
-    return min(times)
+        taken.append(time.perf_counter() - began)
+    return min(taken)

@@ -115,3 +115,13 @@ def test_filling_a_batch_up_changes_nothing_but_its_size(count, monkeypatch):
     # Logits up to ten in size; another number of rows sums in another order.
     torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=1e-4)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-4 * float(gradients[1].abs().max()))
+
+
+def test_a_product_for_compiled_code_asks_nothing_of_other_threads(monkeypatch):
+    made, x = layer("linear")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as another thread's compilation makes it
+    with torch.no_grad():
+        found = onednn.product(x, made.weight, made.bias)
+        assert onednn.product(x, made.weight, made.bias, limits=(0.0, 0.1)).max() <= 0.1
+    monkeypatch.undo()
+    torch.testing.assert_close(found, made(x).detach())
