@@ -351,11 +351,12 @@ def load_finished(run: str | Path) -> Run:
     return found
 
 
-def is_unfinished_plan(name: str | Path) -> bool:
-    """Whether this names a plan whose own run is still to be done. Raises `UserError` if the plan is wrong."""
+def _unfinished_plan(name: str | Path) -> PlanFile | None:
+    """The plan of this name if its own run is still to be done. Raises `UserError` if the plan is wrong."""
     plan = _plan_named(name)
     folder = RunFolder(plan_folder(plan)) if plan else None
-    return folder is not None and (not folder.exists() or folder.manifest()["status"] != "finished")
+    finished = folder is not None and folder.exists() and folder.manifest()["status"] == "finished"
+    return None if finished else plan
 
 
 def _plan_named(name: str | Path) -> PlanFile | None:
@@ -372,47 +373,80 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
     `compare(RUN)`: the same. `compare(RUN_A, RUN_B)`: the models that both runs have, or the only model of each. A run
     is a folder, a plan file, or a plan's name. Raises `UserError` for what is not there or cannot be compared.
     """
-    if run is not None or len(what) == 1:
-        one = load_finished(what[0] if run is None else run)
-        names = [str(name) for name in what] if run is not None else []
-        return compare_sides(_within(one, names), alpha)
-    if len(what) != 2:
+    if run is None and len(what) == 2:
+        one, other = (load_finished(place) for place in what)
+        return compare_sides(
+            [
+                (
+                    Side(f"{left} in {one.path.name}", _rows(one, left)),
+                    Side(f"{right} in {other.path.name}", _rows(other, right)),
+                )
+                for left, right in _shared(_models(one), _models(other))
+            ],
+            alpha,
+        )
+    place, names = _one_run(what, run)
+    one = load_finished(place)
+    baseline, *others = (Side(name, _rows(one, name)) for name in _chosen(names, _models(one), one.path))
+    return compare_sides([(baseline, side) for side in others], alpha)
+
+
+def still_to_do(*what: str | Path, run: str | Path | None = None) -> list[str | Path]:
+    """Of what `compare` is given the plans whose own runs are not finished yet.
+
+    Raises `UserError` as `compare` would for the other runs and for the names of models: before a plan takes hours.
+    """
+    plans = {place: _unfinished_plan(place) for place in (what if run is None else (run,))}
+    if run is None and len(what) == 2:
+        _shared(*(_models(plans[place] or load_finished(place)) for place in what))
+    else:
+        place, names = _one_run(what, run)
+        _chosen(names, _models(plans[place] or load_finished(place)), place)
+    return [place for place, plan in plans.items() if plan]
+
+
+def _one_run(what: Sequence[str | Path], run: str | Path | None) -> tuple[str | Path, list[str]]:
+    """The run whose own models are compared, and their names: none for all of them."""
+    if run is not None:
+        return run, [str(name) for name in what]
+    if len(what) != 1:
         raise UserError(f"Cannot compare {len(what)} runs.", "Name two runs, or one run with its models: --run RUN.")
-    return compare_sides(_between(load_finished(what[0]), load_finished(what[1])), alpha)
+    return what[0], []
 
 
-def _within(run: Run, names: Sequence[str]) -> list[tuple[Side, Side]]:
-    known = list(run.records["model"].unique())
+def _models(run: Run | PlanFile) -> list[str]:
+    return list(run.records["model"].unique()) if isinstance(run, Run) else [model.name for model in run.plan.models]
+
+
+def _rows(run: Run, model: str) -> pd.DataFrame:
+    return run.records[run.records["model"] == model]
+
+
+def _chosen(names: Sequence[str], known: Sequence[str], place: str | Path) -> list[str]:
+    """At least two models of one run, the baseline first."""
     for name in names:
         if name not in known:
             raise unknown_name("model", name, known)
     chosen = list(dict.fromkeys(names or known))
     if len(chosen) < 2:
         raise UserError(
-            f"{run.path} has nothing to compare {', '.join(chosen) or 'a model'} with; it holds {', '.join(known)}.",
+            f"{place} has nothing to compare {', '.join(chosen) or 'a model'} with; it holds {', '.join(known)}.",
             "Name two of its models, or another run.",
         )
-    sides = [Side(name, run.records[run.records["model"] == name]) for name in chosen]
-    return [(sides[0], side) for side in sides[1:]]
+    return chosen
 
 
-def _between(one: Run, other: Run) -> list[tuple[Side, Side]]:
-    models = [list(run.records["model"].unique()) for run in (one, other)]
-    pairs = [(name, name) for name in models[0] if name in models[1]]
-    if not pairs and len(models[0]) == len(models[1]) == 1:
-        pairs = [(models[0][0], models[1][0])]
+def _shared(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
+    """The models that both of two runs have, or the only model of each."""
+    pairs = [(name, name) for name in left if name in right]
+    if not pairs and len(left) == len(right) == 1:
+        pairs = [(left[0], right[0])]
     if not pairs:
         raise UserError(
-            f"The runs share no model: {', '.join(models[0])} | {', '.join(models[1])}.",
+            f"The runs share no model: {', '.join(left)} | {', '.join(right)}.",
             "Give the models the same name in both, or run them together and compare with --run.",
         )
-    return [
-        (
-            Side(f"{left} in {one.path.name}", one.records[one.records["model"] == left]),
-            Side(f"{right} in {other.path.name}", other.records[other.records["model"] == right]),
-        )
-        for left, right in pairs
-    ]
+    return pairs
 
 
 def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:

@@ -34,14 +34,8 @@ def compare(
     A plan that is not carried out yet is carried out first.
     """
     names = what or []
-    sides = [run] if run else names
-    if len(sides) in (1, 2):  # another number is refused below
-        unfinished = [side for side in sides if api.is_unfinished_plan(side)]
-        for side in sides:
-            if side not in unfinished:
-                api.load_finished(side)  # what is wrong with it is said before a plan takes hours
-        for plan in unfinished:
-            followed(quiet, partial(_carried_out, plan))
+    for plan in api.still_to_do(*names, run=run):
+        followed(quiet, partial(_carried_out, str(plan)))
     found = api.compare(*names, run=run, alpha=alpha)
     if as_machine:
         print(json.dumps(as_json(found, flips), indent=2, ensure_ascii=False))

@@ -200,11 +200,18 @@ def test_the_gate_passes_the_same_model_and_catches_perturbed_weights() -> None:
 
 @pytest.mark.parametrize(
     ("runs", "message"),
-    [(["p.toml", "nowhere"], "There is no run 'nowhere'"), (["p.toml", "p.toml", "p.toml"], "Cannot compare 3 runs")],
+    [
+        (["p.toml", "nowhere"], "There is no run 'nowhere'"),
+        (["p.toml", "p.toml", "p.toml"], "Cannot compare 3 runs"),
+        (["p.toml"], "nothing to compare deit with"),
+        (["deit", "deit-tv", "--run", "p.toml"], "Unknown model 'deit-tv'"),
+        (["p.toml", "q.toml"], "The runs share no model: deit | deit-tw, deit-tw-last3"),
+    ],
 )
 def test_compare_refuses_before_it_carries_a_plan_out(runs, message) -> None:
     Path("p.toml").write_text(PLAN)
-    assert message in _call("compare", *runs, code=2).output
+    Path("q.toml").write_text(PLAN.replace('["deit"]', '["deit-tw", "deit-tw-last3"]'))
+    assert message in " ".join(_call("compare", *runs, code=2).output.split())
     assert not Path("results").exists()
 
 
@@ -215,6 +222,7 @@ def test_compare_takes_a_plan_and_carries_it_out_first() -> None:
     assert all(len(row["flips"]) == row["lost"] + row["gained"] for row in found["rows"])
     by_name = json.loads(_call("compare", "deit", "deit-tw", "--run", "p.toml", "--json", "--flips").stdout)
     assert by_name == found
+    _call("compare", "p.toml", "p.toml", "--json")
 
 
 def _begin(*arguments: str) -> tuple["subprocess.Popen[bytes]", float]:
