@@ -54,7 +54,9 @@ COLUMNS: tuple[SummaryColumn, ...] = (
         "accuracy_8bit", "accuracy with the judged images rounded to 8 bits; accuracy itself if not asked for"
     ),
     SummaryColumn("precision", "what the attack computed in; verdicts are always float32's"),
-    SummaryColumn("rejected", "fraction of the attack's successes in that precision that float32 did not confirm"),
+    SummaryColumn(
+        "rejected", "fraction of the attack's successes, in that precision or compiled, that float32 did not confirm"
+    ),
     SummaryColumn(
         "clean_accuracy",
         "the model's clean accuracy on the same samples (for a shifted data set: classes)",
@@ -149,8 +151,11 @@ def _clean_accuracy(
 
 
 def _rejected(ok: pd.DataFrame) -> float:
-    """Of the samples that the crafting precision broke, the fraction that float32 did not confirm; nan for float32."""
-    if ok.empty or ok["precision"].iloc[0] == "float32":
+    """Of the samples that the attack took for broken, the fraction that float32 judged otherwise.
+
+    nan for attacks in float32, unless they were compiled and had such samples.
+    """
+    if ok.empty or (ok["precision"].iloc[0] == "float32" and not ok["rejected"].any()):
         return np.nan
     # A sample that was not attacked, being wrong already, took one evaluation.
     confirmed = ~ok["correct"] & ~ok["rejected"] & (ok["forwards"] > 1)

@@ -75,6 +75,8 @@ def model_specs(
     entry = _entry(known, data)
     if sign and not checkpoint:  # such as --model deit-tw=$FILE with FILE not set: never the public weights instead
         raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
+    if "@" in name and not label:
+        raise UserError(f"{text!r} has no label behind the @.", f"Write {known}@LABEL=path/to/checkpoint.pth.")
     checkpoint = checkpoint or (checkpoints or {}).get(known, "")
     source = _source(checkpoint) if checkpoint else entry.weights
     if source is None:

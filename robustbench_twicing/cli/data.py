@@ -33,6 +33,7 @@ from robustbench_twicing.cli.options import (
     SkipBad,
     device_or_default,
     exit_if_failed,
+    folder,
     followed,
 )
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
@@ -53,7 +54,7 @@ def check(
 ) -> None:
     """Count classes and images, and name what is stray, missing, unreadable or of the wrong size.
 
-    Exit codes: 0 nothing wrong (warnings allowed), 1 errors found, 2 this is not the suite at all.
+    Exit codes: 0 nothing wrong (warnings allowed), 1 errors found, 2 no class folder or part of the suite is there.
     """
     from robustbench_twicing.data.check import check_suite
 
@@ -81,7 +82,12 @@ def check(
 
 @app.command("make-corrupted")
 def make_corrupted(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=folder, metavar="PATH", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into."
+        ),
+    ],
     suite: Annotated[str, typer.Option("--suite", "-s", help="A generated suite.")] = "imagenet-c-generated",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the clean images lie.")] = None,
     corruption: Corruptions = None,

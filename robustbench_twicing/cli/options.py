@@ -56,8 +56,23 @@ Severities = Annotated[list[int] | None, typer.Option("--severity", help="1 to 5
 FrostDir = Annotated[
     str | None, typer.Option("--frost-dir", help="The original frost pictures for generated frost, or `drawn`.")
 ]
+
+
+def folder(text: str) -> Path:
+    """The folder of that name. An empty one, such as `--out "$OUT"` with OUT not set, is not the working folder."""
+    if not text:
+        raise typer.BadParameter("the name is empty.")
+    return Path(text)
+
+
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Run folder. Default: one under results/runs/ named after the settings.")
+    Path | None,
+    typer.Option(
+        "--out",
+        parser=folder,
+        metavar="PATH",
+        help="Run folder. Default: one under results/runs/ named after the settings.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")]

@@ -212,8 +212,9 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         )
     for precision, rows in summary[summary["rejected"].notna()].groupby("precision"):
         each = ", ".join(f"{r['threat']} on {r['model']} {percent(r['rejected'])} %" for _, r in rows.iterrows())
+        where = "the compiled model" if precision == "float32" else str(precision)
         found.append(
-            f"Successes in {precision} that float32 did not confirm: {each}. Those samples were attacked in float32."
+            f"Successes in {where} that float32 did not confirm: {each}. Those samples were attacked in float32."
         )
     if any(threat.get("eight_bit") for threat in manifest["plan"]["threats"]) and (
         summary["accuracy"].equals(summary["accuracy_8bit"])
@@ -236,7 +237,7 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
     ]
     if summary["kind"].eq("attack").any() and not manifest.get("preflight", {"ran": True})["ran"]:
         found.append("The preflight check was off: nothing looked at whether attacks on these models can work.")
-    if not summary["kind"].eq("clean").any():
+    if not summary["kind"].eq("clean").any() and not suites.empty:
         found.append(
             "No clean run: name the clean data set with --data-dir imagenet=DIR to get drops and relative mCE."
         )

@@ -149,6 +149,8 @@ def test_ctrl_c_keeps_finished_cells_and_exits_130(tmp_path: Path) -> None:
         (["--model", "deit", "--protocol", "standart"], "standard"),
         (["--model", "deit", "--data", "digit"], "digits"),
         (["--model", "deit=nowhere.pth"], "nowhere.pth"),
+        (["--model", "deit@"], "no label behind the @"),
+        (["--model", "deit", "--out", ""], "the name is empty"),
         (["--model", "deit="], "names no checkpoint"),  # a shell variable that is not set
         (["--model", "deit", "--engine", "other"], "torchattacks"),
         (["--model", "deit", "--model", "deit"], "\n  model named twice: deit\n"),
