@@ -153,7 +153,7 @@ def _narrow_table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         outcome = row.outcome
         table.add_row(
-            row.threat,
+            f"{row.threat}\nn = {outcome.flips.n}",
             percent(row.baseline_accuracy),
             percent(row.candidate_accuracy),
             f"{signed_points(outcome.difference)}\n({_interval(outcome.interval)})",

@@ -52,7 +52,7 @@ def print_history(console: Console, found: Sequence[Series]) -> None:
         accuracy = "-" if newest.accuracy is None else percent(newest.accuracy)
         cells = {
             "model": line.model,
-            "threat": line.threat,
+            "threat": line.threat if wide else f"{line.threat}\n{line.data}, n = {line.samples}",
             "oldest → newest": sparkline([point.accuracy for point in shown], high - low),
             "data": line.data,
             "newest %": accuracy if wide or newest.accuracy is None else f"{accuracy} ({interval})",
