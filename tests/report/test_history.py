@@ -42,6 +42,12 @@ def test_the_table_says_the_newest_the_change_and_the_nights() -> None:
         assert words in text
 
 
+def test_a_narrow_table_says_the_data_set_and_how_many_samples() -> None:
+    console = Console(width=80, file=StringIO())
+    print_history(console, [_series(0.80)])
+    assert "digits, n = 597" in console.file.getvalue()
+
+
 def test_a_night_without_an_answer_is_shown_as_none() -> None:
     console = Console(width=200, file=StringIO())
     print_history(console, [_series(0.80, None)])
