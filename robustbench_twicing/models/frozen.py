@@ -1,4 +1,4 @@
-"""Linear layers and patch embeddings of a frozen network through oneDNN's float32 products, on a CPU.
+"""Linear layers and patch embeddings of a frozen network through oneDNN's products, on a CPU.
 
 The same sums in another order: results differ from torch's own layers in the last bits. Whether a run went this way is
 recorded.
@@ -7,24 +7,31 @@ recorded.
 from typing import Any, cast
 
 import torch
+from timm.layers import Mlp
 from torch import nn
 from torch.nn import functional as F
 
 from robustbench_twicing import onednn
 
+_TYPES = tuple(dtype for dtype in (torch.float32, torch.bfloat16) if onednn.available(dtype))
+
 
 def use_onednn(network: nn.Module) -> int:
     """Make the linear layers and patch embeddings of `network` use oneDNN where they can; returns how many.
 
-    In place; weights, state-dict keys and hooks stay. Each forward decides by itself: on a CPU, in float32, with
-    weights that need no gradient. Anything else is computed by torch as before. 0 where torch has no usable oneDNN.
+    In place; weights, state-dict keys and hooks stay. Each forward decides by itself: on a CPU, in float32 or bfloat16,
+    with weights that need no gradient. Anything else is computed by torch as before. 0 where torch has no usable
+    oneDNN.
     """
     changed = 0
-    for module in network.modules() if onednn.available() else ():
+    for module in network.modules() if _TYPES else ():
         if type(module) is nn.Linear:
             module.__class__ = FrozenLinear
         elif type(module) is nn.Conv2d and cuts_patches(module):
             module.__class__ = FrozenPatches
+        elif type(module) is Mlp and type(module.act) is nn.GELU and type(module.norm) is nn.Identity:
+            module.__class__ = FrozenMlp
+            continue
         else:
             continue
         changed += 1
@@ -52,21 +59,49 @@ class FrozenPatches(nn.Conv2d):
         return _linear(windows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
+class FrozenMlp(Mlp):
+    """timm's MLP of a transformer block; without gradients, GELU is part of the first product."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., width) to the same."""
+        first, act = self.fc1, self.act
+        if (
+            torch.is_grad_enabled()
+            or self.training
+            or torch.compiler.is_compiling()
+            or type(first) is not FrozenLinear
+            or not _takes(x, first.weight)
+            or any(part._forward_hooks or part._forward_pre_hooks for part in (first, act, self.drop1, self.norm))
+        ):
+            whole: torch.Tensor = super().forward(x)
+            return whole
+        finish = onednn.GELU[str(act.approximate)]
+        finished: torch.Tensor = self.fc2(onednn.product(x, first.weight, first.bias, finish))
+        return finished
+
+
 def cuts_patches(conv: nn.Conv2d) -> bool:
     """Its windows touch but do not overlap."""
     return (conv.stride, conv.padding, conv.dilation, conv.groups) == (conv.kernel_size, (0, 0), (1, 1), 1)
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`torch.nn.functional.linear`, through oneDNN where that is new: torch itself takes it in bfloat16."""
-    if (
+    """`torch.nn.functional.linear`, through oneDNN where that can be."""
+    if not _takes(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return cast(torch.Tensor, _Product.apply(x, weight, bias))
+    return onednn.product(x, weight, bias)
+
+
+def _takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
         x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
+        and x.dtype in _TYPES
         and not (weight.requires_grad and torch.is_grad_enabled())
         and not torch.is_autocast_enabled("cpu")
-    ):
-        return cast(torch.Tensor, _Product.apply(x, weight, bias))
-    return F.linear(x, weight, bias)
+    )
 
 
 class _Product(torch.autograd.Function):

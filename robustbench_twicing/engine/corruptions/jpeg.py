@@ -136,7 +136,7 @@ def _product(
     On a CPU by oneDNN, which takes half of MKL's time on AMD's and sums alike for any number of blocks but one.
     """
     if blocks.device.type == "cpu" and onednn.available():
-        return onednn.product(blocks, matrix, offset, limits)
+        return onednn.product(blocks, matrix, offset, onednn.clamped(*limits) if limits else onednn.AS_IT_IS)
     # One product of the same shape for each picture, whatever the batch.
     products = torch.bmm(blocks.flatten(1, 2), matrix.T.expand(len(blocks), -1, -1)).view_as(blocks)
     if offset is not None:
