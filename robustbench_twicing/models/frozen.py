@@ -87,11 +87,11 @@ def cuts_patches(conv: nn.Conv2d) -> bool:
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`torch.nn.functional.linear`, through oneDNN where that can be."""
-    if not _takes(x, weight):
+    gradient = torch.is_grad_enabled() and x.requires_grad
+    # torch's compiler makes more of its own products where it can see into them, unless they are MKL's.
+    if not _takes(x, weight) or (gradient and x.dtype != torch.float32 and torch.compiler.is_compiling()):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return cast(torch.Tensor, _Product.apply(x, weight, bias))
-    return onednn.product(x, weight, bias)
+    return cast(torch.Tensor, _Product.apply(x, weight, bias)) if gradient else onednn.product(x, weight, bias)
 
 
 def _takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
