@@ -1,5 +1,8 @@
 """A model that torch.compile has translated, for attacks to compute with. Verdicts are never taken from it."""
 
+from importlib import import_module
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,6 +22,7 @@ class Compiled(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        _allow_compilations(2)  # with and without gradients
         self.network = torch.compile(network, dynamic=True)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -26,3 +30,10 @@ class Compiled(nn.Module):
         # torch.compile takes every size as a variable but 1, which it would compile anew.
         logits: torch.Tensor = self.network(images if len(images) > 1 else images.repeat(2, 1, 1, 1))
         return logits[: len(images)]
+
+
+def _allow_compilations(more: int) -> None:
+    """torch compiles one piece of code 8 times at most, for all models that share it, and then never again."""
+    config: Any = import_module("torch._dynamo.config")  # not before it is wanted: it takes a second
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # until torch 2.5
+    setattr(config, limit, getattr(config, limit) + more)

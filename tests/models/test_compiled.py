@@ -39,6 +39,27 @@ for size in (9, 4, 1, 2):
 assert (gradient != wanted).any()  # it did go another way
 """
 
+MANY = """
+from functools import partial
+import torch
+from torch import nn
+from robustbench_twicing.models.compiled import Compiled
+
+graphs = []
+
+def count(graph, inputs):
+    graphs.append(graph)
+    return graph
+
+torch.compile = partial(torch.compile, backend=count)
+for number in range(1, 7):
+    network = Compiled(nn.Sequential(nn.Flatten(), *(nn.Linear(12, 12) for _ in range(number))))
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            network(torch.rand(3, 3, 2, 2))
+print(len(graphs))
+"""
+
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("twicing", ["none", "all"])
@@ -46,3 +67,8 @@ def test_logits_and_gradients_are_the_models_own_at_every_size(twicing: str) -> 
     # In a process of its own: the tests' checks of shapes remember a batch's size, and would be compiled in.
     run = subprocess.run([sys.executable, "-c", SCRIPT, twicing], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_many_different_models_are_all_compiled() -> None:
+    run = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["12"], run.stderr
