@@ -90,7 +90,7 @@ def _schedule(settings: Mapping[str, Any]) -> str:
 def model_line(name: str, card: Mapping[str, Any]) -> str:
     """What stands behind a model name: architecture, attention, parameter count, weights."""
     attention = {
-        "none": "softmax attention",
+        "none": "softmax attention" if card["blocks"] else "attention unknown",  # a ResNet, or a module of one's own
         "all": f"twicing attention in all {card['blocks']} blocks",
     }.get(card["twicing"], f"twicing attention in blocks {card['twicing']} of 0-{card['blocks'] - 1}")
     read = f", {card['weights_note']}" if card["weights_note"] else ""
