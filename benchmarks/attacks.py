@@ -34,7 +34,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import accumulate, product
 from pathlib import Path
-from typing import NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -54,7 +54,7 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import Compiled
 from robustbench_twicing.models.convert import apply_softmax
 from robustbench_twicing.models.frozen import use_onednn
-from robustbench_twicing.models.memory_format import MemoryFormat, set_memory_format
+from robustbench_twicing.models.memory_format import MEMORY_FORMATS, set_memory_format
 from robustbench_twicing.models.read_tokens import read_tokens_only
 from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws
@@ -681,9 +681,7 @@ def format_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     tell_glibc(KEPT)
     images = random_images(arguments.large_images or 16, 224, device)
     for name, gradient in product(("resnet50", "efficientnet_b0", "vgg11", "convnext_atto"), (False, True)):
-        networks = {
-            lying: new_network(name).eval().requires_grad_(False).to(device) for lying in get_args(MemoryFormat)
-        }
+        networks = {lying: new_network(name).eval().requires_grad_(False).to(device) for lying in MEMORY_FORMATS}
         for lying, network in networks.items():
             set_memory_format([network], lying)
         rates = {lying: partial(batch_rate, network, images, 16, gradient) for lying, network in networks.items()}

@@ -71,11 +71,11 @@ def model_specs(
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
     name, sign, checkpoint = text.partition("=")
-    known, _, label = name.partition("@")
+    known, at, label = name.partition("@")
     entry = _entry(known, data)
     if sign and not checkpoint:  # such as --model deit-tw=$FILE with FILE not set: never the public weights instead
         raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
-    if "@" in name and not label:
+    if at and not label:
         raise UserError(f"{text!r} has no label behind the @.", f"Write {known}@LABEL=path/to/checkpoint.pth.")
     checkpoint = checkpoint or (checkpoints or {}).get(known, "")
     source = _source(checkpoint) if checkpoint else entry.weights

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.errors import UserError, unknown_name
 
 AttentionPath = Literal["auto", "explicit", "fused"]
 """How attention is computed: with A in memory, by torch's fused kernel, or whichever `choose_path` prefers."""
@@ -186,7 +186,7 @@ def set_attention_path(model: nn.Module, path: str) -> None:
     Raises `UserError` for an unknown path.
     """
     if path not in get_args(AttentionPath):
-        raise UserError(f"Unknown attention path {path!r}.", f"Available: {', '.join(get_args(AttentionPath))}.")
+        raise unknown_name("attention path", path, get_args(AttentionPath))
     for module in model.modules():
         if isinstance(module, SoftmaxAttention):
             module.path = cast(AttentionPath, path)

@@ -1,4 +1,4 @@
-"""Which attention path is the fastest here, by measurement."""
+"""Which of several ways to do the same is the fastest here, by measurement; first of all, which attention path."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +77,7 @@ def first_unless_slower(seconds: Mapping[str, float]) -> str:
 
 def _seconds(models: Sequence[nn.Module], images: torch.Tensor, gradient: bool) -> float:
     """One pass of `images` through every model, and back if `gradient`."""
-    _wait_for(images.device)
+    wait_for(images.device)
     start = time.perf_counter()
     for model in models:
         pixels = images.detach().clone().requires_grad_(gradient)
@@ -85,10 +85,11 @@ def _seconds(models: Sequence[nn.Module], images: torch.Tensor, gradient: bool) 
             logits = model(pixels)
         if gradient:
             torch.autograd.grad(logits.sum(), pixels)
-    _wait_for(images.device)
+    wait_for(images.device)
     return time.perf_counter() - start
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until it has done what it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,15 +1,14 @@
 """How convolutional networks keep their feature maps in memory: channel by channel, or pixel by pixel."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import nn
 
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.models.frozen import cuts_patches
 
-MemoryFormat = Literal["contiguous", "channels last"]
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 """Channel by channel, as torch makes a network, or pixel by pixel, as oneDNN and tensor cores take them."""
 
 
@@ -23,8 +22,7 @@ def set_memory_format(networks: Sequence[nn.Module], memory_format: str) -> None
 
     Values, shapes and state-dict keys stay; logits differ in their last bits. Raises `UserError` for an unknown format.
     """
-    if memory_format not in get_args(MemoryFormat):
-        raise UserError(f"Unknown memory format {memory_format!r}.", f"Available: {', '.join(get_args(MemoryFormat))}.")
+    if memory_format not in MEMORY_FORMATS:
+        raise unknown_name("memory format", memory_format, MEMORY_FORMATS)
     for network in networks:
-        last = memory_format == "channels last"
-        network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+        network.to(memory_format=MEMORY_FORMATS[memory_format])

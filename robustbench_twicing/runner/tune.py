@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,8 +12,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.attention import set_attention_path
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.compiled import compiled
-from robustbench_twicing.models.fastest_path import first_unless_slower, in_turns, use_fastest_path
-from robustbench_twicing.models.memory_format import MemoryFormat, convolves, set_memory_format
+from robustbench_twicing.models.fastest_path import first_unless_slower, in_turns, use_fastest_path, wait_for
+from robustbench_twicing.models.memory_format import MEMORY_FORMATS, convolves, set_memory_format
 
 Key = TypeVar("Key")
 
@@ -72,7 +72,7 @@ def settle_memory_format(
 
     found: dict[str, Any]
     try:
-        fastest, _ = in_turns(get_args(MemoryFormat), seconds)
+        fastest, _ = in_turns(list(MEMORY_FORMATS), seconds)
         found = {"choice": first_unless_slower(fastest), "seconds": fastest}
     except RuntimeError as error:  # a view that this format does not allow, or no memory for so many images
         torch.cuda.empty_cache()
@@ -158,7 +158,6 @@ def _seconds(model: Classifier, images: torch.Tensor, gradients: bool, times: in
             queries.gradient(images, labels, log_odds_against)
         else:
             queries(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
+        wait_for(images.device)
         taken.append(time.perf_counter() - began)
     return min(taken)
