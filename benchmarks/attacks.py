@@ -42,23 +42,26 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from robustbench_twicing.attention.convert import apply_softmax
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
-from robustbench_twicing.memory import KEPT, M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_glibc
+from robustbench_twicing.machine.malloc import KEPT, M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_glibc
 from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.models.compiled import Compiled
-from robustbench_twicing.models.convert import apply_softmax
-from robustbench_twicing.models.frozen import use_onednn
-from robustbench_twicing.models.memory_format import MEMORY_FORMATS, set_memory_format
-from robustbench_twicing.models.read_tokens import read_tokens_only
+from robustbench_twicing.models.faster.compiled import Compiled
+from robustbench_twicing.models.faster.last_block import read_tokens_only
+from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, set_memory_format
+from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, Eps, PgdSettings, Recipe, SpsaSettings
+from robustbench_twicing.spec.attacks import PgdSettings, SpsaSettings
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps
 
 HERE = Path(__file__).parent
 

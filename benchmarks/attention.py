@@ -23,11 +23,11 @@ import timm
 import torch
 from torch import nn
 
-from robustbench_twicing.models.attention import set_attention_path
+from robustbench_twicing.attention.convert import apply_softmax, apply_twicing
+from robustbench_twicing.attention.paths import set_attention_path
 from robustbench_twicing.models.build import new_network
-from robustbench_twicing.models.convert import apply_softmax, apply_twicing
-from robustbench_twicing.models.frozen import use_onednn
-from robustbench_twicing.models.read_tokens import read_tokens_only
+from robustbench_twicing.models.faster.last_block import read_tokens_only
+from robustbench_twicing.models.faster.onednn_layers import use_onednn
 
 WARM_UP = 2
 REFERENCE = "timm"

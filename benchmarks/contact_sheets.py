@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from tests.oracles.corruptions import peer
 
 Reference = Callable[[np.ndarray, str, int], np.ndarray]

@@ -41,9 +41,10 @@ from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.models.build import wrap_model
-from robustbench_twicing.plan import Plan
 from robustbench_twicing.runner.run import run_plan, without_progress
-from robustbench_twicing.specs import CleanThreat, DataSpec, Recipe
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.plan import DataSpec, Plan
+from robustbench_twicing.spec.threats import CleanThreat
 
 BATCH = 64
 MODEL, PAPER = Recipe(resize=248, crop=224), Recipe(resize=256, crop=224)

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import ttest_rel
 
 from robustbench_twicing import evaluate
-from robustbench_twicing.runner.train import save_trained, train_digits
+from robustbench_twicing.train.digits import save_trained, train_digits
 
 MODELS, SEEDS = ("deit", "deit-tw"), range(5)
 OUT = Path(__file__).parents[1] / "results" / "baselines"

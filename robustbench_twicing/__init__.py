@@ -13,7 +13,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _WHERE = {
     "UserError": "robustbench_twicing.errors",
-    "apply_twicing": "robustbench_twicing.models.convert",
+    "apply_twicing": "robustbench_twicing.attention.convert",
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
     "load_run": "robustbench_twicing.api",

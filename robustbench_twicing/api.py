@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pandas as pd
 
-from robustbench_twicing import history
-from robustbench_twicing.baselines import load_baseline
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
@@ -23,21 +21,25 @@ from robustbench_twicing.catalog.read_toml import validated
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import attack_threats, base_of, clean_threats, suite_threats
 from robustbench_twicing.catalog.zoo import model_specs
-from robustbench_twicing.comparison import Comparisons, Side, compare_sides
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.gate import GateResult, check
-from robustbench_twicing.plan import Cell, Plan
-from robustbench_twicing.policy import Policy
-from robustbench_twicing.runner.schedule import manifest_shards
-from robustbench_twicing.specs import CleanThreat, CorruptionThreat, ModelSpec, Precision, Threat, content_hash
-from robustbench_twicing.store import RUNS, RunFolder, Shard, is_there
-from robustbench_twicing.summary import generated_differences, summarize, summarize_suites
+from robustbench_twicing.results import history
+from robustbench_twicing.results.baselines import load_baseline
+from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
+from robustbench_twicing.results.gate import GateResult, check
+from robustbench_twicing.results.manifest import manifest_shards
+from robustbench_twicing.results.store import RUNS, RunFolder, Shard, is_there
+from robustbench_twicing.results.summary import generated_differences, summarize, summarize_suites
+from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.plan import Cell, Plan
+from robustbench_twicing.spec.policy import Policy
+from robustbench_twicing.spec.threats import CleanThreat, CorruptionThreat, Precision, Threat
+from robustbench_twicing.spec.values import content_hash
 
 if TYPE_CHECKING:
     from torch import nn
 
     from robustbench_twicing.runner.estimate import Cost
-    from robustbench_twicing.runner.execute import Progress
+    from robustbench_twicing.tasks.task import Progress
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def evaluate(
 
     plan(specs)
 
+    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.models.build import wrap_model
-    from robustbench_twicing.runner.environment import choose_device
     from robustbench_twicing.runner.run import run_plan, without_progress
 
     where = choose_device(device)
@@ -207,7 +209,7 @@ def check_generated(
     """
     from robustbench_twicing.data.imagenet import index_images
     from robustbench_twicing.data.layout import find_suite, some
-    from robustbench_twicing.suite import Part
+    from robustbench_twicing.spec.suite import Part
 
     for name in ("imagenet", OFFICIAL):
         if name not in directories:
@@ -276,7 +278,7 @@ def run_plan_file(
     """
     read = read_plan(plan, settings())
 
-    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.runner.run import run_plan, without_progress
 
     folder = run_plan(
@@ -306,7 +308,7 @@ def estimate_plan_file(
     """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
     read = read_plan(plan, settings())
 
-    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.runner.estimate import estimate
 
     folder = Path(out) if out else plan_folder(read)

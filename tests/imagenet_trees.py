@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 
 from robustbench_twicing.catalog.suites import class_list, suite
-from robustbench_twicing.suite import Part
+from robustbench_twicing.spec.suite import Part
 
 _LEVELS = 25
 """Distance of two digits' pixel values: JPEG and resampling move a block of one colour by 3 at most."""
@@ -139,9 +139,9 @@ def _file_name(name: str, wnid: str, label: int, number: int) -> str:
     }.get(name, f"ILSVRC2012_val_{label * 50 + number + 1:08d}.JPEG")
 
 
-def pack_tar(folder: Path, archive: Path, inside: str = "", format: int = tarfile.GNU_FORMAT) -> Path:
+def pack_tar(folder: Path, archive: Path, inside: str = "", kind: int = tarfile.GNU_FORMAT) -> Path:
     """`folder`'s contents as a tar, below `inside`."""
-    with tarfile.open(archive, "w", format=format) as file:
+    with tarfile.open(archive, "w", format=kind) as file:
         file.add(folder, inside or ".")
     return archive
 

@@ -9,7 +9,7 @@ Import it before anything takes a gradient, in a process of its own: from then o
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import numpy as np
@@ -31,8 +31,8 @@ class OtherTensor(torch.Tensor):
     inner: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> "OtherTensor":
-        made: OtherTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, inner: torch.Tensor) -> Self:
+        made: Self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             inner.size(),
             strides=inner.stride(),

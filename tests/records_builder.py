@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustbench_twicing.records import COLUMNS
-from robustbench_twicing.store import RunFolder, Shard, cell_folder
-from robustbench_twicing.summary import summarize
+from robustbench_twicing.results.store import RunFolder, Shard, cell_folder
+from robustbench_twicing.results.summary import summarize
+from robustbench_twicing.spec.records import COLUMNS
 
 CLASSES = 10
 

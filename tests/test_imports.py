@@ -10,7 +10,9 @@ import pytest
 from tests.records_builder import records, run_folder
 
 
-@pytest.mark.parametrize("module", ["cli.app", "report.console", "api", "summary", "store", "runner.schedule"])
+@pytest.mark.parametrize(
+    "module", ["cli.app", "report.console", "api", "results.summary", "results.store", "runner.schedule"]
+)
 def test_reading_results_never_imports_torch(module: str) -> None:
     heavy = "sorted(name for name in ('torch', 'timm', 'sklearn') if name in sys.modules)"
     code = f"import sys, robustbench_twicing.{module}; print({heavy})"

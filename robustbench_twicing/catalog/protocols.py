@@ -13,14 +13,9 @@ from robustbench_twicing.catalog.torchattacks import (
     torchattacks_table,
 )
 from robustbench_twicing.errors import unknown_name
-from robustbench_twicing.specs import (
-    AttackSettings,
-    AttackThreat,
-    Eps,
-    Protocol,
-    SequenceSettings,
-    TorchattacksSettings,
-)
+from robustbench_twicing.spec.attacks import AttackSettings, Protocol, SequenceSettings, TorchattacksSettings
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps
 
 _HINT = "attacks/README.md lists every key, its unit and its allowed values."
 

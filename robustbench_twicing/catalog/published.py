@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import CleanThreat, ShiftThreat
+from robustbench_twicing.spec.threats import CleanThreat, ShiftThreat
 
 
 class PublishedSet(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.suite import SuiteSpec
+from robustbench_twicing.spec.suite import SuiteSpec
 
 _HINT = "corruptions/README.md lists every key and its allowed values."
 

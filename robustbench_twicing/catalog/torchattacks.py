@@ -5,21 +5,20 @@ from functools import cache
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import (
+from robustbench_twicing.spec.attacks import (
     ApgdSettings,
     ApgdTargetedSettings,
     AttackSettings,
     FgsmSettings,
-    Frozen,
     MifgsmSettings,
     NoiseSettings,
-    Norm,
     PgdSettings,
     Rules,
     SpsaSettings,
     SquareSettings,
     TorchattacksSettings,
 )
+from robustbench_twicing.spec.values import Frozen, Norm
 
 
 class TorchattacksEntry(Frozen):

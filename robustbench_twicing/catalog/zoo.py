@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import Frozen, Layers, ModelSpec
+from robustbench_twicing.spec.models import Layers, ModelSpec
+from robustbench_twicing.spec.values import Frozen
 
 WhichWeights = Literal["raw", "ema", "both"]
 """Of a training checkpoint: the weights of the last step, their moving average, or each as a model of its own."""

@@ -6,10 +6,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from robustbench_twicing.cache import prune as prune_runs
-from robustbench_twicing.cache import survey
 from robustbench_twicing.report.estimate import size
-from robustbench_twicing.store import RUNS
+from robustbench_twicing.results.leftovers import prune as prune_runs
+from robustbench_twicing.results.leftovers import survey
+from robustbench_twicing.results.store import RUNS
 
 
 def cache(

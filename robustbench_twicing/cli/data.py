@@ -103,7 +103,7 @@ def make_corrupted(
     places = known.directories([f"{base}={data_dir}"] if data_dir else [], [base])
     frost_dir = frost_dir or known.default("frost-dir")
 
-    from robustbench_twicing.runner.environment import choose_device
+    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.runner.make_corrupted import generation_plan
     from robustbench_twicing.runner.make_corrupted import make_corrupted as make
 

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from robustbench_twicing import api
-from robustbench_twicing.baselines import load_baseline
 from robustbench_twicing.catalog.read_toml import validated
 from robustbench_twicing.cli.options import wide_console
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.gate import as_json, check
-from robustbench_twicing.policy import Policy
 from robustbench_twicing.report.gate import baseline_line, junit, markdown, print_gate
-from robustbench_twicing.store import write_whole
+from robustbench_twicing.results.baselines import load_baseline
+from robustbench_twicing.results.gate import as_json, check
+from robustbench_twicing.results.store import write_whole
+from robustbench_twicing.spec.policy import Policy
 
 
 def gate(

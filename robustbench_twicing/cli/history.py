@@ -8,9 +8,9 @@ import typer
 
 from robustbench_twicing.cli.options import wide_console
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.history import rebuild as rebuild_index
-from robustbench_twicing.history import series
 from robustbench_twicing.report.history import as_json, print_history
+from robustbench_twicing.results.history import rebuild as rebuild_index
+from robustbench_twicing.results.history import series
 
 
 def history(

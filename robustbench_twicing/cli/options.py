@@ -14,9 +14,9 @@ from rich.console import Console
 from robustbench_twicing import api
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
-from robustbench_twicing.plan import Cell
 from robustbench_twicing.report.console import CellProgress, print_run
-from robustbench_twicing.summary import as_json
+from robustbench_twicing.results.summary import as_json
+from robustbench_twicing.spec.plan import Cell
 
 Models = Annotated[list[str], typer.Option("--model", "-m", help="NAME or NAME=CHECKPOINT; repeat to compare models.")]
 DataDirs = Annotated[

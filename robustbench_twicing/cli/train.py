@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.report.console import percent
-from robustbench_twicing.store import require_writable
+from robustbench_twicing.results.store import require_writable
 
 
 def train(
@@ -26,7 +26,7 @@ def train(
     """Train one of the embedded models again, write its weights, and print its clean accuracy."""
     if data != "digits":
         raise UserError(f"Cannot train on {data!r}.", "Pass --data digits; other models come from their authors' code.")
-    from robustbench_twicing.runner.train import EPOCHS, save_trained, train_digits
+    from robustbench_twicing.train.digits import EPOCHS, save_trained, train_digits
 
     path = out or Path(f"{model}-digits-seed{seed}.safetensors")
     require_writable(path.parent)

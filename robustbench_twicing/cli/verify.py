@@ -27,8 +27,8 @@ from robustbench_twicing.cli.options import (
     device_or_default,
 )
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
-from robustbench_twicing.plan import Cell
 from robustbench_twicing.report.console import CellProgress, model_line
+from robustbench_twicing.spec.plan import Cell
 
 _WIDE = 100
 """Columns from which the interval has a column of its own; below, it stands under the accuracy."""
@@ -70,8 +70,8 @@ def verify(
     figures = published_figures(name, published)
     directories = configured.directories(data_dir or ())
 
-    from robustbench_twicing.runner.environment import choose_device
-    from robustbench_twicing.runner.verify import as_json, verify_model
+    from robustbench_twicing.machine.device import choose_device
+    from robustbench_twicing.runner.published import as_json, verify_model
 
     with ExitStack() as stack:
 

@@ -21,7 +21,7 @@ from robustbench_twicing.data.layout import (
     some,
 )
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.suite import Part, SuiteSpec
+from robustbench_twicing.spec.suite import Part, SuiteSpec
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from robustbench_twicing.tensors import Images
 
 

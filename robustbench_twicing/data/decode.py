@@ -48,7 +48,7 @@ def decode(content: bytes) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")  # converting would copy
     except MemoryError:
         raise
-    except Exception as error:  # on corrupt data, PIL's readers raise whatever their parsing runs into
+    except Exception as error:  # noqa: BLE001 - on corrupt data, PIL's readers raise whatever their parsing runs into
         raise Unreadable(f"corrupt or truncated: {error}") from None
 
 
@@ -63,7 +63,7 @@ def _opened(content: bytes) -> Image.Image:
         raise Unreadable("not an image") from None
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - as above
         raise Unreadable(f"not an image: {error}") from None
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"too large: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")

@@ -7,7 +7,7 @@ counts from 0 to 16. Real images, no download, no account.
 import torch
 from torch.nn import functional as F
 
-from robustbench_twicing.data.memory import MemoryDataset
+from robustbench_twicing.data.in_memory import MemoryDataset
 from robustbench_twicing.data.order import balanced_order
 from robustbench_twicing.errors import unknown_name
 

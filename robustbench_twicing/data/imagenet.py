@@ -26,8 +26,8 @@ from robustbench_twicing.data.layout import (
 from robustbench_twicing.data.order import balanced_order
 from robustbench_twicing.data.transforms import prepared, stacked
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import Recipe
-from robustbench_twicing.suite import Part
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.suite import Part
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from robustbench_twicing.catalog.suites import class_list, class_list_names, sui
 from robustbench_twicing.data.archives import Tree, join, open_tree, unreadable_folder
 from robustbench_twicing.data.decode import is_image
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.suite import Part, SuiteSpec
+from robustbench_twicing.spec.suite import Part, SuiteSpec
 
 _HELP = "Pass the right folder with --data-dir; docs/datasets.md says what each suite looks like."
 

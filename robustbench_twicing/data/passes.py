@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from robustbench_twicing.data.dataset import Batch, Dataset
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 
 
 def read_ahead(

@@ -14,8 +14,8 @@ from PIL import Image
 
 from robustbench_twicing.data.decode import MAX_PIXELS, Unreadable
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.specs import Recipe
-from robustbench_twicing.suite import SuiteSpec
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.suite import SuiteSpec
 from robustbench_twicing.tensors import Images
 
 RecipeName = Literal["model", "paper", "none"]

@@ -10,7 +10,9 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import ApgdSettings, ApgdTargetedSettings, AttackThreat, Norm
+from robustbench_twicing.spec.attacks import ApgdSettings, ApgdTargetedSettings
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Norm
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, Mask, PerSample
 
 # Croce & Hein 2020 (arXiv 2003.01690), section 3: how much of a step is new, and the share of steps between two

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 
 LossFunction = Callable[[Logits, Labels], PerSample]

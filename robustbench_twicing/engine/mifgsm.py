@@ -6,7 +6,8 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, log_odds_against
 from robustbench_twicing.engine.projections import project, steepest
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, MifgsmSettings
+from robustbench_twicing.spec.attacks import MifgsmSettings
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
 
 _TINY = torch.finfo(torch.float32).tiny

@@ -6,7 +6,8 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled
 from robustbench_twicing.engine.projections import random_start
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, NoiseSettings
+from robustbench_twicing.spec.attacks import NoiseSettings
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
 
 

@@ -8,7 +8,8 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, log_odds_against
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, PgdSettings
+from robustbench_twicing.spec.attacks import PgdSettings
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import Norm
+from robustbench_twicing.spec.values import Norm
 from robustbench_twicing.tensors import Images, PerSample
 
 # Added to a norm before dividing by it: a zero vector stays zero.
@@ -12,7 +12,8 @@ _TINY = torch.finfo(torch.float32).tiny
 
 def lengths(vectors: Images) -> PerSample:
     """Euclidean norm of each sample, summed in float64: torch's order of summation follows the batch size."""
-    return torch.linalg.vector_norm(vectors, dim=(1, 2, 3), dtype=torch.float64).to(vectors.dtype)
+    result: torch.Tensor = torch.linalg.vector_norm(vectors, dim=(1, 2, 3), dtype=torch.float64).to(vectors.dtype)
+    return result
 
 
 def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None) -> Images:

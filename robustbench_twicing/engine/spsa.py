@@ -6,7 +6,8 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, margin_loss
 from robustbench_twicing.engine.projections import project, random_start
 from robustbench_twicing.seeding import Draws, signs_of
-from robustbench_twicing.specs import AttackThreat, SpsaSettings
+from robustbench_twicing.spec.attacks import SpsaSettings
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
 
 # Kingma & Ba 2015 (arXiv 1412.6980), the defaults that Uesato et al. 2018 use.

@@ -8,7 +8,8 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled, margin
 from robustbench_twicing.engine.projections import lengths
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, SquareSettings
+from robustbench_twicing.spec.attacks import SquareSettings
+from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels, PerSample
 
 # Andriushchenko et al. 2020 (arXiv 1912.00049), section 5: of 10,000 queries, those after which the side's square is
@@ -143,7 +144,8 @@ def _bump(side: int) -> torch.Tensor:
     """
     upper, lower = _hill(side // 2, side), _hill(side - side // 2, side)
     both = torch.cat((upper, -lower))
-    return both / both.norm()
+    result: torch.Tensor = both / both.norm()
+    return result
 
 
 def _hill(height: int, width: int) -> torch.Tensor:
@@ -154,7 +156,8 @@ def _hill(height: int, width: int) -> torch.Tensor:
     terms = torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** -2.0
     tails = terms.flip(0).cumsum(0).flip(0)
     values = tails[torch.maximum(rows[:, None], columns[None, :])]
-    return values / (values.norm() + _TINY)
+    result: torch.Tensor = values / (values.norm() + _TINY)
+    return result
 
 
 def _tiles(images: Images, eps: float, bounds: tuple[float, float] | None, draws: Draws) -> Images:
@@ -219,7 +222,9 @@ def _at_length(
 
 def _length(windows: torch.Tensor) -> torch.Tensor:
     """(batch, 3, 1, 1): Euclidean norm of each channel, summed as in `lengths`."""
-    return torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True, dtype=torch.float64).to(windows.dtype)
+    exact = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True, dtype=torch.float64)
+    result: torch.Tensor = exact.to(windows.dtype)
+    return result
 
 
 def _window(row: torch.Tensor, column: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:

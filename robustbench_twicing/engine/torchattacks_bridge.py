@@ -10,10 +10,12 @@ from torch.autograd.function import once_differentiable
 from robustbench_twicing.catalog.torchattacks import refuse_other_spaces
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled
-from robustbench_twicing.engine.verify import distances, rounding
+from robustbench_twicing.engine.measured import distances, rounding
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import AttackThreat, Length, TorchattacksSettings
+from robustbench_twicing.spec.attacks import TorchattacksSettings
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Length
 from robustbench_twicing.tensors import Images, Labels, Logits, PerSample
 
 _TOGETHER = 64

@@ -98,7 +98,8 @@ def family_means(per_corruption: Mapping[str, Error]) -> dict[str, Error]:
 
 
 def _mean(values: Mapping[str, Error]) -> Error:
-    return np.mean(np.stack(list(values.values())), axis=0)
+    mean: Error = np.mean(np.stack(list(values.values())), axis=0)
+    return mean
 
 
 def _severity_means(errors: Mapping[Cell, Error], quantity: str) -> dict[str, Error]:

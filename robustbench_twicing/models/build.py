@@ -11,10 +11,12 @@ import torch
 from timm.models.vision_transformer import Attention
 from torch import nn
 
+from robustbench_twicing.attention.convert import apply_softmax, apply_twicing, block_numbers
+from robustbench_twicing.attention.probe import twicing_blocks
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.zoo import is_drop_in
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.memory import keep_freed_blocks
+from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.models.checkpoints import (
     load_weights,
     read_checkpoint,
@@ -22,11 +24,10 @@ from robustbench_twicing.models.checkpoints import (
     with_resampled_position_embeddings,
 )
 from robustbench_twicing.models.classifier import Classifier, ModelCard
-from robustbench_twicing.models.convert import apply_softmax, apply_twicing, block_numbers, twicing_blocks
-from robustbench_twicing.models.frozen import use_onednn
-from robustbench_twicing.models.read_tokens import read_tokens_only
+from robustbench_twicing.models.faster.last_block import read_tokens_only
+from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.models.registry import EMBEDDED
-from robustbench_twicing.specs import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec, Recipe
 
 
 def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifier:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from robustbench_twicing.specs import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec, Recipe
 from robustbench_twicing.tensors import Images, Logits
 
 

@@ -11,8 +11,8 @@ from timm.models._registry import generate_default_cfgs
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from robustbench_twicing.attention.convert import apply_twicing
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.convert import apply_twicing
 
 TWICING_OF = {
     "deit_tiny_twicing_patch16_224": "deit_tiny_patch16_224",
@@ -61,7 +61,8 @@ def _twicing_entrypoint(name: str, origin: str) -> Callable[..., nn.Module]:
                 f"There are no published weights for {name}.",
                 f"Use pretrained=False and load a checkpoint, or apply_twicing to a pretrained {origin}.",
             )
-        return apply_twicing(getattr(deit, origin)(pretrained=False, **kwargs), layers)
+        result: nn.Module = apply_twicing(getattr(deit, origin)(pretrained=False, **kwargs), layers)
+        return result
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"timm's {origin} with twicing attention in `layers` (see `apply_twicing`)."

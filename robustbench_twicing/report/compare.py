@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_twicing.comparison import Comparisons, Curve, Row, SuiteMean
 from robustbench_twicing.metrics.intervals import Interval
 from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.report.console import percent
+from robustbench_twicing.results.comparison import Comparisons, Curve, Row, SuiteMean
 
 _WIDE = 130
 """Columns that the whole table needs; below, a shorter one is printed."""
@@ -267,4 +267,5 @@ def _interval(interval: Interval) -> str:
 def _rounded(count: int) -> int:
     """Two leading digits: the estimate is no better."""
     scale = 10 ** max(0, len(str(count)) - 2)
-    return round(count / scale) * scale
+    result: int = round(count / scale) * scale
+    return result

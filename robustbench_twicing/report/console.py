@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_twicing.plan import Cell
-from robustbench_twicing.specs import AttackThreat, pixel_equivalent
+from robustbench_twicing.spec.plan import Cell
+from robustbench_twicing.spec.threats import AttackThreat, pixel_equivalent
 
 _WARNINGS = 3
 """Folders that are not complete, named one by one."""
@@ -286,7 +286,7 @@ class CellProgress:
         )
         self._total = self._bars.add_task("all", total=sum(self._left.values()))
 
-    def __enter__(self) -> "CellProgress":
+    def __enter__(self) -> Self:
         if self._bars:
             self._bars.start()
         return self

@@ -1,7 +1,7 @@
 """What a gate said: in the terminal, as JUnit XML and as Markdown for a CI page."""
 
 import re
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_twicing.gate import CellResult, GateResult
 from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
+from robustbench_twicing.results.gate import CellResult, GateResult
 
 _STYLES = {"pass": "green", "regressed": "bold red", "inconclusive": "yellow"}
 _WIDE = 120
@@ -61,17 +61,18 @@ def junit(result: GateResult, suite: str) -> bytes:
     tags = {"regressed": "failure", "inconclusive": "error"}
     counts = {tag: str(sum(verdict == name for _, _, verdict, _ in cells)) for name, tag in tags.items()}
     attributes = {"name": suite, "tests": str(len(cells)), "failures": counts["failure"], "errors": counts["error"]}
-    root = ElementTree.Element("testsuites")
-    listed = ElementTree.SubElement(root, "testsuite", {key: _legal(value) for key, value in attributes.items()})
+    root = ET.Element("testsuites")
+    listed = ET.SubElement(root, "testsuite", {key: _legal(value) for key, value in attributes.items()})
     for model, threat, verdict, reason in cells:
-        case = ElementTree.SubElement(listed, "testcase", {"classname": _legal(model), "name": _legal(threat)})
+        case = ET.SubElement(listed, "testcase", {"classname": _legal(model), "name": _legal(threat)})
         if verdict in tags:
-            found = ElementTree.SubElement(case, tags[verdict], {"type": verdict, "message": _legal(reason)})
+            found = ET.SubElement(case, tags[verdict], {"type": verdict, "message": _legal(reason)})
             found.text = _legal(reason)
         else:
-            ElementTree.SubElement(case, "system-out").text = _legal(reason)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+            ET.SubElement(case, "system-out").text = _legal(reason)
+    ET.indent(root)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    return content
 
 
 def markdown(result: GateResult, baseline: Mapping[str, Any], run: str) -> str:

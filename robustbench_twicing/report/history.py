@@ -7,9 +7,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from robustbench_twicing.history import Point, Series
 from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
+from robustbench_twicing.results.history import Point, Series
 
 _BARS = "▁▂▃▄▅▆▇█"
 _NIGHTS = 30

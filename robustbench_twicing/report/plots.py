@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_twicing.comparison import Curve
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
-from robustbench_twicing.specs import Eps
-from robustbench_twicing.store import explained
+from robustbench_twicing.results.comparison import Curve
+from robustbench_twicing.results.store import explained
+from robustbench_twicing.spec.values import Eps
 
 FORMATS = (".png", ".svg", ".pdf")
 

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from robustbench_twicing.plan import Cell, Plan
+from robustbench_twicing.results.manifest import cell_shards
+from robustbench_twicing.results.store import RUNS, RunFolder, Shard
 from robustbench_twicing.runner.environment import made_by
-from robustbench_twicing.runner.execute import evaluations_of
+from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, to_take_over
-from robustbench_twicing.runner.run import Ready, prepare, with_frost
-from robustbench_twicing.runner.schedule import BLOCK, cell_shards
-from robustbench_twicing.store import RUNS, RunFolder, Shard
+from robustbench_twicing.runner.schedule import BLOCK
+from robustbench_twicing.spec.plan import Cell, Plan
+from robustbench_twicing.tasks.task import evaluations_of
 
 PROBE_SECONDS = 24.0
 """All probes together; loading the models comes on top, and a single evaluation is never cut short."""

@@ -12,10 +12,11 @@ from robustbench_twicing.catalog.threats import suite_threats
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.plan import Plan
-from robustbench_twicing.runner.sources import open_sources
-from robustbench_twicing.specs import CorruptionThreat, DataSpec, Recipe
-from robustbench_twicing.store import explained
+from robustbench_twicing.results.store import explained
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.plan import DataSpec, Plan
+from robustbench_twicing.spec.threats import CorruptionThreat
+from robustbench_twicing.tasks.images.sources import open_sources
 
 _AT_ONCE = 64
 

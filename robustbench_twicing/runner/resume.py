@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.plan import Plan
-from robustbench_twicing.store import RunFolder, Shard
+from robustbench_twicing.results.store import RunFolder, Shard
+from robustbench_twicing.spec.plan import Plan
 
 
 def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:

@@ -1,11 +1,11 @@
 """What has to be done, cut into shards. The cuts depend on the plan alone, never on batch size or device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from robustbench_twicing.plan import Cell
-from robustbench_twicing.specs import Threat
-from robustbench_twicing.store import Shard, cell_folder
+from robustbench_twicing.results.store import cell_folder
+from robustbench_twicing.spec.plan import Cell
+from robustbench_twicing.spec.threats import Threat
 
 BLOCK = 256
 """Samples that are read together; a shard lies within one block."""
@@ -30,15 +30,3 @@ def folder_of(cell: Cell, common: Mapping[str, Any]) -> str:
     )
     decides = {"threat": cell.threat.id, **{name: common[name] for name in names}}
     return cell_folder(cell.model.name, cell.threat.id, decides)
-
-
-def cell_shards(cell: Mapping[str, Any]) -> list[Shard]:
-    """The shards of a cell of a manifest, in order."""
-    size, samples = cell["shard_size"], cell["samples"]
-    return [Shard(cell["folder"], start, min(start + size, samples)) for start in range(0, samples, size)]
-
-
-def manifest_shards(manifest: Mapping[str, Any]) -> Iterator[Shard]:
-    """Every shard that a run's manifest promises, in the order of its cells."""
-    for cell in manifest["cells"]:
-        yield from cell_shards(cell)

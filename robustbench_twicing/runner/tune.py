@@ -6,14 +6,16 @@ from typing import Any, TypeVar
 
 import torch
 
+from robustbench_twicing.attention.paths import set_attention_path
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.attention import set_attention_path
+from robustbench_twicing.machine.device import wait_for
+from robustbench_twicing.machine.timing import first_unless_slower, in_turns
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.models.compiled import compiled
-from robustbench_twicing.models.fastest_path import first_unless_slower, in_turns, use_fastest_path, wait_for
-from robustbench_twicing.models.memory_format import MEMORY_FORMATS, convolves, set_memory_format
+from robustbench_twicing.models.faster.attention_path import use_fastest_path
+from robustbench_twicing.models.faster.compiled import compiled
+from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, convolves, set_memory_format
 
 Key = TypeVar("Key")
 

@@ -16,17 +16,16 @@ from robustbench_twicing.catalog.protocols import attack_threat, protocol, proto
 from robustbench_twicing.catalog.threats import attack_threats
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import (
+from robustbench_twicing.spec.attacks import (
     AttackSettings,
-    AttackThreat,
-    Eps,
-    Length,
     PgdSettings,
     Protocol,
     Rules,
     SpsaSettings,
     TorchattacksSettings,
 )
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps, Length
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "protocol_hashes.json"
 ONE = Eps.parse("1/255")
@@ -332,7 +331,8 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
 
 def test_names_are_found_without_torch():
     code = (
-        "import sys; from robustbench_twicing.catalog.protocols import *; from robustbench_twicing.specs import Eps;"
+        "import sys; from robustbench_twicing.catalog.protocols import *;"
+        "from robustbench_twicing.spec.values import Eps;"
         "attack_threat(protocol('standard'), 'apgd', Eps.parse('1/255'));"
         "assert not {'torch', 'torchattacks'} & sys.modules.keys()"
     )

@@ -20,7 +20,7 @@ from robustbench_twicing.cli.app import app
 from robustbench_twicing.data.decode import decode
 from robustbench_twicing.data.transforms import prepared, stacked
 from robustbench_twicing.engine.corruptions import corrupt
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from tests.imagenet_trees import build_tree
 
 SOME = ["-c", "brightness", "-c", "fog", "--severity", "1", "--severity", "3"]

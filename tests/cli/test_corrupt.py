@@ -19,7 +19,7 @@ from robustbench_twicing.catalog.suites import class_list, class_mask, suite
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import COMMON, FAMILIES
-from robustbench_twicing.suite import Part
+from robustbench_twicing.spec.suite import Part
 from tests.imagenet_trees import LabelReader, build_tree
 
 ROOT = Path(__file__).resolve().parents[2]

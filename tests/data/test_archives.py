@@ -50,7 +50,7 @@ def _packed(folder: Path, kind: str) -> Path:
     archive = folder.parent / f"packed.{kind.rpartition(' ')[2]}"
     formats = {"gnu tar": tarfile.GNU_FORMAT, "pax tar": tarfile.PAX_FORMAT, "ustar tar": tarfile.USTAR_FORMAT}
     if kind in formats:
-        return pack_tar(folder, archive, format=formats[kind])
+        return pack_tar(folder, archive, kind=formats[kind])
     method = zipfile.ZIP_STORED if kind == "stored zip" else zipfile.ZIP_DEFLATED
     return pack_zip(folder, archive, method=method)
 

@@ -9,7 +9,7 @@ import pytest
 from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.data.check import Report, Row, check_suite
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.suite import Part, SuiteSpec
+from robustbench_twicing.spec.suite import Part, SuiteSpec
 from tests.imagenet_trees import build_tree, pack_tar, pack_zip, picture_of
 
 SMALL = class_list("imagenet-a")[:4]

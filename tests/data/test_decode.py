@@ -12,9 +12,9 @@ from robustbench_twicing.data.decode import MAX_PIXELS, Unreadable, decode, imag
 from tests.imagenet_trees import photograph
 
 
-def _bytes(image: Image.Image, format: str, **options: object) -> bytes:
+def _bytes(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -67,10 +67,10 @@ def test_a_palette_with_graded_transparency_changes_no_pixel() -> None:
     assert np.array_equal(decode(content), reference)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_keeps_its_high_byte(format: str) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_high_byte(kind: str) -> None:
     grey = np.asarray(PHOTO.convert("L"))
-    content = _bytes(Image.fromarray(grey.astype(np.uint16) * 256 + 77), format)
+    content = _bytes(Image.fromarray(grey.astype(np.uint16) * 256 + 77), kind)
     assert np.array_equal(decode(content), np.repeat(grey[:, :, None], 3, axis=2))
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from robustbench_twicing.data.digits import digits
-from robustbench_twicing.data.memory import MemoryDataset
+from robustbench_twicing.data.in_memory import MemoryDataset
 from robustbench_twicing.data.order import balanced_order
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 
 NONE = Recipe()
 

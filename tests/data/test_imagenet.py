@@ -15,8 +15,8 @@ from robustbench_twicing.data.archives import FolderTree
 from robustbench_twicing.data.imagenet import ImageFiles, index_images, real_labels
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import Recipe
-from robustbench_twicing.suite import Part
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.suite import Part
 from tests.imagenet_trees import LabelReader, build_tree, pack_tar, pack_zip, picture_of
 
 DEIT = Recipe(resize=248, crop=224)

@@ -15,7 +15,7 @@ from robustbench_twicing.data.digits import digits
 from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.passes import read_ahead
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from tests.imagenet_trees import build_tree
 
 DEIT = Recipe(resize=72, crop=64)

@@ -14,7 +14,7 @@ from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.decode import Unreadable
 from robustbench_twicing.data.transforms import prepared, recipe_named, stacked
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from tests.imagenet_trees import photograph
 
 DEIT = Recipe(resize=248, crop=224)

@@ -7,7 +7,7 @@ from robustbench_twicing.catalog.torchattacks import as_torchattacks
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.models.build import load_model
-from robustbench_twicing.specs import Recipe
+from robustbench_twicing.spec.models import Recipe
 from tests.engine.tiny import (
     answers,
     apgd_settings,

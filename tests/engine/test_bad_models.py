@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustbench_twicing.engine.verify import verify
+from robustbench_twicing.engine.measured import verify
 from tests.engine.test_properties import ATTACKS
 from tests.engine.tiny import answers, attack, random_images, threat
 

@@ -10,7 +10,7 @@ import torchattacks
 from robustbench_twicing.engine.losses import cross_entropy_loss, log_odds_against
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import Eps
+from robustbench_twicing.spec.values import Eps
 from tests.engine.tiny import answers, attack, fgsm_settings, pgd_settings, random_images, small_net, threat
 from tests.oracles.linear import TwoClassLinear, best_l2, best_linf
 

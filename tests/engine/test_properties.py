@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.torchattacks import torchattacks_settings
 from robustbench_twicing.engine.algorithms import ALGORITHMS
-from robustbench_twicing.engine.verify import verify
-from robustbench_twicing.specs import AttackThreat, Eps
+from robustbench_twicing.engine.measured import verify
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps
 from tests.engine.tiny import (
     answers,
     apgd_settings,

@@ -10,7 +10,7 @@ from robustbench_twicing.engine import spsa
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.spsa import estimate_gradient
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import Eps
+from robustbench_twicing.spec.values import Eps
 from tests.engine.tiny import answers, attack, ids, random_images, small_net, spsa_settings, threat
 from tests.oracles.cleverhans_spsa import cleverhans_spsa
 from tests.oracles.linear import Quadratic, TwoClassLinear, best_linf

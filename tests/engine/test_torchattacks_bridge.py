@@ -6,9 +6,9 @@ import torchattacks
 
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
-from robustbench_twicing.engine.verify import verify
+from robustbench_twicing.engine.measured import verify
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.specs import Eps
+from robustbench_twicing.spec.values import Eps
 from tests.engine.tiny import answers, attack, fgsm_settings, ids, pgd_settings, random_images, small_net, threat
 from tests.oracles.linear import TwoClassLinear, best_linf
 

@@ -8,22 +8,20 @@ from torch import nn
 from robustbench_twicing.engine.algorithms import ALGORITHMS
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.specs import (
+from robustbench_twicing.spec.attacks import (
     ApgdSettings,
     ApgdTargetedSettings,
     AttackSettings,
-    AttackThreat,
-    Eps,
     FgsmSettings,
-    Length,
     MifgsmSettings,
     NoiseSettings,
-    Norm,
     PgdSettings,
     Rules,
     SpsaSettings,
     SquareSettings,
 )
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps, Length, Norm
 
 
 def small_net(size: int = 8, classes: int = 5, seed: int = 0) -> nn.Module:

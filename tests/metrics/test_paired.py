@@ -4,7 +4,7 @@ import pytest
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.paired import MUST_AGREE, Flips, LeftOut, count_flips, match, match_suite
-from robustbench_twicing.records import COLUMNS
+from robustbench_twicing.spec.records import COLUMNS
 
 DTYPES = {column.name: column.type for column in COLUMNS}
 
@@ -45,7 +45,7 @@ def test_samples_are_aligned_by_id_whatever_the_order_of_the_rows():
 
 
 def test_only_samples_that_both_answered_are_compared_and_the_others_are_counted():
-    baseline = records(samples=range(0, 8), status={1: "failed", 3: "failed", 5: "skipped"})
+    baseline = records(samples=range(8), status={1: "failed", 3: "failed", 5: "skipped"})
     candidate = records("deit-tw", samples=range(3, 10), status={4: "failed", 5: "failed"})
     pairs = match(baseline, candidate)
     assert pairs.sample_ids.tolist() == ["s006", "s007"]

@@ -12,14 +12,14 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
+from robustbench_twicing.attention.convert import apply_twicing
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.zoo import model_spec, model_specs, zoo
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
 from robustbench_twicing.models.build import load_model, new_network, wrap_model
-from robustbench_twicing.models.convert import apply_twicing
-from robustbench_twicing.specs import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec, Recipe
 
 DIGITS = "deit_digits_patch8_32"
 EMBEDDED = pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import importlib
 import pytest
 import timm
 
+from robustbench_twicing.attention.probe import twicing_blocks
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import registry
-from robustbench_twicing.models.convert import twicing_blocks
 
 
 @pytest.mark.parametrize(("name", "origin"), registry.TWICING_OF.items())

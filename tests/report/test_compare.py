@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from robustbench_twicing.comparison import Comparisons, Side, compare_sides
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.compare import as_json, print_comparisons, signed_points
 from robustbench_twicing.report.plots import plot_curves
+from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
 from tests.records_builder import records, with_flips
 
 

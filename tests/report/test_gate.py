@@ -1,15 +1,15 @@
 """The gate's verdict for people, for CI systems and for CI pages."""
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from io import StringIO
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from robustbench_twicing.gate import GateResult, check
-from robustbench_twicing.policy import Policy
 from robustbench_twicing.report.gate import headline, junit, markdown, print_gate
+from robustbench_twicing.results.gate import GateResult, check
+from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
 
 ACCEPTED = {"accepted": {"who": "ada", "when": "2026-11-20", "why": "first | night <b>", "run": "results/runs/x"}}
@@ -42,7 +42,7 @@ def test_the_terminal_shows_the_worst_first_with_reasons_and_strangers() -> None
 
 
 def test_junit_has_a_case_for_each_cell_and_counts_what_is_not_a_pass() -> None:
-    suite = ElementTree.fromstring(junit(_result(), "night \x01")).find("testsuite")
+    suite = ET.fromstring(junit(_result(), "night \x01")).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "2")
     failure = suite.find("testcase[@name='pgd-linf-1/255']/failure")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robustbench_twicing.history import Point, Series, add, series
 from robustbench_twicing.report.history import as_json, print_history, sparkline
-from robustbench_twicing.store import RunFolder
+from robustbench_twicing.results.history import Point, Series, add, series
+from robustbench_twicing.results.store import RunFolder
 from tests.records_builder import records, run_folder
 
 

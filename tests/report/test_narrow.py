@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from robustbench_twicing.comparison import Side, compare_sides
-from robustbench_twicing.gate import check
-from robustbench_twicing.history import Point, Series
 from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES
-from robustbench_twicing.policy import Policy
 from robustbench_twicing.report.compare import print_comparisons
 from robustbench_twicing.report.console import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.report.estimate import print_cost
 from robustbench_twicing.report.gate import print_gate
 from robustbench_twicing.report.history import print_history
+from robustbench_twicing.results.comparison import Side, compare_sides
+from robustbench_twicing.results.gate import check
+from robustbench_twicing.results.history import Point, Series
+from robustbench_twicing.results.summary import summarize, summarize_suites
 from robustbench_twicing.runner.estimate import CellCost, Cost
-from robustbench_twicing.summary import summarize, summarize_suites
+from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
 
 MODELS = ("deit_small_patch16_224.fb_in1k", "deit_small_twicing_patch16_224@drop-in")

@@ -9,10 +9,10 @@ import pytest
 
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.plan import Plan
+from robustbench_twicing.results.manifest import manifest_shards
+from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over, to_take_over
-from robustbench_twicing.runner.schedule import manifest_shards
-from robustbench_twicing.store import RunFolder
+from robustbench_twicing.spec.plan import Plan
 from tests.records_builder import records, run_folder
 
 FRAME = records({("deit", threat): np.ones(20, dtype=bool) for threat in ("clean", "fgsm-linf-1/255")})

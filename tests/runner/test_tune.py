@@ -11,8 +11,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.runner import tune
-from robustbench_twicing.runner.attack import Attacks, Roles
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
+from robustbench_twicing.tasks.images.attack import Attacks, Roles
 from tests.engine.tiny import random_images, small_net
 from tests.runner.test_attack import PGD, _samples
 

@@ -16,8 +16,8 @@ from robustbench_twicing.engine.corruptions import blur, digital, noise, paramet
 from robustbench_twicing.engine.corruptions.frost import FrostPictures, frost_pictures
 from robustbench_twicing.engine.corruptions.jpeg import jpeg_round_trip
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.memory import keep_freed_blocks
-from robustbench_twicing.parallel import on_every_core
+from robustbench_twicing.machine.cores import on_every_core
+from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Images
 

@@ -174,7 +174,8 @@ def correlate(images: Images, kernel: np.ndarray) -> Images:
     shape = _fast_length(height + 2 * radius), _fast_length(width + 2 * radius)
     spectrum = torch.fft.rfft2(mirrored, s=shape)
     spectrum *= _spectrum(kernel.astype(np.float32).tobytes(), len(kernel), shape, images.device)
-    return torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]
+    result: torch.Tensor = torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]
+    return result
 
 
 @lru_cache(maxsize=32)

@@ -163,7 +163,8 @@ def _sketch(index: int) -> np.ndarray:
     # What differs between the colours is how much shows through the ice, which follows the clouds.
     coloured = relief[..., None] + clouds[..., None] * np.array((0.3, 0.0, -0.15))
     coloured = (coloured - coloured.mean((0, 1))) / coloured.std((0, 1))
-    return (coloured * deviation + mean).round().clip(0, 255).astype(np.uint8)
+    result: np.ndarray = (coloured * deviation + mean).round().clip(0, 255).astype(np.uint8)
+    return result
 
 
 def _spread(lengths: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
@@ -175,4 +176,5 @@ def _spread(lengths: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray
 
 def _ahead(angles: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """(points, 2): rows and columns gained by going `distance` at `angles`."""
-    return np.stack((np.sin(angles), np.cos(angles)), axis=1) * distance[:, None]
+    result: np.ndarray = np.stack((np.sin(angles), np.cos(angles)), axis=1) * distance[:, None]
+    return result

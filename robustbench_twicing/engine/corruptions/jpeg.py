@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from robustbench_twicing import onednn
 from robustbench_twicing.engine.corruptions.filters import Planes
+from robustbench_twicing.machine import onednn
 from robustbench_twicing.tensors import Images
 
 # ITU-T T.81, tables K.1 and K.2.
@@ -105,12 +105,14 @@ def _padded(planes: torch.Tensor, bottom: int, right: int) -> torch.Tensor:
 def _blocks(planes: Planes, copy: bool = True) -> torch.Tensor:
     """(batch, height / 8, width / 8, 64), the pixels of 8 × 8 blocks; without `copy` a view (..., 8, 8)."""
     blocks = planes.unflatten(1, (-1, 8)).unflatten(3, (-1, 8)).transpose(2, 3)
-    return blocks.flatten(3) if copy else blocks
+    result: torch.Tensor = blocks.flatten(3) if copy else blocks
+    return result
 
 
 def _whole(blocks: torch.Tensor) -> Planes:
     """The planes whose `_blocks` are these."""
-    return blocks.unflatten(3, (8, 8)).transpose(2, 3).flatten(3).flatten(1, 2)
+    result: torch.Tensor = blocks.unflatten(3, (8, 8)).transpose(2, 3).flatten(3).flatten(1, 2)
+    return result
 
 
 def _coded(blocks: torch.Tensor, standard: str, quality: int, turned: bool = False) -> torch.Tensor:

@@ -1,0 +1,244 @@
+"""The run folder: a manifest, and records in shards that are either whole or not there.
+
+    run.json                            what was run, with what, where
+    records/<cell>/<range>-<sha>.parquet  one file per finished shard of a cell
+    summary.csv                         a row per model and threat, recomputed from the records
+
+A shard's folder is named by the content that decides its numbers (weights, threat, recipe, data, seed), and its file by
+its sample range and the checksum of its bytes. So a run resumes where it stopped, results of different settings never
+mix, and a file that was cut short or altered is noticed and computed again. The batch size and the device are not in
+the key.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION
+from robustbench_twicing.spec.values import content_hash
+
+RUNS = Path("results") / "runs"
+"""Where run folders go unless the user says otherwise."""
+
+MANIFEST, RECORDS, SUMMARY = "run.json", "records", "summary.csv"
+
+_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+_SCHEMA = pa.schema(
+    [pa.field(column.name, _TYPES[column.type], nullable=column.type == "float64") for column in COLUMNS],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+class Shard(NamedTuple):
+    """Samples `start` to `stop` (exclusive) of a cell, in the data set's order."""
+
+    cell: str
+    """The cell's folder: a readable name and the hash of everything that decides its numbers."""
+    start: int
+    stop: int
+
+
+def cell_folder(model: str, threat: str, decides: Mapping[str, Any]) -> str:
+    """Folder name of a cell, such as `deit-tw.pgd-linf-1of255.0f3a…`. `decides` is what its numbers depend on."""
+    readable = f"{model}.{threat}".replace("/", "of")
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in readable)[:80]
+    return f"{safe}.{content_hash({'schema': SCHEMA_VERSION, **decides})}"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what a disk can do to us into a `UserError` that says what to do. Nothing finished is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"No space left on the disk that holds {path}.",
+                "Finished shards are kept. Free some space and run the same command again.",
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}.", "Pass --out with a writable folder."
+            ) from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise UserError(f"{path} is not a folder.", "Pass --out with the name of a folder.") from None
+        raise UserError(f"{path} cannot be used: {error.strerror or error}.", "Name another place.") from None
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and raise `UserError` now rather than after the work if nothing can be written into it."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists. Raises `UserError` where nobody may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the name and its permissions.") from None
+
+
+class Manifest(dict[str, Any]):
+    """What a JSON file says; a `UserError` instead of a `KeyError` for what it should say and does not."""
+
+    def __init__(self, file: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self.file} was altered: it has no {key!r}.", "Restore the file, or make it again.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under its final name only when all of it is on the disk."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+class RunFolder:
+    """One run on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.remarks: list[str] = []
+        """What a user should be told about this run: what was damaged, taken over or continued."""
+        self.lacking: list[Shard] = []
+        """What `records` was asked for and did not find whole."""
+
+    # --- manifest
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of run.json. Raises `UserError` if this is no run folder."""
+        file = self.path / MANIFEST
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"{self.path} is not a run folder: it has no {MANIFEST}.", "Pass the folder that a run printed."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read: {error}.", "Run again into another folder.") from None
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            made = content.get("schema_version") if isinstance(content, dict) else None
+            raise UserError(
+                f"{file} has record schema {made!r}; this version reads {SCHEMA_VERSION}.",
+                "Use the version of twicing-bench that made it, or run again into another folder.",
+            )
+        return Manifest(file, content)
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return is_there(self.path / MANIFEST)
+
+    def write_manifest(self, content: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2, ensure_ascii=False)
+        write_whole(self.path / MANIFEST, (text + "\n").encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing here. Raises `UserError` if one does already."""
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"Another process is writing to {self.path}.",
+                    "Wait for it to end, or pass --out with another folder.",
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- records
+
+    def files_of(self, shard: Shard) -> list[Path]:
+        """The files under a shard's name; their bytes are not looked at."""
+        return sorted((self.path / RECORDS / shard.cell).glob(f"{_span(shard)}-*.parquet"))
+
+    def shard_file(self, shard: Shard) -> Path | None:
+        """The file of a finished shard, or None. A file whose bytes do not match its name is renamed aside first."""
+        found = None
+        for file in self.files_of(shard):
+            if file.stem.rpartition("-")[2] == _checksum(file.read_bytes()):
+                found = file
+            else:
+                with suppress(OSError):  # where nothing may be written it stays, and still does not count
+                    file = file.rename(file.with_suffix(".damaged"))
+                self.remarks.append(f"A shard was damaged and is computed again; the old file is {file}.")
+        return found
+
+    def copy_shard(self, shard: Shard, other: "RunFolder") -> bool:
+        """Take a finished shard over from another run, which is left as it is. False if it has none that is whole."""
+        for file in other.files_of(shard):
+            try:
+                content = file.read_bytes()
+            except OSError:  # removed or unreadable: it will be computed
+                continue
+            if file.stem.rpartition("-")[2] == _checksum(content):
+                write_whole(self.path / RECORDS / shard.cell / file.name, content)
+                return True
+        return False
+
+    def damaged(self) -> list[Path]:
+        """Shards that were found cut short or altered, and set aside."""
+        return sorted((self.path / RECORDS).glob("*/*.damaged"))
+
+    def write_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
+        """Keep the records of one finished shard."""
+        table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=_SCHEMA, preserve_index=False)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        content = buffer.getvalue()
+        write_whole(self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet", content)
+
+    def records(self, shards: Iterable[Shard]) -> pd.DataFrame:
+        """The records of those of these shards that are finished, in the given order."""
+        found = {shard: self.shard_file(shard) for shard in shards}
+        self.lacking = [shard for shard, file in found.items() if file is None]
+        files = [file for file in found.values() if file is not None]
+        tables = [pq.ParquetFile(file).read().cast(_SCHEMA) for file in files]
+        result: pd.DataFrame = pa.concat_tables([_SCHEMA.empty_table(), *tables]).to_pandas()
+        return result
+
+    def write_summary(self, summary: pd.DataFrame) -> None:
+        """Replace summary.csv."""
+        write_whole(self.path / SUMMARY, summary.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _span(shard: Shard) -> str:
+    return f"{shard.start:07d}-{shard.stop:07d}"
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

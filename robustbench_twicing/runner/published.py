@@ -1,0 +1,317 @@
+"""Does a model reproduce its published accuracies, and if not, what would explain the miss?"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from robustbench_twicing.catalog.published import SETS, Figure
+from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.catalog.suites import suite
+from robustbench_twicing.data.transforms import recipe_named
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.metrics.intervals import Interval, wilson_interval
+from robustbench_twicing.models.build import load_model
+from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.results.manifest import manifest_shards
+from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.runner.run import run_plan, without_progress
+from robustbench_twicing.spec.models import ModelSpec, Recipe
+from robustbench_twicing.spec.plan import Cell, DataSpec, Plan
+from robustbench_twicing.spec.threats import Threat
+from robustbench_twicing.tasks.task import Progress
+
+LEVEL = 0.99
+"""Of each interval. Eight sets are compared: at 95 % every third verification would have one outside by chance."""
+NUMERICS = 0.002
+"""What precision, library versions and JPEG decoders may move an accuracy by. Assumed, not measured: if 0.4 % of the
+answers flip, either way with the same chance, then in 99 % of cases the accuracy over 7,500 images (the smallest set)
+moves by less than 0.19 points. The rounding of published figures, 0.001 points, is in it."""
+RULE = (
+    f"inside: the published accuracy lies in the {LEVEL:.0%} Wilson interval of the measured one, which shrinks to "
+    f"nothing as n reaches all the images that the published one is of, widened by {100 * NUMERICS:g} points for "
+    "precision and library versions"
+)
+
+CROP_RATIOS = (0.875, 0.9, 0.95, 1.0)
+"""What evaluation scripts resize by: DeiT's and torchvision's; timm's for DeiT, for ResNet, and for 384 pixels."""
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""The two pairs of mean and standard deviation in common use: timm's IMAGENET_DEFAULT and IMAGENET_INCEPTION."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One published accuracy beside the measured one. All accuracies are fractions."""
+
+    dataset: str
+    published: float
+    conditions: str
+    """How the published one was measured."""
+    measured: float
+    low: float
+    high: float
+    inside: bool
+    n: int
+    failed: int
+    images: int
+    """How many the published one is of."""
+    cause: str = ""
+    """The first change under which the published accuracy would be inside; empty if it is, or if none of them helps."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one model. Goes into the run's manifest."""
+
+    model: str
+    published_model: str
+    rule: str
+    checks: tuple[Check, ...]
+    not_checked: Mapping[str, str]
+    """Why, by data set."""
+    tried: tuple[str, ...] = ()
+    """Changes that were tried to explain a miss."""
+
+    @property
+    def inside(self) -> bool:
+        """Every measured accuracy agrees with the published one."""
+        return all(check.inside for check in self.checks)
+
+
+class _Count(NamedTuple):
+    right: int
+    right_unmasked: int
+    n: int
+    failed: int
+
+
+def interval(right: int, n: int, images: int) -> Interval:
+    """Where the accuracy over all `images` may lie if `right` of `n` of them were right, other things equal.
+
+    Wilson's interval for the images that were not measured: sampling without replacement has a variance smaller by
+    (images - n) / (images - 1), which is the same as having measured that many times more. `NUMERICS` is added.
+    """
+    if n == 0:
+        return Interval(0.0, 1.0)
+    low = high = right / n
+    if n < images:
+        effective = round(n * (images - 1) / (images - n))
+        low, high = wilson_interval(round(right / n * effective), effective, LEVEL)
+    return Interval(max(0.0, low - NUMERICS), min(1.0, high + NUMERICS))
+
+
+def verify_model(
+    spec: ModelSpec,
+    published_model: str,
+    figures: Mapping[str, Sequence[Figure]],
+    directories: Mapping[str, Path],
+    device: torch.device,
+    *,
+    recipe: str | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    out: Path | None = None,
+    explain: bool = True,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] = without_progress,
+) -> tuple[RunFolder, Verification]:
+    """Measure a model on every data set that has a published figure and a folder, and compare.
+
+    With `explain`, what missed is measured again, in one pass, under each change that could explain it. The verdict is
+    written into the run's manifest, as "verification". The other arguments are those of `api.evaluate`. Raises
+    `UserError`, in particular if no data set can be checked.
+    """
+    model = load_model(spec, device)
+    chosen, not_checked = _choose(figures, directories, model.card.image_size)
+    threats: tuple[Threat, ...] = tuple(SETS[name].threat for name in chosen)
+    data = DataSpec(name="imagenet", limit=limit)
+    plan = validated(Plan, {"models": (spec,), "threats": threats, "data": data, "recipe": recipe}, "The run")
+    folder = run_plan(plan, out, directories, device, batch_size, {spec.name: model}, begin)
+    counts = _counts(folder)
+    for name in [name for name in chosen if (spec.name, SETS[name].threat.id) not in counts]:
+        not_checked[name] = "no image of its classes is in the folder"
+        del chosen[name]
+    if not chosen:
+        raise _nothing(not_checked)
+    checks = [_check(name, figure, counts[spec.name, SETS[name].threat.id]) for name, figure in chosen.items()]
+    verification = Verification(spec.name, published_model, RULE, tuple(checks), not_checked)
+    _write(folder, verification)  # already now: explaining takes as long again
+
+    missed = {check.dataset: chosen[check.dataset] for check in checks if not check.inside and check.n}
+    if missed and explain:
+        used = recipe_named(recipe or "model", model.card.recipe, suite("imagenet"))
+        variants = list(_variants(model, used, next(iter(missed.values())), device))
+        again = _measured_again(plan, folder, missed, variants, directories, device, batch_size, begin)
+
+        def explained(check: Check) -> Check:
+            if check.dataset not in missed:
+                return check
+            threat, figure = SETS[check.dataset].threat.id, missed[check.dataset]
+            here = counts[spec.name, threat]
+            outcomes = [(_MASK, here._replace(right=here.right_unmasked))]
+            outcomes += [(variant.text, again[variant.name, threat]) for variant in variants]
+            found = (text for text, count in outcomes if _check(check.dataset, figure, count).inside)
+            return replace(check, cause=next(found, ""))
+
+        tried = (_MASK, *(variant.text for variant in variants))
+        verification = replace(verification, checks=tuple(explained(check) for check in checks), tried=tried)
+        _write(folder, verification)
+    return folder, verification
+
+
+def _choose(
+    figures: Mapping[str, Sequence[Figure]], directories: Mapping[str, Path], image_size: int
+) -> tuple[dict[str, Figure], dict[str, str]]:
+    """The figures that can be checked, and why the others cannot."""
+    chosen, not_checked = {}, {}
+    for name, (_, reads, _) in SETS.items():
+        there = reads in directories or (reads == "imagenet-real" and "imagenet" in directories)
+        sizes = {figure.img_size: figure for figure in figures.get(name, ())}
+        if not sizes:
+            not_checked[name] = "no published figure"
+        elif not there:
+            not_checked[name] = f"no folder: --data-dir {reads}=DIR"
+        elif image_size not in sizes:
+            not_checked[name] = f"published at {', '.join(map(str, sizes))} pixels, the model takes {image_size}"
+        else:
+            chosen[name] = sizes[image_size]
+    if not chosen:
+        raise _nothing(not_checked)
+    return chosen, not_checked
+
+
+def _nothing(not_checked: Mapping[str, str]) -> UserError:
+    listed = "; ".join(f"{name}: {why}" for name, why in not_checked.items())
+    return UserError("Nothing can be checked.", f"{listed}. docs/datasets.md says what each folder looks like.")
+
+
+def _counts(folder: RunFolder) -> dict[tuple[str, str], _Count]:
+    """By model and threat."""
+    records = folder.records(manifest_shards(folder.manifest()))
+    counts = {}
+    for (model, threat), rows in records.groupby(["model", "threat"], sort=False):
+        ok = rows[rows["status"] == "ok"]
+        right, unmasked = int(ok["correct"].sum()), int(ok["correct_unmasked"].sum())
+        counts[str(model), str(threat)] = _Count(right, unmasked, len(ok), len(rows) - len(ok))
+    return counts
+
+
+def _check(dataset: str, figure: Figure, count: _Count) -> Check:
+    images, expected = SETS[dataset].images, figure.top1 / 100
+    low, high = interval(count.right, count.n, images)
+    return Check(
+        dataset=dataset,
+        published=expected,
+        conditions=f"{figure.img_size} pixels, crop {figure.crop_pct:g}, {figure.interpolation}",
+        measured=count.right / count.n if count.n else math.nan,
+        low=low,
+        high=high,
+        inside=count.n > 0 and low <= expected <= high,
+        n=count.n,
+        failed=count.failed,
+        images=images,
+    )
+
+
+def _write(folder: RunFolder, verification: Verification) -> None:
+    with folder.locked():
+        folder.write_manifest({**folder.manifest(), "verification": as_json(verification)})
+
+
+def as_json(verification: Verification) -> dict[str, Any]:
+    """A verification for the manifest and for machines. A missing accuracy is null."""
+    content = asdict(verification)
+    for check in content["checks"]:
+        check["measured"] = None if math.isnan(check["measured"]) else check["measured"]
+    return {**content, "inside": verification.inside}
+
+
+# --- what could explain a miss -----------------------------------------------------------------------------------
+
+_MASK = "class mask: all logits may answer, not only those of the suite's classes"
+
+
+class _Variant(NamedTuple):
+    name: str
+    """As a model of the plan."""
+    text: str
+    model: Classifier
+
+
+def _variants(model: Classifier, used: Recipe, figure: Figure, device: torch.device) -> Iterator[_Variant]:
+    """The model with one thing changed, the likeliest first. What cannot be changed is left out."""
+    spec = model.card.spec
+
+    def variant(label: str, text: str, other: Classifier, recipe: Recipe = used) -> _Variant:
+        changed = Classifier(other.network, replace(other.card, recipe=recipe), *_normalisation(other))
+        return _Variant(f"{spec.name}@{label}", text, changed.to(device).eval())
+
+    for recipe in _recipes(used, figure):
+        parts = ["crop"] if recipe.resize != used.resize else []
+        parts += ["interpolation"] if recipe.interpolation != used.interpolation else []
+        yield variant(recipe.id, f"{' and '.join(parts)}: {recipe.id} instead of {used.id}", model, recipe)
+    averaged = "the moving average (EMA)", "the last step's"
+    new, old = averaged if spec.prefer == "raw" else averaged[::-1]
+    other = _loaded(spec, {"prefer": "ema" if spec.prefer == "raw" else "raw"}, device)
+    if other and other.card.weights_hash != model.card.weights_hash:
+        yield variant("other-weights", f"weights: {new} instead of {old}", other)
+    attention = "none" if model.card.twicing_blocks else "all"
+    other = _loaded(spec, {"twicing": attention}, device) if model.card.blocks else None
+    if other:
+        kinds = "softmax", "twicing"
+        new, old = kinds if model.card.twicing_blocks else kinds[::-1]
+        yield variant("other-attention", f"attention: {new} instead of {old}", other)
+    mean, std = _HALF if _normalisation(model)[0] != _HALF[0] else _IMAGENET
+    changed = Classifier(model.network, model.card, mean, std)
+    yield variant(
+        "other-normalisation", f"normalisation: mean {mean[0]} and std {std[0]} instead of the model's", changed
+    )
+
+
+def _recipes(used: Recipe, figure: Figure) -> list[Recipe]:
+    size = used.crop or figure.img_size
+    other = "bilinear" if used.interpolation == "bicubic" else "bicubic"
+    as_published = (figure.crop_pct, figure.interpolation)
+    settings = [as_published, *((ratio, used.interpolation) for ratio in CROP_RATIOS)]
+    recipes = [_recipe(size, *setting) for setting in settings]
+    recipes += [used.model_copy(update={"interpolation": other}), _recipe(size, CROP_RATIOS[0], other)]
+    return [recipe for recipe in dict.fromkeys(recipes) if recipe != used]
+
+
+def _recipe(size: int, ratio: float, interpolation: str) -> Recipe:
+    return Recipe.model_validate({"resize": math.floor(size / ratio), "crop": size, "interpolation": interpolation})
+
+
+def _normalisation(model: Classifier) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    mean, std = (part.flatten().tolist() for part in (model.mean, model.std))
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _loaded(spec: ModelSpec, change: Mapping[str, Any], device: torch.device) -> Classifier | None:
+    """The model with another choice of weights or attention; None if there is none."""
+    try:
+        return load_model(spec.model_copy(update=change), device)
+    except UserError:
+        return None
+
+
+def _measured_again(
+    plan: Plan,
+    folder: RunFolder,
+    missed: Mapping[str, Figure],
+    variants: Sequence[_Variant],
+    directories: Mapping[str, Path],
+    device: torch.device,
+    batch_size: int | None,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress],
+) -> dict[tuple[str, str], _Count]:
+    """Every variant on the samples that missed, in one pass over them, in a run folder inside the first."""
+    specs = tuple(plan.models[0].model_copy(update={"name": variant.name}) for variant in variants)
+    threats = tuple(SETS[name].threat for name in missed)
+    again = plan.model_copy(update={"models": specs, "threats": threats, "recipe": "model"})
+    models = {variant.name: variant.model for variant in variants}
+    place = folder.path / f"causes-{again.hash}"
+    return _counts(run_plan(again, place, directories, device, batch_size, models, begin))

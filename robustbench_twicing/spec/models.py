@@ -1,0 +1,39 @@
+"""A model: which network, with which attention, whose weights, and how images are prepared for it."""
+
+from typing import Literal
+
+from robustbench_twicing.spec.values import Frozen
+
+Layers = Literal["none", "all", "last3"] | tuple[int, ...]
+
+
+class ModelSpec(Frozen):
+    """Which network, with which attention in which blocks, and whose weights."""
+
+    name: str
+    """What the user calls it; unique within a plan."""
+    architecture: str
+    """A timm model name. It says nothing about twicing: see `twicing`."""
+    twicing: Layers = "none"
+    """Blocks (from 0) whose softmax attention A is replaced by 2A - A²."""
+    weights: str
+    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
+    prefer: Literal["raw", "ema"] = "raw"
+    """Which weights of a training checkpoint: those of the last step, or their moving average."""
+    resample_pos_embed: bool = False
+    """Interpolate position embeddings of another image size; otherwise they are refused."""
+
+
+class Recipe(Frozen):
+    """How an image on disk becomes a model's input: shorter side to `resize`, then a centre crop of `crop` pixels."""
+
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+
+    @property
+    def id(self) -> str:
+        """Such as `resize248-bicubic-crop224`; `none` leaves the pixels alone."""
+        parts = [f"resize{self.resize}-{self.interpolation}"] if self.resize else []
+        parts += [f"crop{self.crop}"] if self.crop else []
+        return "-".join(parts) or "none"

@@ -1,0 +1,75 @@
+"""A plan: models × threats on one data set, with a seed. A cell is one (model, threat)."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.threats import Threat
+from robustbench_twicing.spec.values import Frozen, content_hash
+
+
+class DataSpec(Frozen):
+    """A data set and how much of it."""
+
+    name: str
+    directory: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    """Samples per threat; None takes all of them, or the attack's `suggested_limit`."""
+
+
+class Cell(NamedTuple):
+    """One (model, threat) of a plan."""
+
+    model: ModelSpec
+    threat: Threat
+
+
+class Plan(Frozen):
+    """Everything that decides the numbers. What only decides the speed (batch size, device) is not in it."""
+
+    models: tuple[ModelSpec, ...]
+    threats: tuple[Threat, ...]
+    data: DataSpec
+    recipe: Literal["model", "paper", "none"] | None = None
+    """How an image on disk becomes a model's input, for every threat; None leaves it to each suite. Embedded data sets
+    are used as they are."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Plan":
+        for what, ids in (("model", [m.name for m in self.models]), ("threat", [t.id for t in self.threats])):
+            twice = sorted({x for x in ids if ids.count(x) > 1})
+            if twice:
+                raise ValueError(f"{what} named twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_source_is_one_model(self) -> "Plan":
+        for spec in self.all_models:
+            same = [other for other in (*self.models, *self._sources) if other.name == spec.name]
+            if any(other != spec for other in same):
+                raise ValueError(f"the source of a transfer is called {spec.name}, as another model is")
+        return self
+
+    @property
+    def _sources(self) -> list[ModelSpec]:
+        return [t.source for t in self.threats if t.kind == "attack" and t.source]
+
+    @property
+    def all_models(self) -> list[ModelSpec]:
+        """The models, and those that only make images for a transfer."""
+        return list({spec.name: spec for spec in (*self._sources, *self.models)}.values())
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(model, threat) for model in self.models for threat in self.threats]
+
+    def samples_for(self, threat: Threat, available: int) -> int:
+        """How many samples of the data set this threat is run on: the limit, else what its protocol suggests."""
+        suggested = threat.settings.suggested_limit if threat.kind == "attack" else None
+        return min(available, self.data.limit or suggested or available)
+
+    @property
+    def hash(self) -> str:
+        return content_hash(self.model_dump(mode="json"))

@@ -1,0 +1,50 @@
+"""What a gate lets through. Part of a plan file (`[gate]`), kept in the run's manifest. No torch, no files."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import Field
+
+from robustbench_twicing.spec.values import Frozen
+
+Drop = Annotated[float, Field(gt=0, lt=1)]
+"""Of accuracy, as a fraction."""
+Accuracy = Annotated[float, Field(ge=0, le=1)]
+"""As a fraction: 0.95 is 95 %."""
+
+
+class Policy(Frozen):
+    """When a run is worse than its baseline. Cells are named `MODEL:THREAT`, with `*` and `?` as in a shell."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance, at most, that a run without any true difference is called regressed."""
+    tolerance: Drop = 0.01
+    """Drop in accuracy that is let through, as a fraction: 0.01 is one percentage point."""
+    tolerances: Mapping[str, Drop] = Field(default_factory=dict)
+    """Other tolerances for some cells; the last pattern that fits counts."""
+    floors: Mapping[str, Accuracy] = Field(default_factory=dict)
+    """Accuracies that a cell must not fall below, whatever the baseline; the last pattern that fits counts."""
+
+    def tolerance_for(self, model: str, threat: str) -> float:
+        """The drop that is let through in one cell."""
+        fitting = _fitting(self.tolerances, model, threat)
+        return fitting[-1] if fitting else self.tolerance
+
+    def floor_for(self, model: str, threat: str) -> float | None:
+        """The accuracy that one cell must reach; None if there is none."""
+        fitting = _fitting(self.floors, model, threat)
+        return fitting[-1] if fitting else None
+
+    def patterns(self) -> list[str]:
+        """Every pattern, so that one that fits nothing can be named."""
+        return list(dict.fromkeys([*self.tolerances, *self.floors]))
+
+
+def fits(pattern: str, model: str, threat: str) -> bool:
+    """Whether a cell's `MODEL:THREAT` fits a pattern."""
+    return fnmatchcase(f"{model}:{threat}", pattern)
+
+
+def _fitting(table: Mapping[str, float], model: str, threat: str) -> list[float]:
+    return [value for pattern, value in table.items() if fits(pattern, model, threat)]

@@ -1,0 +1,103 @@
+"""What a suite is: a data set on disk, the classes it is scored over, its threats. No torch, no files.
+
+One TOML file in corruptions/ each; corruptions/README.md explains every key.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.values import Frozen
+
+
+class Part(NamedTuple):
+    """One corruption at one severity: a whole copy of the data set in a suite of corruptions."""
+
+    corruption: str
+    severity: int
+
+    def __str__(self) -> str:
+        return f"{self.corruption}/{self.severity}"
+
+
+class SuiteSpec(Frozen):
+    """A data set on disk and how to score it."""
+
+    name: str
+    title: str
+    source: str
+    layout: Literal["classes", "numbered", "corruptions", "generated"]
+    """`classes`: CLASS/IMAGE. `numbered`: the same, or folders named by class number from 0.
+    `corruptions`: [FAMILY/]CORRUPTION/SEVERITY/CLASS/IMAGE.
+    `generated`: no files of its own; the images of `clean` are corrupted in memory."""
+    jpeg_quality: int | None = Field(default=None, ge=1, le=100)
+    """In a generated suite: quality of the JPEG round trip after each corruption, if there is one."""
+    generated_recipe: Recipe | None = None
+    """In a generated suite: how an image on disk becomes the picture that is corrupted."""
+    index: str = "imagenet"
+    """The list of all classes in the order of the model's logits."""
+    classes: str = "imagenet"
+    """The list of the classes that the suite is scored over, a subset of `index`."""
+    images: int = Field(ge=1)
+    """Images of the complete data set; in a suite of corruptions, of each (corruption, severity)."""
+    images_exact: bool = True
+    """False where published copies disagree, so that another count is a warning and no error."""
+    images_per_class: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    """Width and height of every image in pixels, where the data set fixes it."""
+    recipe: Literal["model", "paper", "none"] = "model"
+    """How an image becomes a model's input, unless the user asks for another recipe."""
+    labels: Literal["folder", "real", "outlier"] = "folder"
+    """Where the truth comes from: the class folder, the ReaL labels of val, or nowhere (no class is right)."""
+    folders: tuple[str, ...] = ()
+    """Names of the data set's folder, to tell it from its neighbours when the folder above is given."""
+    file_names: str | None = None
+    """Regular expression for the file names without their endings, where the data set fixes them."""
+    clean: str | None = None
+    """The suite whose samples, on the same classes, are what a drop is measured from."""
+    severities: tuple[int, ...] = ()
+    families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Corruptions by family, in canonical order."""
+    extra_families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Corruptions that no mean over `families` contains."""
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The corruptions that a mean over the suite is taken over."""
+        return tuple(name for names in self.families.values() for name in names)
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The corruptions beside them."""
+        return tuple(name for names in self.extra_families.values() for name in names)
+
+    def parts(self, corruptions: Iterable[str] | None = None) -> tuple[Part, ...]:
+        """Every (corruption, severity), of all corruptions or of some; empty for a suite without corruptions."""
+        names = (*self.common, *self.extra) if corruptions is None else corruptions
+        return tuple(Part(name, severity) for name in names for severity in self.severities)
+
+    @property
+    def masked(self) -> bool:
+        """The suite is scored over a part of the model's classes."""
+        return self.classes != self.index
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SuiteSpec":
+        if (self.layout in ("corruptions", "generated")) != bool(self.families and self.severities):
+            raise ValueError("layouts 'corruptions' and 'generated' go together with [families] and severities")
+        if self.layout == "generated" and self.clean is None:
+            raise ValueError("layout = 'generated' needs clean: the data set whose images are corrupted")
+        twice = sorted({name for name in (*self.common, *self.extra) if (*self.common, *self.extra).count(name) > 1})
+        if twice:
+            raise ValueError(f"corruption named twice: {', '.join(twice)}")
+        if self.recipe == "none" and self.image_size is None:
+            raise ValueError("recipe = 'none' needs image_size: images of different sizes cannot share a batch")
+        if self.file_names is not None:
+            try:
+                re.compile(self.file_names)
+            except re.error as error:
+                raise ValueError(f"file_names is not a regular expression: {error}") from None
+        return self
