@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -286,7 +286,7 @@ class CellProgress:
         )
         self._total = self._bars.add_task("all", total=sum(self._left.values()))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CellProgress":  # noqa: PYI034 - beartype cannot check Self here
         if self._bars:
             self._bars.start()
         return self

@@ -185,7 +185,9 @@ def test_an_output_folder_with_other_settings_is_refused_and_kept() -> None:
     assert Path("run/run.json").read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; tests/results/test_store.py injects the refusal")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root may write anywhere; tests/results/test_store.py injects the refusal"
+)
 def test_a_read_only_folder_is_explained(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     result = _attack("--model", "deit", *SMALL)

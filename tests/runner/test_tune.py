@@ -14,7 +14,7 @@ from robustbench_twicing.runner import tune
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
 from robustbench_twicing.tasks.images.attack import Attacks, Roles
 from tests.engine.tiny import random_images, small_net
-from tests.runner.test_attack import PGD, _samples
+from tests.tasks.images.test_attack import PGD, _samples
 
 
 class _LittleMemory(nn.Module):
