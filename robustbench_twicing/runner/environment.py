@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from robustbench_twicing import __version__, onednn
+from robustbench_twicing import __version__
+from robustbench_twicing.machine import onednn
 
 _PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
 
