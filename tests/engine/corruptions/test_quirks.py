@@ -7,7 +7,9 @@ import torch
 from robustbench_twicing.engine.corruptions import corrupt, frost_pictures
 from robustbench_twicing.engine.corruptions.filters import motion_taps
 from robustbench_twicing.engine.corruptions.parameters import PARAMETERS
+from robustbench_twicing.seeding import Draws
 from tests.engine.corruptions.pictures import as_images, as_levels, photograph
+from tests.oracles import corruptions as oracle
 
 
 def distinct_colours():
@@ -50,13 +52,15 @@ def test_brightness_truncates_sums_of_whole_levels_as_float64_does():
     assert (expected < np.minimum(np.arange(256) + 51, 255)).sum() == 18
 
 
-def test_motion_blur_rounds_because_imagemagick_does():
-    # A single white column on black, blurred along a ray near the horizontal: the mean of all levels is kept by
-    # rounding, while truncation would lose half a level on each of the 13 pixels of the ray.
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:, 30:34] = 255
-    blurred = as_levels(corrupt(as_images(picture), "motion_blur", 5))[0]
-    assert blurred.sum() == pytest.approx(picture.sum(), rel=0.005)
+def test_motion_blur_truncates_as_the_generator_does():
+    # A dim picture stays the same where it is flat, and loses half a level on average where it is blurred.
+    draws = Draws(5, ("some id",), "motion_blur-5")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    blurred = as_levels(corrupt(as_images(picture), "motion_blur", 5, seed=5, ids=["some id"]))[0]
+    unrounded = oracle.motion_blur(picture, oracle.CONSTANTS["motion_blur"]["64"][4], draws.uniform(0, (1,))[0, 0])
+    assert np.array_equal(blurred, np.floor(unrounded + 2.0**-9))
+    assert 0.45 < (unrounded - blurred).mean() < 0.55
+    assert np.unique(as_levels(corrupt(torch.full((1, 3, 64, 64), 100 / 255), "motion_blur", 5))) == 100
 
 
 def test_motion_blur_is_one_sided():

@@ -126,7 +126,7 @@ def snow(picture, c, normal, uniform):
     layer = _zoomed(layer, zoom)
     layer[layer < threshold] = 0
     layer = np.floor(np.clip(layer, 0, 1) * 255 + TIE)
-    layer = np.floor(_motion_blurred(layer, radius, sigma, -135 + 90 * float(uniform)) + 0.5)[..., None] / 255
+    layer = np.floor(_motion_blurred(layer, radius, sigma, -135 + 90 * float(uniform)) + TIE)[..., None] / 255
     image = picture / 255
     gray = (image @ np.array((0.299, 0.587, 0.114)))[..., None]
     image = share * image + (1 - share) * np.maximum(image, gray * 1.5 + 0.5)
