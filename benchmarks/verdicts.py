@@ -167,7 +167,7 @@ def page(table: pd.DataFrame) -> str:
         verdict=textwrap.fill(verdict, 120),
         rows=_lines(rows),
         control=_lines(control),
-        trials=protocol(str(BUDGETS)).attacks["noise"].steps_taken,
+        trials=protocol(str(BUDGETS)).attacks["noise"].trials,
         own=first["seeds_differ_ours"],
         their=first["seeds_differ_theirs"],
         between=first["sides_differ"],

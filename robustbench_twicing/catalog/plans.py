@@ -17,10 +17,10 @@ from robustbench_twicing.catalog.suites import suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats
 from robustbench_twicing.catalog.zoo import WhichWeights, model_specs
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.attacks import Protocol
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.policy import Policy, fits
+from robustbench_twicing.spec.protocol import Protocol
 from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, Threat
 from robustbench_twicing.spec.values import Eps, Frozen
 

@@ -13,7 +13,8 @@ from robustbench_twicing.catalog.torchattacks import (
     torchattacks_table,
 )
 from robustbench_twicing.errors import unknown_name
-from robustbench_twicing.spec.attacks import AttackSettings, Protocol, SequenceSettings, TorchattacksSettings
+from robustbench_twicing.spec.attacks import AttackSettings, SequenceSettings, TorchattacksSettings
+from robustbench_twicing.spec.protocol import Protocol
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
 

@@ -6,8 +6,9 @@ from robustbench_twicing.catalog.protocols import attack_threat
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.attacks import Protocol, SequenceSettings
+from robustbench_twicing.spec.attacks import SequenceSettings
 from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.protocol import Protocol
 from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, CorruptionThreat, Precision, ShiftThreat, Threat
 from robustbench_twicing.spec.values import Eps, Norm
 

@@ -1,24 +1,16 @@
 """Attack name -> settings of the torchattacks package, without importing it (it would import torch)."""
 
+import json
+from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.attacks import (
-    ApgdSettings,
-    ApgdTargetedSettings,
-    AttackSettings,
-    FgsmSettings,
-    MifgsmSettings,
-    NoiseSettings,
-    PgdSettings,
-    Rules,
-    SpsaSettings,
-    SquareSettings,
-    TorchattacksSettings,
-)
-from robustbench_twicing.spec.values import Frozen, Norm
+from robustbench_twicing.spec.attacks import ApgdTargetedSettings, AttackSettings, TorchattacksSettings
+from robustbench_twicing.spec.protocol import Rules
+from robustbench_twicing.spec.values import Frozen, Length, Norm
 
 
 class TorchattacksEntry(Frozen):
@@ -89,72 +81,74 @@ def _entry(name: str) -> TorchattacksEntry:
     return table.attacks[key]
 
 
+class Counterpart(NamedTuple):
+    """One of our algorithms as torchattacks has it."""
+
+    attack: str
+    """Class in torchattacks."""
+    norms: tuple[Norm, ...]
+    """What it can bound."""
+    carries: Mapping[str, str]
+    """Setting -> argument. A setting that is not here must have its default."""
+    fixed: Mapping[str, bool | int | float | str] = {}
+    """Arguments that make it the same algorithm."""
+
+
+_PGD = {"step_size": "alpha", "steps": "steps", "random_start": "random_start"}
+_APGD = {"steps": "steps", "restarts": "n_restarts"}
+_SPSA = {"probe_distance": "delta", "step_size": "lr", "steps": "nb_iter", "samples": "nb_sample"}
+_BOTH: tuple[Norm, ...] = ("Linf", "L2")
+
+COUNTERPARTS: dict[str, tuple[Counterpart, ...]] = {
+    "fgsm": (Counterpart("FGSM", ("Linf",), {}),),
+    "pgd": (
+        Counterpart("PGD", ("Linf",), _PGD),
+        Counterpart("PGDL2", ("L2",), _PGD, {"eps_for_division": 1e-10}),
+    ),
+    "mifgsm": (Counterpart("MIFGSM", ("Linf",), {"step_size": "alpha", "steps": "steps", "decay": "decay"}),),
+    "apgd": (Counterpart("APGD", _BOTH, {**_APGD, "loss": "loss"}, {"eot_iter": 1, "rho": 0.75}),),
+    "apgd-t": (Counterpart("APGDT", _BOTH, {**_APGD, "targets": "n_classes"}, {"eot_iter": 1, "rho": 0.75}),),
+    "square": (
+        Counterpart(
+            "Square",
+            _BOTH,
+            {"queries": "n_queries", "p_init": "p_init"},
+            {"n_restarts": 1, "loss": "margin", "resc_schedule": True},
+        ),
+    ),
+    "spsa": (Counterpart("SPSA", ("Linf",), _SPSA, {"max_batch_size": 64}),),
+}
+"""Our algorithm -> what `--engine torchattacks` runs. One that is not here is refused by name."""
+
+
 def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
     """A protocol's own attack as torchattacks would run it.
 
-    Raises `UserError` naming every setting that torchattacks cannot express. Two things differ silently in SPSA, and
-    that is what the comparison is for: one direction is shared by all images, and probes may leave [0, 1].
+    Raises `UserError` for an algorithm that is not in `COUNTERPARTS`, and naming every setting that torchattacks cannot
+    express. Two things differ silently in SPSA, and that is what the comparison is for: one direction is shared by all
+    images, and probes may leave [0, 1].
     """
-    cannot: list[str] = []
-    attack = settings.algorithm.upper()
-    arguments: dict[str, bool | int | float | str | None] = {"eps": "1 eps"}
-    bounds_l2 = False
-    match settings:
-        case TorchattacksSettings():
-            return settings
-        case NoiseSettings():
-            raise UserError("torchattacks draws no uniform points of a ball.", "Run this attack with --engine own.")
-        case FgsmSettings():
-            pass
-        case PgdSettings():
-            arguments |= {
-                "alpha": str(settings.step_size),
-                "steps": settings.steps,
-                "random_start": settings.random_start,
-            }
-            if settings.norm == "L2":
-                attack, bounds_l2 = "PGDL2", True
-                arguments["eps_for_division"] = 1e-10
-            if settings.restarts > 1:
-                cannot.append(f"restarts = {settings.restarts}")
-        case MifgsmSettings():
-            arguments |= {"alpha": str(settings.step_size), "steps": settings.steps, "decay": settings.decay}
-        case ApgdSettings() | ApgdTargetedSettings():
-            bounds_l2 = True
-            arguments |= {"steps": settings.steps, "n_restarts": settings.restarts, "eot_iter": 1, "rho": 0.75}
-            if isinstance(settings, ApgdSettings):
-                arguments["loss"] = settings.loss
-            else:
-                attack = "APGDT"
-                arguments["n_classes"] = settings.targets + 1
-        case SquareSettings():
-            attack, bounds_l2 = "Square", True
-            arguments |= {"n_queries": settings.queries, "n_restarts": 1, "p_init": settings.p_init}
-            arguments |= {"loss": "margin", "resc_schedule": True}
-        case SpsaSettings():
-            arguments |= {
-                "delta": str(settings.probe_distance),
-                "lr": str(settings.step_size),
-                "nb_iter": settings.steps,
-                "nb_sample": settings.samples,
-                "max_batch_size": 64,
-            }
-            if settings.random_start:
-                cannot.append("random_start = true")
-            if settings.probe_center != "current":
-                cannot.append(f'probe_center = "{settings.probe_center}"')
-    if settings.norm != "Linf" and not bounds_l2:
-        cannot.append(f'norm = "{settings.norm}"')
+    if isinstance(settings, TorchattacksSettings):
+        return settings
+    hint = "Run this attack with --engine own."
+    if settings.algorithm not in COUNTERPARTS:
+        raise UserError(f"torchattacks has no counterpart of the algorithm {settings.algorithm!r}.", hint)
+    several = COUNTERPARTS[settings.algorithm]
+    chosen = next((one for one in several if settings.norm in one.norms), several[0])
+    cannot = [] if settings.norm in chosen.norms else [f'norm = "{settings.norm}"']
+    arguments: dict[str, bool | int | float | str | None] = {"eps": "1 eps", **chosen.fixed}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if name in chosen.carries:
+            arguments[chosen.carries[name]] = str(value) if isinstance(value, Length) else value
+        elif name not in AttackSettings.model_fields and value != field.get_default(call_default_factory=True):
+            cannot.append(f"{name} = {json.dumps(value, default=str)}")
+    if isinstance(settings, ApgdTargetedSettings):
+        arguments["n_classes"] = settings.targets + 1  # with the label's own
     if cannot:
-        raise UserError(
-            f"torchattacks' {attack} cannot be given {' and '.join(cannot)}.", "Run this protocol with --engine own."
-        )
+        raise UserError(f"torchattacks' {chosen.attack} cannot be given {' and '.join(cannot)}.", hint)
     return TorchattacksSettings(
-        algorithm="torchattacks",
-        attack=attack,
-        norm=settings.norm,
-        arguments=arguments,
-        suggested_limit=settings.suggested_limit,
+        attack=chosen.attack, norm=settings.norm, arguments=arguments, suggested_limit=settings.suggested_limit
     )
 
 

@@ -13,7 +13,7 @@ from robustbench_twicing.catalog.protocols import protocol, protocol_names
 from robustbench_twicing.catalog.torchattacks import torchattacks_table
 from robustbench_twicing.catalog.zoo import zoo
 from robustbench_twicing.errors import unknown_name
-from robustbench_twicing.spec.attacks import Protocol
+from robustbench_twicing.spec.protocol import Protocol
 
 
 class _ListByDefault(TyperGroup):

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_twicing.spec.attacks import AS_WRITTEN
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.threats import AttackThreat, pixel_equivalent
 
@@ -30,61 +31,31 @@ def points(value: float) -> str:
 
 def threat_model(manifest: Mapping[str, Any]) -> str:
     """One line that says what the attacked numbers mean: space, norm, eps, labels, iterate, steps, seed, device."""
-    threats = [threat for threat in manifest["plan"]["threats"] if threat["kind"] == "attack"]
+    threats = _attacks(manifest)
     parts = []
     if threats:
-        rules = threats[0]["rules"]
-        space = (
-            "pixel space [0, 1]"
-            if rules["space"] == "pixel"
-            else "normalised space (eps in units of the channel's std)"
-        )
+        first, rules = threats[0], threats[0].rules
+        pixels, normalised = "pixel space [0, 1]", "normalised space (eps in units of the channel's std)"
         norms = {"Linf": "L∞", "L2": "L2"}
-        norm = "/".join(dict.fromkeys(norms[threat["settings"]["norm"]] for threat in threats))
-        eps = ", ".join(dict.fromkeys(threat["eps"] for threat in threats))
-        iterate = (
-            "best iterate (robust = right on clean and never fooled)" if rules["iterate"] == "best" else "last iterate"
-        )
-        steps = ", ".join(dict.fromkeys(f"{threat['attack']} {_schedule(threat['settings'])}" for threat in threats))
+        norm = "/".join(dict.fromkeys(norms[threat.settings.norm] for threat in threats))
+        eps = ", ".join(dict.fromkeys(str(threat.eps) for threat in threats))
+        best = "best iterate (robust = right on clean and never fooled)"
         parts += [
-            f"protocol {threats[0]['protocol']}",
-            space,
+            f"protocol {first.protocol}",
+            pixels if rules.space == "pixel" else normalised,
             f"{norm} ≤ {eps}",
-            "clipped" if rules["clip"] else "not clipped",
-            f"{rules['labels']} labels",
-            iterate,
-            steps,
+            "clipped" if rules.clip else "not clipped",
+            f"{rules.labels} labels",
+            best if rules.iterate == "best" else "last iterate",
+            ", ".join(dict.fromkeys(f"{threat.attack} {threat.settings.schedule}" for threat in threats)),
         ]
-        crafted = threats[0]["precision"]
-        if crafted != manifest["precision"]:
-            parts.append(f"crafted in {crafted}, judged in {manifest['precision']}")
-        if threats[0]["source"]:
-            parts.append(f"made on {threats[0]['source']['name']}")
+        if first.precision != manifest["precision"]:
+            parts.append(f"crafted in {first.precision}, judged in {manifest['precision']}")
+        if first.source:
+            parts.append(f"made on {first.source.name}")
     device = manifest["device"]
     parts += [f"seed {manifest['plan']['seed']}", f"{device['type']}, {manifest['precision']}"]
     return " · ".join(parts)
-
-
-def _schedule(settings: Mapping[str, Any]) -> str:
-    restarts = f" × {settings['restarts']} restarts" if settings.get("restarts", 1) > 1 else ""
-    match settings["algorithm"]:
-        case "fgsm":
-            return "1 step"
-        case "pgd" | "mifgsm":
-            return f"{settings['steps']} steps of {settings['step_size']}{restarts}"
-        case "spsa":
-            return f"{settings['steps']} steps × 2·{settings['samples']} probes"
-        case "apgd":
-            return f"{settings['steps']} steps{restarts}"
-        case "apgd-t":
-            return f"{settings['steps']} steps × {settings['targets']} targets{restarts}"
-        case "square":
-            return f"{settings['queries']} queries"
-        case "noise":
-            return f"{settings['trials']} random points"
-        case "sequence":
-            return f"= {' then '.join(settings['members'])}"
-    return f"by torchattacks.{settings['attack']}"
 
 
 def model_line(name: str, card: Mapping[str, Any]) -> str:
@@ -247,9 +218,13 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
     return found
 
 
+def _attacks(manifest: Mapping[str, Any]) -> list[AttackThreat]:
+    threats = manifest["plan"]["threats"]
+    return [AttackThreat.model_validate(t, context=AS_WRITTEN) for t in threats if t["kind"] == "attack"]
+
+
 def _normalized(manifest: Mapping[str, Any]) -> list[AttackThreat]:
-    attacks = [AttackThreat.model_validate(t) for t in manifest["plan"]["threats"] if t["kind"] == "attack"]
-    return [threat for threat in attacks if threat.rules.space == "normalized"]
+    return [threat for threat in _attacks(manifest) if threat.rules.space == "normalized"]
 
 
 def _in_pixels(model: str, std: Sequence[float], manifest: Mapping[str, Any]) -> str:

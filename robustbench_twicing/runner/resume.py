@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.store import RunFolder, Shard
+from robustbench_twicing.spec.attacks import AS_WRITTEN
 from robustbench_twicing.spec.plan import Plan
 
 
@@ -24,7 +25,8 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
     theirs, ours = folder.manifest()["plan"], plan.model_dump(mode="json")
     differ = [key for key in ("data", "recipe", "seed") if theirs.get(key) != ours[key]]
     try:
-        had = Plan.model_validate({**ours, "models": theirs["models"], "threats": theirs["threats"]})
+        content = {**ours, "models": theirs["models"], "threats": theirs["threats"]}
+        had = Plan.model_validate(content, context=AS_WRITTEN)
     except ValidationError:
         raise UserError(
             f"The plan of the run in {folder.path} is one that this version does not understand.",

@@ -1,27 +1,60 @@
-"""Attack settings, the rules that a protocol's attacks share, and the protocol: one TOML file in attacks/."""
+"""The settings of every attack algorithm, and the table `SETTINGS` that lists them."""
 
+from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.spec.values import Frozen, Length, Norm, content_hash
 
 
-class _Attack(Frozen):
+class AttackSettings(Frozen):
+    """What the settings of all algorithms have, and can be asked. A class of its own for each algorithm: its fields are
+    the keys of a protocol file."""
+
+    algorithm: str
     norm: Norm = "Linf"
     suggested_limit: int | None = Field(default=None, ge=1, exclude=True)
     """Samples to attack when the user sets no limit; not part of the hash, since it changes n, not the attack."""
 
+    judged_apart: ClassVar[tuple[str, ...]] = ()
+    """Settings that repeat the whole attack: each repetition ends in an image of its own, of which `iterate = "last"`
+    judges only the last."""
+    gradient_free: ClassVar[bool] = False
+    """It only asks for logits."""
+
+    @property
+    def schedule(self) -> str:
+        """What is done to an image, in a few words, for the line that states the threat model."""
+        return ", ".join(f"{name} {value}" for name, value in self if name not in AttackSettings.model_fields)
+
+    @property
+    def needs_best(self) -> str:
+        """Why these settings make no sense under `iterate = "last"`; "" if they do."""
+        for name in self.judged_apart:
+            if (count := getattr(self, name)) > 1:
+                return f"has {name} = {count}, but iterate = 'last' judges only the last one"
+        return ""
+
     @property
     def steps_taken(self) -> int:
-        """Updates of the image per restart, for the line that states the threat model."""
-        return 1
+        """Updates of the image, for each repetition."""
+        return int(getattr(self, "steps", 1))
 
     @property
     def evaluations(self) -> int:
         """Evaluations of the model that one sample costs at most, the final judgement included. For estimates only."""
-        return self.steps_taken + 1
+        return (self.steps_taken + 1) * self._repetitions
 
     @property
     def side_by_side(self) -> int:
@@ -30,44 +63,47 @@ class _Attack(Frozen):
 
     @property
     def gradients(self) -> int | None:
-        """Input gradients that one sample costs at most; None if nobody knows. For estimates only."""
-        return self.steps_taken
+        """Input gradients that one sample costs at most; None if nobody knows. For estimates, and for the check of a
+        model before it is attacked."""
+        return 0 if self.gradient_free else self.steps_taken * self._repetitions
+
+    @property
+    def _repetitions(self) -> int:
+        return prod(getattr(self, name) for name in self.judged_apart)
 
 
-class FgsmSettings(_Attack):
+class FgsmSettings(AttackSettings):
     """One gradient step of size eps: signed for Linf (Goodfellow et al. 2015, arXiv 1412.6572, section 4), along the
     normalised gradient for L2."""
 
-    algorithm: Literal["fgsm"]
+    algorithm: Literal["fgsm"] = "fgsm"
+
+    @property
+    def schedule(self) -> str:
+        return "1 step"
 
 
-class PgdSettings(_Attack):
+class PgdSettings(AttackSettings):
     """Iterated gradient ascent, projected to the ball: signed for Linf, normalised for L2 (Madry et al. 2018, arXiv
     1706.06083)."""
 
-    algorithm: Literal["pgd"]
+    algorithm: Literal["pgd"] = "pgd"
     steps: int = Field(ge=1)
     step_size: Length
     random_start: bool = True
     restarts: int = Field(default=1, ge=1)
 
-    @property
-    def steps_taken(self) -> int:
-        return self.steps
+    judged_apart = ("restarts",)
 
     @property
-    def evaluations(self) -> int:
-        return (self.steps + 1) * self.restarts
-
-    @property
-    def gradients(self) -> int:
-        return self.steps * self.restarts
+    def schedule(self) -> str:
+        return f"{self.steps} steps of {self.step_size}{_restarts(self.restarts)}"
 
 
-class SpsaSettings(_Attack):
+class SpsaSettings(AttackSettings):
     """Gradient-free ascent from paired random probes (Uesato et al. 2018, arXiv 1802.05666, algorithm 1)."""
 
-    algorithm: Literal["spsa"]
+    algorithm: Literal["spsa"] = "spsa"
     norm: Literal["Linf"] = "Linf"
     steps: int = Field(ge=1)
     samples: int = Field(ge=1)
@@ -80,9 +116,11 @@ class SpsaSettings(_Attack):
     """`twice_clean` repeats the defect of the cleverhans routine that the authors' group copied: the model is probed
     around 2x, never around the current point (cleverhans issue 1249)."""
 
+    gradient_free = True
+
     @property
-    def steps_taken(self) -> int:
-        return self.steps
+    def schedule(self) -> str:
+        return f"{self.steps} steps × 2·{self.samples} probes"
 
     @property
     def evaluations(self) -> int:
@@ -92,63 +130,61 @@ class SpsaSettings(_Attack):
     def side_by_side(self) -> int:
         return 2 * self.samples
 
-    @property
-    def gradients(self) -> int:
-        return 0
 
-
-class ApgdSettings(_Attack):
+class ApgdSettings(AttackSettings):
     """Auto-PGD: momentum and a step size that halves itself (Croce & Hein 2020, arXiv 2003.01690, algorithm 1)."""
 
-    algorithm: Literal["apgd"]
+    algorithm: Literal["apgd"] = "apgd"
     loss: Literal["ce", "dlr"] = "ce"
     steps: int = Field(ge=1)
     restarts: int = Field(default=1, ge=1)
 
+    judged_apart = ("restarts",)
+
     @property
-    def steps_taken(self) -> int:
-        return self.steps
+    def schedule(self) -> str:
+        return f"{self.steps} steps{_restarts(self.restarts)}"
 
     @property
     def evaluations(self) -> int:
-        return (self.steps + 1) * self.restarts + 1
-
-    @property
-    def gradients(self) -> int:
-        return self.steps * self.restarts
+        return super().evaluations + 1
 
 
-class ApgdTargetedSettings(_Attack):
+class ApgdTargetedSettings(AttackSettings):
     """Auto-PGD with the targeted DLR loss, one target class after the other (Croce & Hein 2020, arXiv 2003.01690,
     section 4)."""
 
-    algorithm: Literal["apgd-t"]
+    algorithm: Literal["apgd-t"] = "apgd-t"
     steps: int = Field(ge=1)
     targets: int = Field(ge=1)
     """Wrong classes to aim at, those that the clean logits rank highest first; at most all there are."""
     restarts: int = Field(default=1, ge=1)
 
+    judged_apart = ("restarts", "targets")
+
     @property
-    def steps_taken(self) -> int:
-        return self.steps
+    def schedule(self) -> str:
+        return f"{self.steps} steps × {self.targets} targets{_restarts(self.restarts)}"
 
     @property
     def evaluations(self) -> int:
-        return (self.steps + 1) * self.targets * self.restarts + 2
-
-    @property
-    def gradients(self) -> int:
-        return self.steps * self.targets * self.restarts
+        return super().evaluations + 2
 
 
-class SquareSettings(_Attack):
+class SquareSettings(AttackSettings):
     """Random search with square windows, without gradients (Andriushchenko et al. 2020, arXiv 1912.00049)."""
 
-    algorithm: Literal["square"]
+    algorithm: Literal["square"] = "square"
     queries: int = Field(ge=1)
     """Squares that are tried; the image that they are put on costs one evaluation more."""
     p_init: float = Field(gt=0, le=1)
     """Fraction of the pixels that the first square covers."""
+
+    gradient_free = True
+
+    @property
+    def schedule(self) -> str:
+        return f"{self.queries} queries"
 
     @property
     def steps_taken(self) -> int:
@@ -158,42 +194,41 @@ class SquareSettings(_Attack):
     def evaluations(self) -> int:
         return self.queries + 2
 
-    @property
-    def gradients(self) -> int:
-        return 0
 
-
-class MifgsmSettings(_Attack):
+class MifgsmSettings(AttackSettings):
     """Iterated steps along an accumulated gradient (Dong et al. 2018, arXiv 1710.06081, algorithm 1)."""
 
-    algorithm: Literal["mifgsm"]
+    algorithm: Literal["mifgsm"] = "mifgsm"
     steps: int = Field(ge=1)
     step_size: Length
     decay: float = Field(ge=0)
     """What is kept of the accumulated gradient in each step; 0 keeps nothing."""
 
     @property
-    def steps_taken(self) -> int:
-        return self.steps
+    def schedule(self) -> str:
+        return f"{self.steps} steps of {self.step_size}"
 
 
-class NoiseSettings(_Attack):
+class NoiseSettings(AttackSettings):
     """Uniform random points of the ball: what an attack must do better than."""
 
-    algorithm: Literal["noise"]
+    algorithm: Literal["noise"] = "noise"
     trials: int = Field(ge=1)
 
+    judged_apart = ("trials",)
+    gradient_free = True
+
     @property
-    def steps_taken(self) -> int:
-        return self.trials
+    def schedule(self) -> str:
+        return f"{self.trials} random points"
 
     @property
     def evaluations(self) -> int:
         return self.trials
 
-    @property
-    def gradients(self) -> int:
-        return 0
+
+def _restarts(count: int) -> str:
+    return f" × {count} restarts" if count > 1 else ""
 
 
 # What torchattacks calls the number of steps, and what multiplies the evaluations of a step.
@@ -201,20 +236,24 @@ _STEPS = ("steps", "nb_iter", "num_iter_set", "n_queries")
 _REPEATS = ("n_restarts", "eot_iter", "noise_batch_size", "nb_sample", "m", "N")
 
 
-class TorchattacksSettings(_Attack):
+class TorchattacksSettings(AttackSettings):
     """An attack of the torchattacks package, with every argument written out.
 
     An argument tied to eps is a length such as "0.25 eps"; the run fills in `norm`, `seed` and `verbose`, and lowers
     `n_classes` to what the model has.
     """
 
-    algorithm: Literal["torchattacks"]
+    algorithm: Literal["torchattacks"] = "torchattacks"
     attack: str
     """Class name in torchattacks, such as `APGD`."""
     arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
 
     def __hash__(self) -> int:  # pydantic's own cannot hash a dict
         return hash(content_hash(self.model_dump(mode="json")))
+
+    @property
+    def schedule(self) -> str:
+        return f"by torchattacks.{self.attack}"
 
     @property
     def steps_taken(self) -> int:
@@ -234,15 +273,55 @@ class TorchattacksSettings(_Attack):
         return self.steps_taken * repeats * (2 if self.attack in ("SPSA", "FAB") else 1) + 1
 
 
-class SequenceSettings(_Attack):
+class UnknownSettings(AttackSettings):
+    """Settings of an algorithm that this installation does not know, as a run wrote them down: to read, not to run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def gradients(self) -> None:
+        return None
+
+
+AS_WRITTEN: Mapping[str, bool] = {"as_written": True}
+"""`model_validate(content, context=AS_WRITTEN)` reads what a run wrote: settings whose algorithm is not in `SETTINGS`,
+or is another one by now, become `UnknownSettings` instead of an error."""
+
+
+def _by_algorithm(content: Any, info: Any) -> Any:  # pydantic's ValidationInfo, which cannot be checked at run time
+    """Settings of the class that `algorithm` names. Raises `ValidationError`, for an unknown name with all known."""
+    if not isinstance(content, dict):
+        return content
+    name = content.get("algorithm")
+    try:
+        return _class_of(name).model_validate(content, context=info.context)
+    except ValidationError:
+        if info.context != AS_WRITTEN or not isinstance(name, str):
+            raise
+        return UnknownSettings.model_validate(content)
+
+
+def _class_of(name: Any) -> type[AttackSettings]:
+    if isinstance(name, str) and name in SETTINGS:
+        return SETTINGS[name]
+    unknown = unknown_name("algorithm", str(name), SETTINGS)
+    kind = "missing" if name is None else PydanticCustomError("unknown_name", f"{unknown.message} {unknown.hint}")
+    raise ValidationError.from_exception_data("attack", [InitErrorDetails(type=kind, loc=("algorithm",), input=name)])
+
+
+AnySettings = Annotated[SerializeAsAny[AttackSettings], BeforeValidator(_by_algorithm)]
+"""Settings of whatever algorithm the key `algorithm` names: the type of a field that holds some."""
+
+
+class SequenceSettings(AttackSettings):
     """Several attacks one after the other, each on the samples that still stand: a sample's worst case over all of
     them, as AutoAttack is made (Croce & Hein 2020, arXiv 2003.01690, section 6).
 
     A member draws as it does on its own, so its verdict on a sample is that of its own row.
     """
 
-    algorithm: Literal["sequence"]
-    members: dict[str, "AttackSettings"] = Field(min_length=1)
+    algorithm: Literal["sequence"] = "sequence"
+    members: dict[str, AnySettings] = Field(min_length=1)
     """In this order. In a protocol file: names of attacks of the same file."""
 
     def __hash__(self) -> int:
@@ -256,6 +335,14 @@ class SequenceSettings(_Attack):
             if member.norm != self.norm:
                 raise ValueError(f"{name} has norm {member.norm}, the sequence {self.norm}")
         return self
+
+    @property
+    def schedule(self) -> str:
+        return f"= {' then '.join(self.members)}"
+
+    @property
+    def needs_best(self) -> str:
+        return "is a sequence, whose members get survivors: it needs iterate = 'best'"
 
     @property
     def steps_taken(self) -> int:
@@ -272,86 +359,16 @@ class SequenceSettings(_Attack):
         return sum(known) if len(known) == len(each) else None
 
 
-AttackSettings = Annotated[
-    FgsmSettings
-    | PgdSettings
-    | SpsaSettings
-    | ApgdSettings
-    | ApgdTargetedSettings
-    | SquareSettings
-    | MifgsmSettings
-    | NoiseSettings
-    | TorchattacksSettings
-    | SequenceSettings,
-    Field(discriminator="algorithm"),
-]
-
-
-class Rules(Frozen):
-    """What every attack of a protocol has in common: the threat model apart from eps and algorithm."""
-
-    space: Literal["pixel", "normalized"]
-    """`pixel`: images in [0, 1], eps a fraction of the pixel range. `normalized`: the attack sees (x - mean) / std and
-    eps is in those units, about 4.4 times weaker for ImageNet's constants (field notes, finding 1)."""
-    clip: bool
-    """Keep every image inside the valid range of its space."""
-    labels: Literal["true", "predicted"]
-    """`predicted` attacks the model's own answer on the clean image, right or wrong."""
-    iterate: Literal["best", "last"]
-    """`best`: robust only if right on clean and no iterate of any restart fools the model. `last`: only the final
-    iterate is judged."""
-
-    @model_validator(mode="after")
-    def _clip_needs_pixels(self) -> "Rules":
-        if self.clip and self.space != "pixel":
-            raise ValueError("clip = true needs space = 'pixel': normalised values have no valid range of their own")
-        return self
-
-
-class Protocol(Frozen):
-    """A named set of attack settings: one TOML file in attacks/."""
-
-    name: str
-    title: str
-    source: str
-    recipe: Literal["model", "paper"] = "model"
-    """Preprocessing of images on disk; embedded data sets are used as they are."""
-    rules: Rules
-    default_attacks: tuple[str, ...]
-    attacks: dict[str, AttackSettings]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _members_by_name(cls, content: Any) -> Any:
-        """A sequence names its members; here they get their settings."""
-        attacks = content.get("attacks") if isinstance(content, dict) else None
-        if not isinstance(attacks, dict):
-            return content
-
-        def resolved(name: str, settings: Any) -> Any:
-            if not isinstance(settings, dict) or not isinstance(settings.get("members"), list):
-                return settings
-            unknown = [member for member in settings["members"] if member not in attacks]
-            if unknown:
-                raise ValueError(f"members of {name} are not under [attacks]: {', '.join(map(repr, unknown))}")
-            return {**settings, "members": {member: attacks[member] for member in settings["members"]}}
-
-        return {**content, "attacks": {name: resolved(name, settings) for name, settings in attacks.items()}}
-
-    @model_validator(mode="after")
-    def _defaults_exist(self) -> "Protocol":
-        for name in self.default_attacks:
-            if name not in self.attacks:
-                raise ValueError(f"default_attacks names {name!r}, which is not under [attacks]")
-        return self
-
-    @model_validator(mode="after")
-    def _restarts_are_judged(self) -> "Protocol":
-        if self.rules.iterate == "last":
-            for name, settings in self.attacks.items():
-                if isinstance(settings, SequenceSettings):
-                    raise ValueError(f"{name} is a sequence, whose members get survivors: it needs iterate = 'best'")
-                for key in ("restarts", "targets", "trials"):
-                    if (count := getattr(settings, key, 1)) > 1:
-                        raise ValueError(f"{name} has {key} = {count}, but iterate = 'last' judges only the last one")
-        return self
+SETTINGS: dict[str, type[AttackSettings]] = {
+    "apgd": ApgdSettings,
+    "apgd-t": ApgdTargetedSettings,
+    "fgsm": FgsmSettings,
+    "mifgsm": MifgsmSettings,
+    "noise": NoiseSettings,
+    "pgd": PgdSettings,
+    "sequence": SequenceSettings,
+    "spsa": SpsaSettings,
+    "square": SquareSettings,
+    "torchattacks": TorchattacksSettings,
+}
+"""Every algorithm that a protocol file can name -> its settings. A class that is added at run time counts as well."""

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from robustbench_twicing.spec.attacks import AttackSettings, Rules, SequenceSettings
+from robustbench_twicing.spec.attacks import AnySettings, SequenceSettings
 from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.values import Eps, Frozen, content_hash
 
 
@@ -64,7 +65,7 @@ class AttackThreat(_Threat):
     attack: str
     eps: Eps
     rules: Rules
-    settings: AttackSettings
+    settings: AnySettings
     precision: Precision = "float32"
     """The attack's own computations; whether it succeeded is decided in float32."""
     eight_bit: bool = False

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import pytest
 import torchattacks
@@ -17,13 +17,13 @@ from robustbench_twicing.catalog.threats import attack_threats
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.attacks import (
+    SETTINGS,
     AttackSettings,
     PgdSettings,
-    Protocol,
-    Rules,
     SpsaSettings,
     TorchattacksSettings,
 )
+from robustbench_twicing.spec.protocol import Protocol, Rules
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps, Length
 
@@ -214,8 +214,8 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
 def test_the_readme_explains_every_key_and_no_other():
     text = (definitions("attacks") / "README.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `\[?\[?(\w+)", text, flags=re.MULTILINE))
-    kinds = get_args(get_args(AttackSettings)[0])
-    assert explained == {field for kind in (Protocol, Rules, *kinds) for field in kind.model_fields}
+    kinds = (Protocol, Rules, *SETTINGS.values())
+    assert explained == {field for kind in kinds for field in kind.model_fields}
 
 
 def test_the_examples_of_the_documentation_are_protocols(own):
@@ -319,7 +319,7 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         assert {*settings.arguments} == {*parameters} - {"model", "norm", "seed", "verbose"}
     apgd_t = attack_threat(standard, "apgd-t", ONE, engine="torchattacks").settings
     assert (apgd_t.attack, apgd_t.arguments["n_classes"]) == ("APGDT", 10)  # nine targets
-    with pytest.raises(UserError, match="no uniform points of a ball"):
+    with pytest.raises(UserError, match="no counterpart of the algorithm 'noise'"):
         attack_threat(standard, "noise", ONE, engine="torchattacks")
     with pytest.raises(UserError, match='cannot be given random_start = true and probe_center = "twice_clean"'):
         as_torchattacks(protocol("paper").attacks["spsa"])
@@ -327,6 +327,22 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         as_torchattacks(standard.attacks["pgd"].model_copy(update={"restarts": 3}))
     with pytest.raises(UserError, match='cannot be given norm = "L2"'):
         as_torchattacks(standard.attacks["fgsm"].model_copy(update={"norm": "L2"}))
+
+
+def test_torchattacks_gets_no_attack_and_no_setting_that_nobody_translated():
+    class NewSettings(AttackSettings):
+        algorithm: Literal["new"] = "new"
+        steps: int = 5
+
+    class LongerPgdSettings(PgdSettings):
+        warmup: int = 0
+
+    with pytest.raises(UserError, match="no counterpart of the algorithm 'new'"):
+        as_torchattacks(NewSettings())
+    longer = LongerPgdSettings(steps=7, step_size=Length.parse("0.5 eps"), warmup=3)
+    with pytest.raises(UserError, match="PGD cannot be given warmup = 3"):
+        as_torchattacks(longer)
+    assert as_torchattacks(longer.model_copy(update={"warmup": 0})).arguments["steps"] == 7
 
 
 def test_names_are_found_without_torch():

@@ -16,10 +16,10 @@ from robustbench_twicing.spec.attacks import (
     MifgsmSettings,
     NoiseSettings,
     PgdSettings,
-    Rules,
     SpsaSettings,
     SquareSettings,
 )
+from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps, Length, Norm
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.attacks import FgsmSettings, PgdSettings, Rules, SpsaSettings, TorchattacksSettings
+from robustbench_twicing.spec.attacks import FgsmSettings, PgdSettings, SpsaSettings, TorchattacksSettings
 from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, Threat, pixel_equivalent
 from robustbench_twicing.spec.values import Eps, Length, content_hash
 
