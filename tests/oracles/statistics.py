@@ -133,3 +133,22 @@ def fpr_by_loops(positives: np.ndarray, negatives: np.ndarray, recall: float) ->
         if found == 1:
             break
     return best
+
+
+def crossed_test(baseline: np.ndarray, candidate: np.ndarray) -> tuple[float, float, float]:
+    """(D, its variance, df) of two arms of equally many seeds, by the covariances of Obuchowski and Rockette's model
+    with readers nested in treatments (Hillis 2014): every pair of seeds by itself, no mean squares of an ANOVA table.
+
+    MS(reader in treatment) + S max(cov2 - cov3, 0) is the variance of an arm's mean, times S; cov2 is the covariance of
+    the accuracies of two seeds of one arm over images, cov3 that of seeds of two arms.
+    """
+    seeds, n = baseline.shape
+    both = np.cov(np.vstack((baseline, candidate)), ddof=1) / n
+    inside = [both[:seeds, :seeds], both[seeds:, seeds:]]
+    cov2 = np.mean([block[i, j] for block in inside for i in range(seeds) for j in range(seeds) if i != j])
+    cov3 = both[:seeds, seeds:].mean()
+    accuracies = [arm.mean(axis=1) for arm in (baseline, candidate)]
+    mean_square = np.mean([a.var(ddof=1) for a in accuracies])
+    variance = 2 / seeds * (mean_square + seeds * max(cov2 - cov3, 0.0))
+    df = (mean_square + seeds * max(cov2 - cov3, 0.0)) ** 2 / (mean_square**2 / (2 * (seeds - 1)))
+    return float(accuracies[1].mean() - accuracies[0].mean()), float(variance), float(df)
