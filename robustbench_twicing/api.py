@@ -32,6 +32,7 @@ from robustbench_twicing.results.summary import generated_differences, summarize
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.spec.policy import Policy
+from robustbench_twicing.spec.suite import SuiteDefinition
 from robustbench_twicing.spec.threats import CleanThreat, CorruptionThreat, Precision, Threat
 from robustbench_twicing.spec.values import content_hash
 
@@ -65,8 +66,13 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     records = folder.records(manifest_shards(manifest))
-    figures = summarize(records), summarize_suites(records)
+    suites = _suites(manifest)
+    figures = summarize(records, suites), summarize_suites(records, suites)
     return Run(folder.path, manifest, records, *figures, tuple(folder.remarks), tuple(folder.lacking))
+
+
+def _suites(manifest: Mapping[str, Any]) -> dict[str, SuiteDefinition]:
+    return {name: SuiteDefinition.model_validate(content) for name, content in manifest["suites"].items()}
 
 
 def evaluate(
@@ -380,8 +386,8 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
         return compare_sides(
             [
                 (
-                    Side(f"{left} in {one.path.name}", _rows(one, left)),
-                    Side(f"{right} in {other.path.name}", _rows(other, right)),
+                    Side(f"{left} in {one.path.name}", _rows(one, left), _suites(one.manifest)),
+                    Side(f"{right} in {other.path.name}", _rows(other, right), _suites(other.manifest)),
                 )
                 for left, right in _shared(_models(one), _models(other))
             ],
@@ -389,7 +395,9 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
         )
     place, names = _one_run(what, run)
     one = load_finished(place)
-    baseline, *others = (Side(name, _rows(one, name)) for name in _chosen(names, _models(one), one.path))
+    baseline, *others = (
+        Side(name, _rows(one, name), _suites(one.manifest)) for name in _chosen(names, _models(one), one.path)
+    )
     return compare_sides([(baseline, side) for side in others], alpha)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustbench_twicing.catalog.suites import suite_definition, suite_names
 from robustbench_twicing.results.store import RunFolder, Shard, cell_folder
 from robustbench_twicing.results.summary import summarize
 from robustbench_twicing.spec.records import COLUMNS
+from robustbench_twicing.spec.suite import SuiteDefinition
 
 CLASSES = 10
 
@@ -78,6 +80,11 @@ def records(outcomes: Mapping[tuple[str, str], Sequence[bool] | np.ndarray], **c
     return pd.concat(cells, ignore_index=True)
 
 
+def suites_of(frame: pd.DataFrame) -> dict[str, SuiteDefinition]:
+    """The definitions of the records' suites, as a run keeps them; those that ship."""
+    return {name: suite_definition(name) for name in frame["suite"].unique() if name in suite_names()}
+
+
 def with_flips(n: int, right: int, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
     """Outcomes of a baseline with `right` of `n` right, and of a candidate that loses and gains so many of them."""
     baseline = np.arange(n) < right
@@ -111,9 +118,10 @@ def run_folder(path: Path, frame: pd.DataFrame, **manifest: Any) -> Path:
             "git": None,
             "device": {"type": "cpu", "name": "test"},
             "precision": "float32",
+            "suites": {name: spec.model_dump(mode="json") for name, spec in suites_of(frame).items()},
             "cells": cells,
             **manifest,
         }
     )
-    folder.write_summary(summarize(frame))
+    folder.write_summary(summarize(frame, suites_of(frame)))
     return path

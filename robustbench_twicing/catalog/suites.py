@@ -3,10 +3,12 @@
 from functools import cache
 from pathlib import Path
 
+from robustbench_twicing.catalog.alexnet import alexnet_errors
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.suite import SuiteSpec
+from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
+from robustbench_twicing.spec.values import content_hash
 
 _HINT = "corruptions/README.md lists every key and its allowed values."
 
@@ -72,3 +74,22 @@ def class_mask(suite: SuiteSpec) -> tuple[int, ...]:
     """The logits that a suite is scored over, in ascending order."""
     wanted = set(class_list(suite.classes))
     return tuple(position for position, name in enumerate(class_list(suite.index)) if name in wanted)
+
+
+def suite_definition(name: str) -> SuiteDefinition:
+    """A suite as a run's manifest keeps it, so that reading the run needs neither this catalog nor the suite's file."""
+    spec = suite(name)
+    denominator = None
+    if spec.families:
+        denominator = _alexnet() if spec.index == "imagenet" else Denominator(name="deit")
+    return SuiteDefinition(
+        spec=spec,
+        classes_hash=content_hash([class_list(spec.index), class_list(spec.classes)]),
+        denominator=denominator,
+    )
+
+
+def _alexnet() -> Denominator:
+    errors = alexnet_errors()
+    by_name = {f"{name}/{severity}": error for (name, severity), error in errors.corrupted.items()}
+    return Denominator(name="AlexNet", clean=errors.clean, errors=by_name)

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
-from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.bootstrap import Estimate, bootstrap_mean
@@ -26,10 +24,10 @@ from robustbench_twicing.metrics.corruption_error import (
 from robustbench_twicing.metrics.paired import Pairs, SuitePairs, count_flips, match, match_suite
 from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.metrics.verdict import compare as judge_family
+from robustbench_twicing.spec.suite import SuiteDefinition
 from robustbench_twicing.spec.values import Eps
 
 CLEAN = "clean"
-_YARDSTICK = "imagenet"  # the classes that AlexNet's errors are about
 
 
 class Side(NamedTuple):
@@ -37,6 +35,8 @@ class Side(NamedTuple):
 
     name: str
     records: pd.DataFrame
+    suites: Mapping[str, SuiteDefinition]
+    """Those of its run, by the name that the records give them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +144,7 @@ def _matched_rows(
     rows, one_sided = [], []
     for baseline, candidate in sides:
         left, right = by_threat(baseline.records), by_threat(candidate.records)
+        _refuse_other_suites(baseline, candidate)
         for threat in left:
             if threat in right:
                 pairs = matched(threat, left[threat], right[threat])
@@ -152,6 +153,26 @@ def _matched_rows(
         one_sided += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]
         one_sided += [f"{candidate.name} only: {threat}" for threat in right if threat not in left]
     return rows, list(dict.fromkeys(one_sided))
+
+
+def _refuse_other_suites(baseline: Side, candidate: Side) -> None:
+    """Raise `UserError` if a suite that both have was scored over other classes, or by other labels."""
+    for name in baseline.suites.keys() & candidate.suites.keys():
+        one, other = baseline.suites[name], candidate.suites[name]
+        differ = [
+            what
+            for what, same in (
+                ("classes", one.classes_hash == other.classes_hash),
+                ("labels", one.spec.labels == other.spec.labels),
+            )
+            if not same
+        ]
+        if differ:
+            raise UserError(
+                f"{baseline.name} and {candidate.name} were not scored alike: the {' and '.join(differ)} of the suite "
+                f"{name!r} are others.",
+                "Its definition was edited between the two runs; repeat one of them.",
+            )
 
 
 def matched(threat: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
@@ -226,7 +247,7 @@ def _curves(baseline: Side, candidate: Side, seed: int) -> list[Curve]:
 
 
 def _suite_means(baseline: Side, candidate: Side, seed: int) -> list[SuiteMean]:
-    """Mean error, and where AlexNet's errors apply mCE and relative mCE, of each suite with all 15 × 5 cells."""
+    """Mean error, and with a denominator outside the run mCE and relative mCE, of each suite with all 15 × 5 cells."""
     left, right = by_threat(baseline.records), by_threat(candidate.records)
     suites: dict[str, dict[tuple[str, int], str]] = {}
     for threat, records in left.items():
@@ -244,13 +265,14 @@ def _suite_means(baseline: Side, candidate: Side, seed: int) -> list[SuiteMean]:
             continue
         errors = [errors_by_cell(side, list(cells)) for side in (both.baseline, both.candidate)]
         figures = {"mean error": [mean_error(error) for error in errors]}
-        if load_suite(suite).index == _YARDSTICK:
-            yardstick = alexnet_errors()
-            figures["mCE"] = [mce(error, yardstick.corrupted) for error in errors]
+        yardstick = baseline.suites[suite].denominator
+        same = yardstick == candidate.suites[suite].denominator
+        if yardstick is not None and same and not yardstick.measured_here:
+            figures["mCE"] = [mce(error, yardstick.by_cell) for error in errors]
             clean = _clean_errors(left, right, both)
-            if clean is not None:
+            if clean is not None and yardstick.clean is not None:
                 figures["relative mCE"] = [
-                    relative_mce(error, own, yardstick.corrupted, yardstick.clean)
+                    relative_mce(error, own, yardstick.by_cell, yardstick.clean)
                     for error, own in zip(errors, clean, strict=True)
                 ]
         for figure, values in figures.items():

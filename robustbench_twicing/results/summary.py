@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
-from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.calibration import (
     aupr,
@@ -19,6 +17,7 @@ from robustbench_twicing.metrics.calibration import (
 )
 from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
 from robustbench_twicing.metrics.intervals import paired_difference_interval, wilson_interval
+from robustbench_twicing.spec.suite import Denominator, SuiteDefinition
 
 
 class SummaryColumn(NamedTuple):
@@ -95,8 +94,10 @@ SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
 )
 
 
-def summarize(records: pd.DataFrame) -> pd.DataFrame:
+def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
     """One row per model and threat, in the order of the records, with the columns of `COLUMNS`.
+
+    `suites` are the run's own, by the name that the records give them.
 
     Timing is left out on purpose: a run that was killed and resumed gives the same file as one that was not.
     """
@@ -131,7 +132,7 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
             }
         )
         suite = str(group["suite"].iloc[0])
-        if suite and load_suite(suite).labels == "outlier":  # no answer to an outlier is right
+        if suite and suites[suite].spec.labels == "outlier":  # no answer to an outlier is right
             rows[-1] |= dict.fromkeys(_OF_THE_ANSWER, np.nan)
     return pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
 
@@ -164,10 +165,13 @@ def _rejected(ok: pd.DataFrame) -> float:
     return rejected / successes if successes else np.nan
 
 
-def summarize_suites(records: pd.DataFrame) -> pd.DataFrame:
-    """One row per model and suite of the records, with the columns of `SUITE_COLUMNS`; a figure without data is nan."""
+def summarize_suites(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
+    """One row per model and suite of the records, with the columns of `SUITE_COLUMNS`; a figure without data is nan.
+
+    `suites` are the run's own, by the name that the records give them; whose errors mCE divides by stands there.
+    """
     ok = records[records["status"] == "ok"]
-    rows = [_suite_row(ok, str(model), str(suite)) for model, suite in _pairs(ok)]
+    rows = [_suite_row(ok, str(model), str(suite), suites[suite]) for model, suite in _pairs(ok)]
     return pd.DataFrame(rows, columns=[column.name for column in SUITE_COLUMNS])
 
 
@@ -176,11 +180,11 @@ def _pairs(records: pd.DataFrame) -> list[tuple[str, str]]:
     return [(model, suite) for model, suite in named[["model", "suite"]].drop_duplicates().itertuples(index=False)]
 
 
-def _suite_row(ok: pd.DataFrame, model: str, suite: str) -> dict[str, Any]:
+def _suite_row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) -> dict[str, Any]:
     mine = ok[ok["model"] == model]
     here = mine[mine["suite"] == suite]
     row: dict[str, Any] = {"model": model, "suite": suite, "note": ""}
-    if load_suite(suite).labels == "outlier":
+    if definition.spec.labels == "outlier":
         clean = mine[mine["threat"] == f"clean[{suite}]"]
         if clean.empty:
             return row | {"note": "no clean run to tell the outliers from"}
@@ -191,26 +195,27 @@ def _suite_row(ok: pd.DataFrame, model: str, suite: str) -> dict[str, Any]:
     row["ece"] = expected_calibration_error(*answers)
     row["rms_calibration_error"] = rms_calibration_error(*answers)
     row["aurra"] = aurra(*answers)
-    if (here["kind"] == "corruption").all():
-        row |= _corruption_figures(ok, mine, here, suite)
+    if (here["kind"] == "corruption").all() and definition.denominator is not None:
+        row |= _corruption_figures(ok, mine, here, definition.denominator)
     return row
 
 
-def _corruption_figures(ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, suite: str) -> dict[str, Any]:
-    errors = _errors(here)
-    if load_suite(suite).index == "imagenet":
-        alexnet = alexnet_errors()
-        name, denominators, clean_denominator = "AlexNet", alexnet.corrupted, alexnet.clean
-    else:
-        baseline = ok[ok["model"] == "deit"]
-        name, denominators = "deit", _errors(baseline[baseline["suite"] == suite])
-        clean_denominator = 1 - baseline.loc[baseline["threat"] == "clean", "correct"].mean()
-    figures: dict[str, Any] = {"denominator": name}
+def _corruption_figures(
+    ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, denominator: Denominator
+) -> dict[str, Any]:
+    errors, suite = _errors(here), here["suite"].iloc[0]
+    denominators, clean_denominator = denominator.by_cell, denominator.clean
+    if denominator.measured_here:
+        baseline = ok[ok["model"] == denominator.name]
+        denominators = _errors(baseline[baseline["suite"] == suite])
+        clean_denominator = 1 - float(baseline.loc[baseline["threat"] == "clean", "correct"].mean())
+    figures: dict[str, Any] = {"denominator": denominator.name}
     try:
         figures["mean_error"] = float(mean_error(errors))
         figures["mce"] = float(mce(errors, denominators))
         clean_error = 1 - mine.loc[mine["threat"] == "clean", "correct"].mean()
-        figures["relative_mce"] = float(relative_mce(errors, clean_error, denominators, clean_denominator))
+        if clean_denominator is not None:
+            figures["relative_mce"] = float(relative_mce(errors, clean_error, denominators, clean_denominator))
     except UserError as missing:
         figures["note"] = missing.message
     return figures

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from robustbench_twicing.catalog.suites import suite_definition
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.imagenet import ImageFiles
 from robustbench_twicing.engine.contract import Queries
@@ -24,6 +25,7 @@ from robustbench_twicing.runner.prepare import TUNED, Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.images.attack import with_smaller_batches
+from robustbench_twicing.tasks.images.sources import EMBEDDED
 from robustbench_twicing.tasks.task import Progress, evaluations_of
 from robustbench_twicing.tensors import Images, Labels
 
@@ -118,6 +120,7 @@ def run_plan(
             "made_by": makers,
             "preflight": checked,
             "data": data,
+            "suites": {name: suite_definition(name).model_dump(mode="json") for name in _suites(plan)},
             "models": {name: _card(model) for name, model in ready.models.items()},
             "cells": ready.entries,
         }
@@ -174,6 +177,13 @@ def _several_makers(makers: Sequence[Mapping[str, Any]]) -> str:
     ]
     differ += [f"{key} {first[key]} → {last[key]}" for key in ("code", "device") if first[key] != last[key]]
     return f"This run was begun and continued under different conditions: {', '.join(differ)}."
+
+
+def _suites(plan: Plan) -> list[str]:
+    """Every suite that something in the plan is read or scored by, the base data set's included."""
+    named = [threat.classes_of if threat.kind == "clean" else getattr(threat, "suite", None) for threat in plan.threats]
+    base = [] if plan.data.name == EMBEDDED else [plan.data.name]
+    return list(dict.fromkeys([*base, *(name for name in named if name)]))
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:

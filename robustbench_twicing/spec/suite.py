@@ -4,7 +4,7 @@ One TOML file in corruptions/ each; corruptions/README.md explains every key.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -101,3 +101,36 @@ class SuiteSpec(Frozen):
             except re.error as error:
                 raise ValueError(f"file_names is not a regular expression: {error}") from None
         return self
+
+
+class Denominator(Frozen):
+    """Whose errors mCE divides by: a network that was measured once and for all, or a model of the same run."""
+
+    name: str
+    """Such as `AlexNet`, or the model's name in the plan."""
+    clean: float | None = Field(default=None, ge=0, le=1)
+    """Top-1 error on clean images, as a fraction; None for a model of the run, whose records say it."""
+    errors: Mapping[str, float] = Field(default_factory=dict)
+    """Top-1 error by `CORRUPTION/SEVERITY`, as a fraction; empty for a model of the run."""
+
+    @property
+    def measured_here(self) -> bool:
+        """The denominator is a model of the run itself."""
+        return not self.errors
+
+    @property
+    def by_cell(self) -> dict[tuple[str, int], float]:
+        """The errors by (corruption, severity)."""
+        cells = (key.rpartition("/") for key in self.errors)
+        return {(name, int(severity)): self.errors[f"{name}/{severity}"] for name, _, severity in cells}
+
+
+class SuiteDefinition(Frozen):
+    """Everything that reading a run needs to know of one of its suites. It lies in the run's manifest."""
+
+    spec: SuiteSpec
+    classes_hash: str
+    """Hash of the class names behind the logits and of those that the suite is scored over: with two hashes, two runs
+    were not scored alike."""
+    denominator: Denominator | None = None
+    """None where mCE means nothing."""

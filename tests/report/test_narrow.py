@@ -21,7 +21,7 @@ from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.summary import summarize, summarize_suites
 from robustbench_twicing.runner.estimate import CellCost, Cost
 from robustbench_twicing.spec.policy import Policy
-from tests.records_builder import cell, with_flips
+from tests.records_builder import cell, suites_of, with_flips
 
 MODELS = ("deit_small_patch16_224.fb_in1k", "deit_small_twicing_patch16_224@drop-in")
 BEFORE, AFTER = with_flips(200, right=153, lost=31, gained=42)
@@ -41,15 +41,15 @@ FRAME = _frame()
 
 
 def _compare(console: Console) -> None:
-    sides = [Side(name, FRAME[FRAME["model"] == name]) for name in MODELS]
+    sides = [Side(name, FRAME[FRAME["model"] == name], suites_of(FRAME)) for name in MODELS]
     print_comparisons(console, compare_sides([(sides[0], sides[1])]), flips=True)
 
 
 def _summary(console: Console) -> None:
-    summary = summarize(FRAME)
+    summary = summarize(FRAME, suites_of(FRAME))
     console.print(accuracy_table(summary[summary["kind"] != "corruption"], "imagenet"))
     console.print(corruption_table(summary, "imagenet-c-generated"))
-    console.print(suites_table(summarize_suites(FRAME)))
+    console.print(suites_table(summarize_suites(FRAME, suites_of(FRAME))))
 
 
 def _gate(console: Console) -> None:

@@ -11,11 +11,12 @@ from robustbench_twicing.catalog.alexnet import alexnet_errors
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES
 from robustbench_twicing.results.comparison import Side, compare_sides
-from tests.records_builder import cell, records, threat_columns, with_flips
+from tests.records_builder import cell, records, suites_of, threat_columns, with_flips
 
 
 def _sides(frame: pd.DataFrame, baseline: str = "deit", candidate: str = "deit-tw") -> list[tuple[Side, Side]]:
-    return [(Side(baseline, frame[frame["model"] == baseline]), Side(candidate, frame[frame["model"] == candidate]))]
+    one, other = (Side(name, frame[frame["model"] == name], suites_of(frame)) for name in (baseline, candidate))
+    return [(one, other)]
 
 
 def test_a_clear_gain_is_better_and_counts_the_flips_each_way() -> None:

@@ -20,4 +20,4 @@ def test_the_share_of_successes_that_float32_did_not_confirm(precision: str, dou
     # Broken; doubted, and robust after all; doubted, and broken in float32; robust; wrong before the attack.
     columns = {"rejected": [False, doubted, doubted, False, False], "forwards": [20, 20, 20, 20, 1]}
     frame = cell("deit", "pgd-linf-1/255", [False, True, False, True, False], precision=precision, **columns)
-    assert summarize(frame)["rejected"].iloc[0] == pytest.approx(share, nan_ok=True)
+    assert summarize(frame, {})["rejected"].iloc[0] == pytest.approx(share, nan_ok=True)
