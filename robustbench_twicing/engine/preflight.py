@@ -16,7 +16,8 @@ SAMPLES = 64
 """Samples to look at: with them, an accuracy of 5 % shows beside the 0.1 % of chance in 1,000 classes."""
 
 _SURPRISE = 0.01
-"""Accuracy is called no better than chance if guessing does as well with more than this probability."""
+"""Accuracy is called no better than chance if guessing does as well with more than this probability. Nothing is said of
+samples so few that guessing gets all of them right with more than that."""
 
 _REPEATABLE = 1e-3
 """Largest difference between two evaluations of the same images, relative to the largest logit. Sums in another order
@@ -66,11 +67,17 @@ def preflight(model: Queries, images: Images, labels: Labels, gradients: bool) -
     found += _probabilities(logits) + _repeatable(model, images, logits)
     if gradients:
         found += _gradients(model, images, labels)
-    right = int((logits.argmax(1) == labels).sum())
-    if binom.sf(right - 1, len(labels), 1 / logits.shape[1]) > _SURPRISE:
-        says = f"Only {right} of {len(labels)} clean images are answered rightly, which guessing does as well."
-        add("accuracy", False, says, "Check the order of the classes, the preprocessing and the weights.")
-    return found
+    return found + _accuracy(logits, labels)
+
+
+def _accuracy(logits: torch.Tensor, labels: Labels) -> list[Finding]:
+    right, count, chance = int((logits.argmax(1) == labels).sum()), len(labels), 1 / logits.shape[1]
+    if chance**count > _SURPRISE:  # too few: not even all right would tell a model from guessing
+        return []
+    if binom.sf(right - 1, count, chance) <= _SURPRISE:
+        return []
+    says = f"Only {right} of {count} clean images are answered rightly, which guessing does as well."
+    return [Finding("accuracy", False, says, "Check the order of the classes, the preprocessing and the weights.")]
 
 
 def _probabilities(logits: torch.Tensor) -> list[Finding]:

@@ -25,8 +25,8 @@ def percent(value: float) -> str:
 
 
 def points(value: float) -> str:
-    """A drop of fractions as a change in percentage points, signed; `-` if there is none."""
-    return "-" if pd.isna(value) else f"{0.0 - 100 * value:+.1f}"
+    """A difference of fractions in percentage points, signed; `-` if there is none."""
+    return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before a zero
 
 
 def threat_model(manifest: Mapping[str, Any]) -> str:

@@ -58,9 +58,9 @@ COLUMNS: tuple[SummaryColumn, ...] = (
     ),
     SummaryColumn(
         "clean_accuracy",
-        "the model's clean accuracy on the same samples (for a shifted data set: classes)",
+        "the model's clean accuracy on the samples that both answered (a shifted data set: on its classes)",
     ),
-    SummaryColumn("drop", "clean_accuracy - accuracy; empty if clean was not run"),
+    SummaryColumn("drop", "accuracy on those samples - clean_accuracy: negative is lost; empty if clean was not run"),
     SummaryColumn("mean_loss", "mean cross-entropy on the judged images, in nats"),
     SummaryColumn("max_linf_distance", "largest measured L∞ distance, in the units of eps"),
     SummaryColumn("forwards_per_sample", "mean evaluations of the model per sample"),
@@ -108,7 +108,8 @@ def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> p
         right, n = int(ok["correct"].sum()), len(ok)
         low, high = wilson_interval(right, n)
         accuracy = right / n if n else np.nan
-        clean_accuracy = accuracy if threat.startswith("clean") else _clean_accuracy(groups, model, group, ok)
+        is_clean = threat.startswith("clean")
+        clean_accuracy, drop = (accuracy, accuracy - accuracy) if is_clean else _drop(groups, model, group)
         rows.append(
             {
                 "model": model,
@@ -124,7 +125,7 @@ def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> p
                 "accuracy_8bit": ok["correct_8bit"].mean(),
                 "rejected": _rejected(ok),
                 "clean_accuracy": clean_accuracy,
-                "drop": clean_accuracy - accuracy,
+                "drop": drop,
                 "mean_loss": ok["loss"].mean(),
                 "max_linf_distance": ok["linf_distance"].max(),
                 "forwards_per_sample": ok["forwards"].mean(),
@@ -137,18 +138,22 @@ def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> p
     return pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
 
 
-def _clean_accuracy(
-    groups: Mapping[tuple[str, str], pd.DataFrame], model: str, group: pd.DataFrame, ok: pd.DataFrame
-) -> float:
-    """The clean accuracy that a threat's drop is measured from; nan if clean was not run."""
-    suite = group["suite"].iloc[0]
+def _drop(groups: Mapping[tuple[str, str], pd.DataFrame], model: str, group: pd.DataFrame) -> tuple[float, float]:
+    """The clean accuracy beside a threat's, and the difference; nan if clean was not run.
+
+    Over the samples that both answered, but for a shifted data set, which has photographs of its own.
+    """
+    kind, suite = group["kind"].iloc[0], group["suite"].iloc[0]
     clean = groups.get((model, f"clean[{suite}]"), groups.get((model, "clean")))
     if clean is None:
-        return np.nan
-    clean = clean[clean["status"] == "ok"]
-    if group["kind"].iloc[0] != "shift":  # a shifted data set has photographs of its own
-        clean = clean[clean["sample_id"].isin(ok["sample_id"])]
-    return float(clean["correct"].mean()) if len(clean) else np.nan
+        return np.nan, np.nan
+    clean, ok = (some[some["status"] == "ok"] for some in (clean, group))
+    if kind != "shift":
+        clean, ok = clean[clean["sample_id"].isin(ok["sample_id"])], ok[ok["sample_id"].isin(clean["sample_id"])]
+    if clean.empty or ok.empty:
+        return np.nan, np.nan
+    before = float(clean["correct"].mean())
+    return before, float(ok["correct"].mean()) - before
 
 
 def _rejected(ok: pd.DataFrame) -> float:

@@ -74,7 +74,7 @@ def test_two_models_and_two_eps_give_a_row_each() -> None:
     for row in summary["rows"]:
         assert row["n"] == 30
         assert row["ci_low"] <= row["accuracy"] <= row["ci_high"]
-        assert row["drop"] == pytest.approx(row["clean_accuracy"] - row["accuracy"])
+        assert row["drop"] == pytest.approx(row["accuracy"] - row["clean_accuracy"])
 
 
 def test_batch_size_changes_no_draw_and_no_prediction() -> None:

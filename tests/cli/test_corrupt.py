@@ -73,7 +73,7 @@ def test_imagenet_a_is_scored_over_its_classes_and_over_all_with_its_clean_partn
     assert shifted["n"] == 8
     assert shifted["accuracy_unmasked"] == 3 / 8
     assert shifted["accuracy"] == (4 if near == labels[0] else 3) / 8
-    assert shifted["drop"] == pytest.approx(1 - shifted["accuracy"])
+    assert shifted["drop"] == pytest.approx(shifted["accuracy"] - 1)
 
 
 def test_mce_on_the_whole_of_imagenet_c_is_what_arithmetic_says(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_mce_on_the_whole_of_imagenet_c_is_what_arithmetic_says(tmp_path: Path) 
     assert figures["relative_mce"] == pytest.approx(100 * np.mean(relative))
     assert figures["denominator"] == "AlexNet"
     assert _row(run, "imagenet-c:fog-2")["accuracy"] == 0.5
-    assert _row(run, "imagenet-c:fog-2")["drop"] == 0.5
+    assert _row(run, "imagenet-c:fog-2")["drop"] == -0.5
 
 
 def test_mce_is_refused_with_a_severity_missing(tmp_path: Path) -> None:

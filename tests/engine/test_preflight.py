@@ -87,6 +87,14 @@ def test_accuracy_that_guessing_reaches_is_a_warning() -> None:
     assert [(f.check, f.refuses) for f in preflight(Queries(model, 16), images, labels, True)] == [("accuracy", False)]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_always_right_model_is_not_called_guessing_on_samples_too_few_to_tell(count: int) -> None:
+    """With five classes, guessing answers two samples rightly once in 25 times: no answer could show anything."""
+    images, model = random_images(count), small_net(classes=CLASSES)
+    for labels in (model(images).argmax(1), (model(images).argmax(1) + 1) % CLASSES):
+        assert preflight(Queries(model, 16), images, labels, True) == []
+
+
 @pytest.mark.parametrize("shift", [-0.5, 0.5])
 def test_normalised_images_are_refused(shift: float) -> None:
     images = random_images(4) + shift
