@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from robustbench_twicing.results.summary import summarize
-from tests.records_builder import cell, records
+from tests.records_builder import cell, records, suites_of
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,11 @@ def test_the_share_of_successes_that_float32_did_not_confirm(precision: str, dou
     # Broken; doubted, and robust after all; doubted, and broken in float32; robust; wrong before the attack.
     columns = {"rejected": [False, doubted, doubted, False, False], "forwards": [20, 20, 20, 20, 1]}
     frame = cell("deit", "pgd-linf-1/255", [False, True, False, True, False], precision=precision, **columns)
-<<<<<<< HEAD
     assert summarize(frame, {})["rejected"].iloc[0] == pytest.approx(share, nan_ok=True)
-=======
-    assert summarize(frame)["rejected"].iloc[0] == pytest.approx(share, nan_ok=True)
 
 
 def test_what_is_lost_is_negative() -> None:
-    summary = summarize(records({("deit", "clean"): [1, 1, 1, 0], ("deit", "pgd-linf-1/255"): [1, 0, 0, 0]}))
+    summary = summarize(records({("deit", "clean"): [1, 1, 1, 0], ("deit", "pgd-linf-1/255"): [1, 0, 0, 0]}), {})
     clean, attacked = (summary[summary["threat"] == threat].iloc[0] for threat in ("clean", "pgd-linf-1/255"))
     assert attacked["drop"] == -0.5
     assert clean["drop"] == 0
@@ -38,7 +35,7 @@ def test_a_drop_is_over_the_samples_that_both_runs_answered() -> None:
     """The attack was run on three of four samples, and clean failed on one of these, which the attack answered."""
     clean = cell("deit", "clean", [True, False, True, True], status=["ok", "failed", "ok", "ok"])
     attacked = cell("deit", "pgd-linf-1/255", [True, True, False, False]).iloc[:3]
-    row = summarize(pd.concat([clean, attacked])).iloc[1]
+    row = summarize(pd.concat([clean, attacked]), {}).iloc[1]
     assert (row["n"], row["accuracy"]) == (3, pytest.approx(2 / 3))
     assert row["clean_accuracy"] == 1  # samples 0 and 2
     assert row["drop"] == -0.5  # and of these the attack leaves one
@@ -46,6 +43,6 @@ def test_a_drop_is_over_the_samples_that_both_runs_answered() -> None:
 
 def test_a_shifted_data_set_has_images_of_its_own_so_its_drop_is_unpaired() -> None:
     shifted = cell("deit", "imagenet-sketch", [True, False], sample_id=["a", "b"])
-    summary = summarize(pd.concat([cell("deit", "clean", [True, True, True, False]), shifted]))
+    frame = pd.concat([cell("deit", "clean", [True, True, True, False]), shifted])
+    summary = summarize(frame, suites_of(frame))
     assert summary["drop"].iloc[1] == pytest.approx(0.5 - 0.75)
->>>>>>> 56a3f27 (drop has one sign, negative for lost, over the samples that both runs answered; preflight calls nobody guessing on too few)
