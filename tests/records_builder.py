@@ -40,8 +40,10 @@ def cell(model: str, threat: str, correct: Sequence[bool] | np.ndarray, **column
     known: dict[str, Any] = {
         "model": model,
         "architecture": "deit_digits_patch8_32",
-        "twicing": "all" if "tw" in model else "none",
+        "attention": "twicing" if "tw" in model else "softmax",
         "weights_hash": f"weights of {model}",
+        "training_recipe": "",
+        "training_seed": -1,
         "data": "digits",
         "data_fingerprint": "fingerprint",
         "recipe": "none",

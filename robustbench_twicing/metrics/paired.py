@@ -13,7 +13,7 @@ from robustbench_twicing.errors import UserError
 MUST_AGREE = ("threat", "protocol_hash", "recipe", "data", "data_fingerprint", "seed")
 """Columns that must hold one value, the same on both sides."""
 
-_ONE_MODEL = ("model", "twicing", "weights_hash")
+_ONE_MODEL = ("model", "attention", "weights_hash")
 
 
 class LeftOut(NamedTuple):

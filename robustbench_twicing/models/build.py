@@ -18,6 +18,7 @@ from robustbench_twicing.catalog.zoo import is_drop_in
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.models.checkpoints import (
+    Checkpoint,
     load_weights,
     read_checkpoint,
     weights_hash,
@@ -41,7 +42,7 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
     kind, _, place = spec.weights.partition(":")
     if kind not in _SOURCES:
         raise unknown_name("source of weights", kind, _SOURCES)
-    network, note = _SOURCES[kind](spec, place)
+    network, checkpoint = _SOURCES[kind](spec, place)
     probed = spec.twicing != "none" or _has_attention_to_probe(network)
     found: tuple[int, ...] = ()
     if probed:
@@ -65,7 +66,7 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
             f"Model {spec.name!r} takes images of {width} x {height} pixels.", "Only square images can be prepared."
         )
     notes = [
-        note,
+        checkpoint.note,
         "drop-in: plain weights run with twicing" if is_drop_in(spec) else "",
         "" if probed else "no attention block was probed",
         _crop_note(settings),
@@ -80,6 +81,8 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         image_size=settings["input_size"][-1],
         recipe=_recipe(spec.architecture, settings),
         weights_note="; ".join(filter(None, notes)),
+        training_recipe=checkpoint.training_recipe,
+        training_seed=checkpoint.training_seed,
     )
     model = Classifier(network, card, tuple(settings["mean"]), tuple(settings["std"])).to(device).eval()
     if with_onednn and torch.device(device).type == "cpu":
@@ -164,34 +167,35 @@ def _no_such_weights(name: str, architecture: str) -> UserError:
     )
 
 
-def _from_package(spec: ModelSpec, place: str) -> tuple[Any, str]:
+def _from_package(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
     return _from_path(spec, package_file(place))
 
 
-def _from_file(spec: ModelSpec, place: str) -> tuple[Any, str]:
+def _from_file(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
     return _from_path(spec, Path(place).expanduser())
 
 
-def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, str]:
+def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, Checkpoint]:
     network = new_network(spec.architecture)
     checkpoint = read_checkpoint(path, spec.prefer)
     if spec.resample_pos_embed:
         checkpoint = with_resampled_position_embeddings(network, checkpoint)
     load_weights(network, checkpoint.tensors, str(path))
-    return network, checkpoint.note
+    return network, checkpoint
 
 
-def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, str]:
+def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
     if not timm.is_model(spec.architecture):
         raise _unknown_architecture(spec.architecture)
     if not timm.is_model_pretrained(place):
         raise _no_such_weights(place, spec.architecture)
     network = _downloaded(spec, place)
-    return network, "" if "." in place else f"timm's default tag {network.pretrained_cfg.get('tag')}"
+    note = "" if "." in place else f"timm's default tag {network.pretrained_cfg.get('tag')}"
+    return network, Checkpoint({}, note)
 
 
-def _from_hub(spec: ModelSpec, place: str) -> tuple[Any, str]:
-    return _downloaded(spec, f"hf-hub:{place}"), ""
+def _from_hub(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
+    return _downloaded(spec, f"hf-hub:{place}"), Checkpoint({}, "")
 
 
 def _downloaded(spec: ModelSpec, name: str) -> Any:
@@ -214,7 +218,7 @@ def _downloaded(spec: ModelSpec, name: str) -> Any:
     return network
 
 
-_SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, str]]] = {
+_SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, Checkpoint]]] = {
     "package": _from_package,
     "file": _from_file,
     "timm": _from_timm,

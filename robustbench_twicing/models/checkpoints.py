@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 import safetensors
 import torch
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
@@ -37,6 +36,10 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, torch.Tensor]
     note: str
     """Which part of the file they are, such as "key model (not read: model_ema)"; empty if it holds nothing else."""
+    training_recipe: str = ""
+    """Hash of the recipe that trained them, if the file states it."""
+    training_seed: int = -1
+    """Seed of the training, if the file states it."""
 
 
 def read_checkpoint(path: Path, prefer: Prefer = "raw") -> Checkpoint:
@@ -52,15 +55,16 @@ def read_checkpoint(path: Path, prefer: Prefer = "raw") -> Checkpoint:
             f"No checkpoint at {path}.", "Check the path after NAME=, or what `twicing-bench config show` says."
         )
     if path.suffix == ".safetensors":
-        content: Any = _read_safetensors(path)
+        content, stated = _read_safetensors(path)
     elif path.suffix in _TORCH_SUFFIXES:
         content = _read_torch(path)
+        stated = _statements(content)
     else:
         raise UserError(
             f"{path} is no checkpoint by its name.", f"Known endings: .safetensors, {', '.join(_TORCH_SUFFIXES)}."
         )
     tensors, note = _choose(path, content, prefer)
-    return Checkpoint(_without_prefixes(path, tensors), note)
+    return Checkpoint(_without_prefixes(path, tensors), note, _recipe(stated), _seed(stated))
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
@@ -122,7 +126,7 @@ def with_resampled_position_embeddings(network: Any, checkpoint: Checkpoint) -> 
     resampled = resample_abs_pos_embed(theirs, [rows, columns], num_prefix_tokens=extra)
     note = f"position embeddings resampled from {side} x {side} to {rows} x {columns}"
     tensors = {**checkpoint.tensors, _POSITIONS: resampled}
-    return Checkpoint(tensors, "; ".join(filter(None, [checkpoint.note, note])))
+    return checkpoint._replace(tensors=tensors, note="; ".join(filter(None, [checkpoint.note, note])))
 
 
 def weights_hash(network: nn.Module) -> str:
@@ -134,14 +138,15 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """The tensors, and the file's metadata."""
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise _damaged(path, error) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    return tensors
 
 
 def _read_torch(path: Path) -> Any:
@@ -168,6 +173,30 @@ def _read_torch(path: Path) -> Any:
 def _starts_like_a_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(1) == pickle.PROTO
+
+
+def _statements(content: Any) -> Mapping[str, Any]:
+    """What a file of `torch.save` says of its training: its key `twicing_bench`, or the arguments of DeiT and timm."""
+    if not isinstance(content, Mapping):
+        return {}
+    own, args = content.get("twicing_bench"), content.get("args")
+    if isinstance(own, Mapping):
+        return own
+    args = vars(args) if isinstance(args, argparse.Namespace) else args
+    return {"seed": args.get("seed")} if isinstance(args, Mapping) else {}
+
+
+def _seed(stated: Mapping[str, Any]) -> int:
+    """The training's seed, -1 unless a whole number that a record can hold is stated."""
+    text = str(stated.get("seed"))
+    seed = int(text) if re.fullmatch(r"\d{1,19}", text, re.ASCII) else -1
+    return seed if seed < 2**63 else -1
+
+
+def _recipe(stated: Mapping[str, Any]) -> str:
+    """The hash of the training's recipe, empty unless something that looks like one is stated."""
+    recipe = stated.get("training_recipe")
+    return recipe if isinstance(recipe, str) and re.fullmatch(r"[\w.-]{1,64}", recipe, re.ASCII) else ""
 
 
 def _choose(path: Path, content: Any, prefer: Prefer) -> tuple[dict[str, torch.Tensor], str]:

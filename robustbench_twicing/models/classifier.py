@@ -26,15 +26,21 @@ class ModelCard:
     """The model's own preprocessing, for images on disk."""
     weights_note: str = ""
     """Such as which key of a checkpoint was read."""
+    training_recipe: str = ""
+    """Hash of the recipe that trained the weights; empty unless their file states it."""
+    training_seed: int = -1
+    """Seed of the training; -1 unless the weights' file states it."""
 
     @property
-    def twicing(self) -> str:
-        """'none', 'all', or the block numbers from 0 as '3 4 5'."""
+    def attention(self) -> str:
+        """`softmax`, `twicing`, or with block numbers from 0 `twicing@3,4,5`; empty if no block was probed."""
+        if not self.blocks:
+            return ""
         if not self.twicing_blocks:
-            return "none"
+            return "softmax"
         if len(self.twicing_blocks) == self.blocks:
-            return "all"
-        return " ".join(str(block) for block in self.twicing_blocks)
+            return "twicing"
+        return f"twicing@{','.join(map(str, self.twicing_blocks))}"
 
 
 _LARGE = 64

@@ -60,15 +60,23 @@ def threat_model(manifest: Mapping[str, Any]) -> str:
 
 def model_line(name: str, card: Mapping[str, Any]) -> str:
     """What stands behind a model name: architecture, attention, parameter count, weights."""
-    attention = {
-        "none": "softmax attention" if card["blocks"] else "attention unknown",  # a ResNet, or a module of one's own
-        "all": f"twicing attention in all {card['blocks']} blocks",
-    }.get(card["twicing"], f"twicing attention in blocks {card['twicing']} of 0-{card['blocks'] - 1}")
+    attention = _attention(card["attention"], card["blocks"])
     read = f", {card['weights_note']}" if card["weights_note"] else ""
     return (
         f"{name}: {card['architecture']}, {attention}, {card['parameters']:,} parameters, "
         f"weights {card['weights']} ({card['weights_hash']}{read})"
     )
+
+
+def _attention(text: str, blocks: int) -> str:
+    """A card's attention in words."""
+    if not text:
+        return "attention unknown"  # a ResNet, or a module of one's own
+    if "@" not in text:
+        return f"{text} attention" + ("" if text == "softmax" else f" in all {blocks} blocks")
+    parts = [part.partition("@") for part in text.split("+")]
+    named = " and ".join(f"{method} attention in blocks {layers}" for method, _, layers in parts)
+    return f"{named} of 0-{blocks - 1}"
 
 
 def accuracy_table(summary: pd.DataFrame, data: str) -> Table:

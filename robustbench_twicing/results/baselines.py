@@ -23,7 +23,7 @@ from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.paired import MUST_AGREE
 from robustbench_twicing.results.store import Manifest, write_whole
-from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION
+from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
 
 FORMAT = 1
 """Raised when baseline.json or the columns kept change their meaning."""
@@ -31,7 +31,7 @@ FORMAT = 1
 MANIFEST, RECORDS = "baseline.json", "records.parquet"
 
 _KEPT = (
-    *("model", "twicing", "weights_hash", "kind", "attack", "eps", "suite", "corruption", "severity"),
+    *("model", "attention", "weights_hash", "kind", "attack", "eps", "suite", "corruption", "severity"),
     *MUST_AGREE,
     *("sample_id", "label", "status", "prediction", "correct"),
 )
@@ -138,6 +138,6 @@ def _manifest(path: Path) -> Manifest:
         raise UserError(
             f"The baseline {path} was made by {made_by} with format {version[0]!r} and record schema {version[1]!r}; "
             f"this version reads format {FORMAT} and schema {SCHEMA_VERSION}.",
-            "Compare with the version that made it, or accept a run of this version.",
+            f"Compare with {reader_of(version[1])}, or accept a run of this version.",
         )
     return Manifest(file, content)

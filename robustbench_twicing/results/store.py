@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION
+from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
 from robustbench_twicing.spec.values import content_hash
 
 RUNS = Path("results") / "runs"
@@ -149,7 +149,7 @@ class RunFolder:
             made = content.get("schema_version") if isinstance(content, dict) else None
             raise UserError(
                 f"{file} has record schema {made!r}; this version reads {SCHEMA_VERSION}.",
-                "Use the version of twicing-bench that made it, or run again into another folder.",
+                f"Use {reader_of(made)}, or run again into another folder.",
             )
         return Manifest(file, content)
 

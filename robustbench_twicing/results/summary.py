@@ -30,7 +30,7 @@ class SummaryColumn(NamedTuple):
 COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("model", "the model's name in the plan"),
     SummaryColumn("architecture", "timm architecture name"),
-    SummaryColumn("twicing", "blocks with twicing attention: none, all, or block numbers from 0"),
+    SummaryColumn("attention", "which method each block computes: softmax, twicing, twicing@3,4,5; empty: not probed"),
     SummaryColumn("weights_hash", "first 12 hex digits of the SHA-256 of the weights"),
     SummaryColumn("data", "data set"),
     SummaryColumn("recipe", "preprocessing recipe"),
@@ -68,7 +68,7 @@ COLUMNS: tuple[SummaryColumn, ...] = (
 )
 
 _FIRST = (
-    *("architecture", "twicing", "weights_hash", "data", "recipe", "kind", "suite", "corruption", "severity"),
+    *("architecture", "attention", "weights_hash", "data", "recipe", "kind", "suite", "corruption", "severity"),
     *("protocol", "protocol_hash", "seed", "precision"),
 )
 

@@ -65,8 +65,10 @@ class Ready:
         return {
             "model": cell.model.name,
             "architecture": cell.model.architecture,
-            "twicing": model.card.twicing,
+            "attention": model.card.attention,
             "weights_hash": model.card.weights_hash,
+            "training_recipe": model.card.training_recipe,
+            "training_seed": model.card.training_seed,
             "data": source.dataset.name,
             "data_fingerprint": source.dataset.fingerprint,
             "recipe": source.recipe(model.card.recipe).id,

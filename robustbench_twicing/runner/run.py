@@ -201,7 +201,7 @@ def _card(model: Classifier) -> dict[str, Any]:
     return {
         **{key: value for key, value in asdict(card).items() if key not in ("spec", "recipe")},
         **card.spec.model_dump(mode="json"),
-        "twicing": card.twicing,
+        "attention": card.attention,
         "std": model.std.flatten().tolist(),
     }
 

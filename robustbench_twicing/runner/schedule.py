@@ -25,7 +25,7 @@ def shard_size(threat: Threat) -> int:
 def folder_of(cell: Cell, common: Mapping[str, Any]) -> str:
     """Folder of a cell: named after what decides its numbers, out of the columns common to its records."""
     names = (
-        *("weights_hash", "architecture", "twicing", "data", "data_fingerprint", "recipe", "protocol_hash", "seed"),
+        *("weights_hash", "architecture", "attention", "data", "data_fingerprint", "recipe", "protocol_hash", "seed"),
         "source_weights_hash",
     )
     decides = {"threat": cell.threat.id, **{name: common[name] for name in names}}

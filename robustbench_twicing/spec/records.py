@@ -5,7 +5,16 @@
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+_READ_BY = {2: "twicing-bench 0.1"}
+
+
+def reader_of(schema: object) -> str:
+    """Which version reads the records of another schema, as a message names it."""
+    known = _READ_BY.get(schema) if isinstance(schema, int) else None
+    return known or "the version of twicing-bench that made it"
+
 
 Status = Literal["ok", "failed", "skipped"]
 """`failed` counts neither as right nor as wrong, and is always shown; `skipped` was left out on purpose."""
@@ -23,11 +32,15 @@ class Column(NamedTuple):
 
 COLUMNS: tuple[Column, ...] = (
     Column("model", "string", "the model's name in the plan, as the user wrote it"),
-    Column("architecture", "string", "timm architecture name; says nothing about twicing"),
+    Column("architecture", "string", "timm architecture name; says nothing about the attention"),
     Column(
-        "twicing", "string", "blocks with twicing attention, found by the numerical probe: 'none', 'all' or '3 4 5'"
+        "attention",
+        "string",
+        "which method each block computes, found by the numerical probe, such as twicing@3,4,5; empty: not probed",
     ),
     Column("weights_hash", "string", "first 12 hex digits of the SHA-256 of all weights"),
+    Column("training_recipe", "string", "hash of the recipe that trained the weights; empty unless the file states it"),
+    Column("training_seed", "int64", "seed of the training; -1 unless the file of the weights states it"),
     Column("data", "string", "data set name"),
     Column("data_fingerprint", "string", "hash of the data set's samples: ids, labels and pixels or file sizes"),
     Column("recipe", "string", "preprocessing recipe; 'none' for embedded data sets"),

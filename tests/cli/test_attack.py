@@ -69,8 +69,8 @@ def test_two_models_and_two_eps_give_a_row_each() -> None:
     assert [(row["model"], row["threat"]) for row in summary["rows"]] == [
         (model, threat) for model in ("deit", "deit-tw") for threat in ("clean", "pgd-linf-1/255", "pgd-linf-8/255")
     ]
-    assert summary["models"]["deit"]["twicing"] == "none"
-    assert summary["models"]["deit-tw"]["twicing"] == "all"
+    assert summary["models"]["deit"]["attention"] == "softmax"
+    assert summary["models"]["deit-tw"]["attention"] == "twicing"
     for row in summary["rows"]:
         assert row["n"] == 30
         assert row["ci_low"] <= row["accuracy"] <= row["ci_high"]

@@ -16,7 +16,7 @@ def records(model="deit", samples=range(6), correct=None, status=None, threat="c
     frame = pd.DataFrame(
         {
             "model": model,
-            "twicing": "none",
+            "attention": "softmax",
             "weights_hash": f"w-{model}",
             "data": "digits",
             "data_fingerprint": "f1",

@@ -39,6 +39,7 @@ def test_embedded_models_are_what_the_zoo_says(name, blocks):
     model = load_model(model_spec(name, "digits"))
     card = model.card
     assert card.twicing_blocks == blocks
+    assert (card.training_recipe, card.training_seed) == ("", 0)
     assert (card.blocks, card.parameters, card.classes, card.image_size) == (6, 314_186, 10, 32)
     assert card.recipe == Recipe()
     assert not any(module.training for module in model.modules())
@@ -102,7 +103,7 @@ def test_the_same_weights_mean_another_model_with_twicing(tmp_path):
         load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", twicing=layers)) for layers in ("none", "all")
     )
     assert plain.card.weights_hash == twicing.card.weights_hash
-    assert (plain.card.twicing, twicing.card.twicing) == ("none", "all")
+    assert (plain.card.attention, twicing.card.attention) == ("softmax", "twicing")
     images = torch.rand(1, 3, 32, 32)
     assert not torch.equal(plain(images), twicing(images))
 
@@ -166,7 +167,7 @@ def test_a_checkpoint_of_the_papers_code_loads_as_deit_tw_as_it_is(tmp_path):
         load_model(spec).card
         for spec in model_specs(f"deit-tw={tmp_path / 'checkpoint.pth'}", "imagenet", weights="both")
     )
-    assert (raw.twicing, raw.blocks, raw.parameters) == ("all", 12, 5_717_416)
+    assert (raw.attention, raw.blocks, raw.parameters) == ("twicing", 12, 5_717_416)
     assert raw.weights_note == "key model (not read: model_ema)"
     assert ema.weights_note == "key model_ema (not read: model)"
     assert raw.weights_hash != ema.weights_hash
@@ -179,7 +180,7 @@ def test_a_checkpoint_of_the_papers_code_loads_as_deit_tw_as_it_is(tmp_path):
 def test_models_without_attention_load_without_twicing(tmp_path, name):
     torch.save(new_network(name).state_dict(), tmp_path / "x.pth")
     model = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet"))
-    assert (model.card.twicing, model.card.blocks) == ("none", 0)
+    assert (model.card.attention, model.card.blocks) == ("", 0)
     assert model.card.weights_note == "no attention block was probed"
     assert model(torch.zeros(1, 3, model.card.image_size, model.card.image_size)).shape == (1, 1000)
     with pytest.raises(UserError, match=r"no transformer blocks|unknown block"):
@@ -199,7 +200,7 @@ def test_attention_that_is_not_timms_is_not_probed(monkeypatch, tmp_path, name, 
     create = timm.create_model
     monkeypatch.setattr(build.timm, "create_model", lambda name: create(name, **small))
     card = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet")).card
-    assert (card.twicing, card.blocks, card.weights_note) == ("none", 0, "no attention block was probed")
+    assert (card.attention, card.blocks, card.weights_note) == ("", 0, "no attention block was probed")
 
 
 # --- names, tags and sizes ---------------------------------------------------------------------------------------
@@ -217,11 +218,11 @@ def test_a_tag_says_which_preprocessing_a_file_has(tmp_path):
 def test_plain_weights_with_twicing_are_called_a_drop_in(monkeypatch):
     monkeypatch.setattr(build.timm, "create_model", lambda name, pretrained: new_deit_tiny())
     card = load_model(model_spec("deit-tw=timm:deit_tiny_patch16_224", "imagenet")).card
-    assert (card.spec.name, card.twicing) == ("deit-tw@drop-in", "all")
+    assert (card.spec.name, card.attention) == ("deit-tw@drop-in", "twicing")
     assert card.weights_note == "timm's default tag fb_in1k; drop-in: plain weights run with twicing"
     plain = load_model(model_spec("deit=timm:deit_tiny_patch16_224", "imagenet")).card
     assert plain.weights_note == "timm's default tag fb_in1k"
-    assert plain.twicing == "none"
+    assert plain.attention == "softmax"
 
 
 new_deit_tiny = partial(timm.create_model, "deit_tiny_patch16_224")
@@ -346,7 +347,7 @@ def test_wrapping_takes_any_module_that_gives_logits():
     )
     for module, size in ((pooled, 32), (swin, 224)):
         card = wrap_model("mine", module, size).card
-        assert (card.classes, card.image_size, card.twicing) == (7, size, "none")
+        assert (card.classes, card.image_size, card.attention) == (7, size, "")
         assert card.spec.architecture == type(module).__name__
 
 

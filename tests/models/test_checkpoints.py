@@ -75,6 +75,31 @@ def test_only_averaged_weights_are_read_with_a_note(tmp_path):
     assert checkpoint.note == "key model_ema"
 
 
+@pytest.mark.parametrize(
+    ("says", "recipe", "seed"),
+    [
+        ({"twicing_bench": {"seed": 3, "training_recipe": "0f3a"}, "args": {"seed": 9}}, "0f3a", 3),
+        ({"args": argparse.Namespace(seed=7)}, "", 7),  # DeiT's and the twicing authors' scripts
+        ({"args": {"seed": 42, "lr": 0.1}}, "", 42),
+        ({"args": argparse.Namespace(lr=0.1)}, "", -1),
+        ({"args": {"seed": -5}, "epoch": 3}, "", -1),
+        ({"twicing_bench": {"seed": 2**63, "training_recipe": "=cmd|x"}}, "", -1),
+        ({"twicing_bench": "0f3a"}, "", -1),
+        ({}, "", -1),
+    ],
+)
+def test_what_a_training_checkpoint_states_of_its_training(tmp_path, says, recipe, seed):
+    checkpoint = read_checkpoint(saved(tmp_path / "x.pth", {"model": WEIGHTS, **says}))
+    assert (checkpoint.training_recipe, checkpoint.training_seed) == (recipe, seed)
+    assert same(checkpoint.tensors, WEIGHTS)
+
+
+def test_what_the_metadata_of_safetensors_states_of_the_training(tmp_path):
+    save_file(dict(WEIGHTS), tmp_path / "x.safetensors", {"seed": "11", "training_recipe": "0123456789ab"})
+    checkpoint = read_checkpoint(tmp_path / "x.safetensors")
+    assert (checkpoint.training_recipe, checkpoint.training_seed) == ("0123456789ab", 11)
+
+
 @pytest.mark.parametrize("content", [{"model": WEIGHTS}, WEIGHTS], ids=["training", "bare"])
 def test_averaged_weights_that_are_not_there(tmp_path, content):
     with pytest.raises(UserError, match="no averaged"):

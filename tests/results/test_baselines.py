@@ -90,6 +90,14 @@ def test_another_versions_baseline_is_refused_by_name(tmp_path: Path, key: str) 
         load_baseline(file.parent)
 
 
+def test_a_baseline_of_an_earlier_schema_names_the_version_that_reads_it(tmp_path: Path) -> None:
+    file = _accept(tmp_path) / "baseline.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2}))
+    with pytest.raises(UserError, match="record schema 2") as caught:
+        load_baseline(file.parent)
+    assert "Compare with twicing-bench 0.1," in caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "baseline.json").write_text(text)

@@ -93,6 +93,13 @@ def test_a_manifest_of_another_kind_is_refused_by_name(tmp_path: Path, text: str
         RunFolder(tmp_path).manifest()
 
 
+def test_an_earlier_schema_is_refused_naming_the_version_that_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema_version": 2}')
+    with pytest.raises(UserError, match="record schema 2; this version reads 3") as caught:
+        RunFolder(tmp_path).manifest()
+    assert "Use twicing-bench 0.1," in caught.value.hint
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         RunFolder(tmp_path).manifest()
