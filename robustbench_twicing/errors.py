@@ -1,6 +1,7 @@
-"""The user's mistakes, and what the process tells the shell."""
+"""The user's mistakes, what the process tells the shell, and file names as text."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -20,9 +21,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(shown(message))
+        self.message = shown(message)
+        self.hint = shown(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -34,3 +35,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"Unknown {kind} {name!r}.", f"{hint}Available: {', '.join(names) or 'none'}.")
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shown(path: str) -> str:
+    r"""`path` as a sample id, a record and a message hold it: bytes that are not UTF-8 become `\xe9` and the like.
+
+    Python keeps such bytes of a file name as lone surrogates, which can be neither hashed, stored nor printed. Every
+    other path is returned as it is; two files whose names become the same text are refused where samples are listed.
+    """
+    return path if path.isascii() else _SURROGATE.sub(_escaped, path)
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

@@ -4,17 +4,18 @@ Paths inside a tree are written with "/" and without a leading one; "" is its to
 """
 
 import os
-import struct
-import zipfile
-import zlib
+import posixpath
+import stat
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.data.archive_members import COMPRESSED, PLACE_FIELDS, Link, Member, Odd, members, read_member
+from robustbench_twicing.errors import UserError, shown
 
 
 class Listing(NamedTuple):
@@ -30,6 +31,8 @@ class Tree(Protocol):
     """Files by path. Safe to read from several threads."""
 
     root: Path
+    left_out: tuple[str, ...]
+    """What an archive holds that is neither file nor folder, nor a link to a file, with the reason."""
 
     def listing(self, folder: str) -> Listing:
         """The contents of a folder. Raises `OSError`."""
@@ -44,7 +47,7 @@ class Tree(Protocol):
         ...
 
     def where(self, path: str) -> str:
-        """The file or folder as a message names it."""
+        """The file or folder as a message names it: text that can be written anywhere."""
         ...
 
 
@@ -65,7 +68,7 @@ def open_tree(root: Path) -> Tree:
         top = tree.listing("")
     except OSError as error:
         raise unreadable_folder(str(root), error) from None
-    archives = [root / name for name in top.files if name.lower().endswith((".tar", ".zip", *_COMPRESSED.values()))]
+    archives = [root / name for name in top.files if name.lower().endswith((".tar", ".zip", *COMPRESSED.values()))]
     return ArchiveTree(root, archives) if archives and not top.folders else tree
 
 
@@ -85,6 +88,8 @@ def join(folder: str, name: str) -> str:
 class FolderTree:
     """A folder on disk. Symbolic links are followed."""
 
+    left_out: tuple[str, ...] = ()
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -99,12 +104,18 @@ class FolderTree:
         return Listing(tuple(sorted(folders)), tuple(sorted(files)))
 
     def size(self, path: str) -> int:
-        return os.stat(self.where(path)).st_size  # noqa: PTH116 - pathlib takes longer than the system call
+        return os.stat(self._path(path)).st_size  # noqa: PTH116 - pathlib takes longer than the system call
 
     def read(self, path: str) -> bytes:
-        return Path(self.where(path)).read_bytes()
+        status = os.stat(self._path(path))  # noqa: PTH116 - as above
+        if not stat.S_ISREG(status.st_mode):  # reading from a pipe or a device might never end
+            raise OSError("no regular file")
+        return Path(self._path(path)).read_bytes()
 
     def where(self, path: str) -> str:
+        return shown(self._path(path))
+
+    def _path(self, path: str) -> str:
         return f"{self.root}/{path}" if path else str(self.root)
 
 
@@ -115,35 +126,28 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-# How a member lies in its archive.
-_AS_IS, _STORED, _DEFLATED = range(3)
+_FIELDS = 1 + PLACE_FIELDS
+"""Numbers kept of a file: which archive, and its place in it."""
 
+_SIZE = 1 + Member._fields[2:].index("size")
 
-class _Member(NamedTuple):
-    path: str
-    is_folder: bool
-    kind: int
-    offset: int
-    """Of the data, or of a zip member's local header, in bytes."""
-    packed: int
-    """Bytes in the archive."""
-    size: int
-    """Bytes of the file."""
+_LONGEST_CHAIN = 40
+"""Links that may lead to one another, as on Linux."""
 
-
-_FIELDS = 5
+_DEEPEST = 64
+"""Folders within each other that a path may have; no data set has ten."""
 
 
 def _tidy(folder: str) -> str | None:
-    """The path without "." and empty parts; None if a part is hidden."""
+    """The path without "." and empty parts; None if a part is hidden, or if there are too many."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
-    return None if any(part.startswith(".") for part in parts) else "/".join(parts)
+    return None if len(parts) > _DEEPEST or any(part.startswith(".") for part in parts) else "/".join(parts)
 
 
 class ArchiveTree:
-    """The members of one or more archives as one tree, without unpacking.
+    """The members of one or more archives as one tree, without unpacking. Links that lead to a file are that file.
 
-    ImageNet-C has four million members, so a member is a shared name and five integers (about 50 bytes).
+    ImageNet-C has four million members, so a member is a shared name and six integers (about 60 bytes).
     """
 
     def __init__(self, root: Path, archives: Iterable[Path]) -> None:
@@ -152,181 +156,119 @@ class ArchiveTree:
         self._folders: dict[str, set[str]] = {"": set()}
         self._names: dict[str, list[str]] = {}
         self._places: dict[str, array[int]] = {}
+        left_out: list[str] = []
         for number, archive in enumerate(self._archives):
-            tidy = cache(_tidy)  # a folder's path comes with each of its files
-            for path, is_folder, *place in _members(archive):
-                before, _, name = (path, "", "") if is_folder else path.rpartition("/")
-                folder = tidy(before)
-                if folder is None or name.startswith("."):
-                    continue
-                if folder not in self._folders:
-                    self._register(folder)
-                if name:
-                    self._names.setdefault(folder, []).append(intern(name))
-                    self._places.setdefault(folder, array("Q")).extend((number, *place))
+            left_out += self._add(number, archive)
+        self.left_out = tuple(map(shown, left_out))
+        for folder in self._names:
+            self._sort(folder)
+
+    def _add(self, number: int, archive: Path) -> Iterator[str]:
+        """Take in the members of an archive; yields what is left out, and why."""
+        links: dict[str, Link] = {}
+        tidy = cache(_tidy)  # a folder's path comes with each of its files
+        for member in members(archive):
+            if isinstance(member, Odd):
+                yield f"{member.path} ({member.what})"
+                continue
+            if isinstance(member, Link):
+                path = _tidy(member.path)
+                links |= {path: member} if path else {}
+                continue
+            path, is_folder, *place = member
+            before, _, name = (path, "", "") if is_folder else path.rpartition("/")
+            folder = tidy(before)
+            if folder is None or name.startswith("."):
+                if path.count("/") > _DEEPEST:
+                    yield f"{path[:80]}… (in more than {_DEEPEST} folders)"
+                continue
+            self._register(folder)
+            if name:
+                self._put(folder, name, number, *place)
+        yield from self._add_links(links)
+
+    def _add_links(self, links: Mapping[str, Link]) -> Iterator[str]:
+        """Give each link the place of the file that it leads to; yields those that lead to none."""
+
+        @cache
+        def rows(folder: str) -> dict[str, int]:
+            return {name: row for row, name in enumerate(self._names.get(folder, ()))}
+
+        found: dict[str, array[int] | None] = {}
+        for path in links:
+            folder, _, name = (_end_of(path, links) or "").rpartition("/")
+            row = rows(folder).get(name)
+            found[path] = None if row is None else self._places[folder][row * _FIELDS : (row + 1) * _FIELDS]
+        for path, place in found.items():
+            if place is None:
+                kind = "hard" if links[path].hard else "symbolic"
+                yield f"{path} (a {kind} link to {links[path].target}, which is no file in the archive)"
+                continue
+            folder, _, name = path.rpartition("/")
+            self._register(folder)
+            self._put(folder, name, *place)
+
+    def _put(self, folder: str, name: str, *place: int) -> None:
+        self._names.setdefault(folder, []).append(intern(name))
+        self._places.setdefault(folder, array("Q")).extend(place)
 
     def _register(self, folder: str) -> None:
-        while folder not in self._folders:
+        if folder not in self._folders:
             self._folders[folder] = set()
             parent, _, name = folder.rpartition("/")
-            self._register(parent)
+            self._register(parent)  # at most as deep as `_DEEPEST`
             self._folders[parent].add(name)
 
-    def listing(self, folder: str) -> Listing:
-        return Listing(tuple(sorted(self._folders[folder])), tuple(sorted(self._names.get(folder, ()))))
+    def _sort(self, folder: str) -> None:
+        """Bring a folder's files into order, so that one is found by halving."""
+        names, places = self._names[folder], self._places[folder]
+        if names == sorted(names):
+            return
+        order = sorted(range(len(names)), key=names.__getitem__)
+        self._names[folder] = [names[row] for row in order]
+        self._places[folder] = array("Q")
+        for row in order:
+            self._places[folder].extend(places[row * _FIELDS : (row + 1) * _FIELDS])
 
-    def _place(self, path: str) -> tuple[Path, int, int, int, int]:
+    def listing(self, folder: str) -> Listing:
+        if folder not in self._folders:
+            raise FileNotFoundError(2, "no such folder in the archive", folder)
+        return Listing(tuple(sorted(self._folders[folder])), tuple(self._names.get(folder, ())))
+
+    def _place(self, path: str) -> "array[int] | None":
         folder, _, name = path.rpartition("/")
-        row = self._names[folder].index(name) * _FIELDS
-        number, kind, offset, packed, size = self._places[folder][row : row + _FIELDS]
-        return self._archives[number], kind, offset, packed, size
+        names = self._names.get(folder, [])
+        row = bisect_left(names, name)
+        if row == len(names) or names[row] != name:
+            return None
+        return self._places[folder][row * _FIELDS : (row + 1) * _FIELDS]
+
+    def _place_of_file(self, path: str) -> "array[int]":
+        place = self._place(path)
+        if place is None:
+            raise FileNotFoundError(2, "no such file in the archive", path)
+        return place
 
     def size(self, path: str) -> int:
-        return self._place(path)[-1]
+        return self._place_of_file(path)[_SIZE]
 
     def read(self, path: str) -> bytes:
-        archive, kind, offset, packed, size = self._place(path)
-        # Opened for each read: no file position is shared between threads, and nothing has to be closed later.
-        with archive.open("rb") as file:
-            if kind != _AS_IS:
-                # A zip member's data follow a local header whose two variable lengths only it knows (APPNOTE 4.3.7).
-                file.seek(offset + 26)
-                offset += 30 + sum(struct.unpack("<HH", file.read(4)))
-            file.seek(offset)
-            content = file.read(packed)
-        if len(content) < packed:
-            raise OSError("the archive ends inside this member")
-        if kind != _DEFLATED:
-            return content
-        try:
-            return zlib.decompressobj(-15).decompress(content, size + 1)[:size]
-        except zlib.error as error:
-            raise OSError(f"cannot be decompressed ({error})") from None
+        number, *place = self._place_of_file(path)
+        return read_member(self._archives[number], *place)
 
     def where(self, path: str) -> str:
-        folder, _, name = path.rpartition("/")
-        is_member = name in self._names.get(folder, ())
-        return f"{self._place(path)[0] if is_member else self.root}: {path or 'top'}"
+        place = self._place(path)
+        return shown(f"{self._archives[place[0]] if place else self.root}: {path or 'top'}")
 
 
-_COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
-_UNPACK = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd"}
-
-
-def _members(archive: Path) -> Iterator[_Member]:
-    try:
-        with archive.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise unreadable_folder(str(archive), error) from None
-    for magic, ending in _COMPRESSED.items():
-        if start.startswith(magic):
-            raise UserError(
-                f"{archive} is compressed as a whole ({ending}): to reach one image, all before it must be unpacked.",
-                f"Decompress it once with `{_UNPACK[ending]} {archive.name}`; the .tar is then read in place.",
-            )
-    if start.startswith(b"PK"):
-        return _zip_members(archive)
-    if _checksum_is_right(start):
-        return _tar_members(archive)
-    raise UserError(f"{archive} is neither a folder nor a tar or zip archive.", "Pass the data set itself.")
-
-
-def _zip_members(archive: Path) -> Iterator[_Member]:
-    try:
-        with zipfile.ZipFile(archive) as file:
-            entries = file.infolist()
-    except zipfile.BadZipFile:
-        raise _damaged(archive, "the table of contents at its end is missing") from None
-    for entry in entries:
-        kinds = {zipfile.ZIP_STORED: _STORED, zipfile.ZIP_DEFLATED: _DEFLATED}
-        if entry.flag_bits & 1 or entry.compress_type not in kinds:
-            raise UserError(
-                f"{archive} holds {entry.filename}, which is encrypted or compressed in an unusual way.",
-                "Zip archives are read with members stored or deflated; unpack this one.",
-            )
-        kind = kinds[entry.compress_type]
-        yield _Member(entry.filename, entry.is_dir(), kind, entry.header_offset, entry.compress_size, entry.file_size)
-
-
-def _tar_members(archive: Path) -> Iterator[_Member]:
-    """The regular files and folders of a tar, from its headers alone.
-
-    Written out because ImageNet-C's archives hold a million members each: this takes a quarter of the time of the
-    standard library's `tarfile` (12 and 44 µs a member on 2 busy cores). Understands ustar prefixes, GNU long names,
-    and pax paths and sizes.
-    """
-    end = archive.stat().st_size
-    position = 0
-    extended: dict[str, str] = {}  # what headers before the member said about it
-    with archive.open("rb", buffering=0) as file:
-        while position < end:
-            file.seek(position)
-            header = file.read(512)
-            if not any(header):
-                return
-            if not _checksum_is_right(header):
-                raise _damaged(archive, f"no member begins at byte {position:,}, where one should")
-            kind = header[156:157]
-            about_next = kind in b"LKxg"
-            size = int(extended["size"]) if "size" in extended and not about_next else _number(header[124:136])
-            data = position + 512
-            position = data + -(-size // 512) * 512
-            if data + size > end:
-                raise _damaged(archive, f"its last member ends at byte {data + size:,}, the file at {end:,}")
-            if about_next:
-                file.seek(data)
-                extended |= _extended(archive, kind, file.read(size))
-                continue
-            if kind in b"057\0":
-                path = extended.get("path") or _tar_path(header)
-                yield _Member(path, kind == b"5" or path.endswith("/"), _AS_IS, data, size, size)
-            extended = {}
-
-
-def _extended(archive: Path, kind: bytes, content: bytes) -> dict[str, str]:
-    if kind == b"L":
-        return {"path": _text(content)}
-    fields = {}
-    while kind == b"x" and content:  # "LENGTH KEY=VALUE\n", the length counting itself (POSIX pax)
-        length, _, rest = content.partition(b" ")
-        if not length.isdigit() or not len(length) < int(length) <= len(content):
-            raise _damaged(archive, "an extended header is not what POSIX says")
-        key, _, value = rest[: int(length) - len(length) - 2].partition(b"=")
-        if key == b"path" or (key == b"size" and value.isdigit()):
-            fields[key.decode()] = _text(value)
-        content = content[int(length) :]
-    return fields
-
-
-def _tar_path(header: bytes) -> str:
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
-    return join(prefix, _text(header[:100]))
-
-
-def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-
-def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # GNU: a binary number, for 8 GiB and more
-        return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-    return int(field.strip(b" \0") or b"0", 8)
-
-
-def _checksum_is_right(header: bytes) -> bool:
-    # The sum of all bytes, those of the field itself counted as spaces. Adler-32's low half is the sum of all bytes and
-    # one, modulo 65521: enough here, and several times faster than sum().
-    field = header[148:156]
-    counted = (zlib.adler32(header) & 0xFFFF) - 1 - sum(field) + 8 * ord(" ")
-    try:
-        return len(header) == 512 and (counted - _number(field)) % 65521 == 0
-    except ValueError:
-        return False
-
-
-def _damaged(archive: Path, why: str) -> UserError:
-    return UserError(
-        f"The archive {archive} is damaged or cut short: {why}.",
-        "Fetch it again and compare its size or checksum with the publisher's.",
-    )
+def _end_of(path: str, links: Mapping[str, Link]) -> str | None:
+    """Where a chain of links ends; None if it is a circle or leads out of the archive."""
+    for _ in range(_LONGEST_CHAIN):
+        link = links.get(path)
+        if link is None:
+            return path
+        target = link.target.lstrip("/") if link.hard else posixpath.join(posixpath.dirname(path), link.target)
+        path = posixpath.normpath(target)
+        if path.startswith(("/", "..")):
+            return None
+    return None

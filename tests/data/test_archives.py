@@ -1,12 +1,16 @@
 """Archives read in place, against the standard library and against the folder they were packed from."""
 
+import contextlib
 import io
 import os
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robustbench_twicing.data.archives import ArchiveTree, FolderTree, Tree, join, open_tree
@@ -167,12 +171,169 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 def test_a_deflated_member_that_lies_about_its_size_does_not_grow_past_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("n01440764/a.jpg", bytes(10_000_000))
+        file.writestr("n01440764/a.jpg", bytes(100_000_000))
     content = bytearray((tmp_path / "a.zip").read_bytes())
     at = content.index(b"PK\x01\x02") + 24
     content[at : at + 4] = (1000).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(content)
-    assert open_tree(tmp_path / "a.zip").read("n01440764/a.jpg") == bytes(1000)
+    tree = open_tree(tmp_path / "a.zip")
+    tracemalloc.start()
+    with pytest.raises(OSError, match="length or checksum"):
+        tree.read("n01440764/a.jpg")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_flipped_bit_in_a_zip_is_an_error_of_that_file(tmp_path: Path, method: int) -> None:
+    random = os.urandom(2000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        file.writestr("n01440764/a.jpg", random)
+        file.writestr("n01440764/b.jpg", random)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[1000] ^= 4
+    (tmp_path / "a.zip").write_bytes(content)
+    tree = open_tree(tmp_path / "a.zip")
+    with pytest.raises(OSError, match=r"checksum|decompressed"):
+        tree.read("n01440764/a.jpg")
+    assert tree.read("n01440764/b.jpg") == random
+
+
+def test_links_in_an_archive_are_the_files_they_lead_to(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "n01440764").mkdir(parents=True)
+    (root / "n01443537").mkdir()
+    (root / "n01440764" / "a.jpg").write_bytes(b"aa")
+    os.link(root / "n01440764" / "a.jpg", root / "n01443537" / "hard.jpg")
+    (root / "n01443537" / "soft.jpg").symlink_to("../n01440764/a.jpg")
+    (root / "n01443537" / "twice.jpg").symlink_to("soft.jpg")
+    whole = _everything(FolderTree(root))
+    for archive in (
+        pack_tar(root, tmp_path / "a.tar", "h"),
+        pack_tar(root, tmp_path / "b.tar", kind=tarfile.PAX_FORMAT),
+    ):
+        tree = open_tree(archive)
+        inside = "h" if "h" in tree.listing("").folders else ""
+        assert tree.left_out == ()
+        assert {path.removeprefix("h/"): found for path, found in _everything(tree, inside).items()} == whole
+        assert tree.size(join(inside, "n01443537/hard.jpg")) == 2
+
+
+def test_what_is_no_file_in_an_archive_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name, kind, target in [
+            ("n01440764/out.jpg", tarfile.SYMTYPE, "/etc/hostname"),
+            ("n01440764/up.jpg", tarfile.SYMTYPE, "../../x.jpg"),
+            ("n01440764/circle.jpg", tarfile.SYMTYPE, "circle.jpg"),
+            ("n01440764/gone.jpg", tarfile.LNKTYPE, "n01440764/nowhere.jpg"),
+            ("n01440764/pipe.jpg", tarfile.FIFOTYPE, ""),
+            ("d/" * 3000 + "deep.jpg", tarfile.REGTYPE, ""),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            file.addfile(member)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        link = zipfile.ZipInfo("n01440764/z.jpg")
+        link.external_attr = 0o120777 << 16
+        packed.writestr(link, "nowhere.jpg")
+    tree = open_tree(tmp_path)
+    said = " ".join(tree.left_out)
+    assert len(tree.left_out) == 7
+    for name in (
+        "out.jpg",
+        "up.jpg",
+        "circle.jpg",
+        "gone.jpg (a hard link",
+        "pipe.jpg (a pipe)",
+        "in more than",
+        "z.jpg",
+    ):
+        assert name in said
+    assert tree.listing("") == ((), ())
+
+
+def test_a_pipe_in_a_folder_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(OSError, match="no regular file"):
+        open_tree(tmp_path).read("a.jpg")
+
+
+def test_names_that_are_not_utf8_are_read_and_shown_escaped(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("n01440764/caf\udce9.jpg")
+    member.size = 2
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as file:
+        file.addfile(member, io.BytesIO(b"ok"))
+    tree = open_tree(tmp_path / "a.tar")
+    (name,) = tree.listing("n01440764").files
+    assert tree.read(f"n01440764/{name}") == b"ok"
+    assert tree.where(f"n01440764/{name}") == f"{tmp_path}/a.tar: n01440764/caf\\xe9.jpg"
+
+
+def test_an_odd_size_field_is_a_damaged_archive(tmp_path: Path) -> None:
+    for field in (b"00000000z0 ", b"-0000000100", b"\xff" * 12):
+        header = bytearray(tarfile.TarInfo("n01440764/a.jpg").tobuf(tarfile.GNU_FORMAT))
+        header[124:136] = field.ljust(12, b"\0")
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        (tmp_path / "a.tar").write_bytes(header + bytes(1024))
+        with pytest.raises(UserError, match="damaged"):
+            open_tree(tmp_path / "a.tar")
+
+
+def test_a_zip_whose_member_begins_elsewhere_is_refused_or_an_error_of_that_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as file:
+        file.writestr("n01440764/a.jpg", b"a" * 100)
+    for offset in (1, 50, 200, 2**31):
+        content = bytearray((tmp_path / "whole.zip").read_bytes())
+        at = content.index(b"PK\x01\x02") + 42
+        content[at : at + 4] = offset.to_bytes(4, "little")
+        (tmp_path / "a.zip").write_bytes(content)
+        with pytest.raises((UserError, OSError), match="damaged"):
+            open_tree(tmp_path / "a.zip").read("n01440764/a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["gnu tar", "pax tar", "stored zip", "deflated zip"])
+def test_changed_bytes_end_in_messages_and_never_in_a_traceback(folder: Path, kind: str) -> None:
+    whole = _packed(folder, kind).read_bytes()
+    whole = whole.rstrip(b"\0") if kind.endswith("tar") else whole
+    rng = np.random.default_rng(0)
+    broken = folder.parent / "broken"
+    ends = {"read": 0, "refused": 0}
+    for _ in range(100):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), rng.integers(1, 6)):
+            content[at] = rng.integers(256)
+        broken.write_bytes(content)
+        try:
+            tree = open_tree(broken)
+            for name in tree.listing("").folders:
+                for file in tree.listing(name).files:
+                    with contextlib.suppress(OSError):
+                        tree.read(f"{name}/{file}")
+            ends["read"] += 1
+        except UserError:
+            ends["refused"] += 1
+    assert min(ends.values()) > 0
+
+
+def test_finding_a_file_takes_no_longer_in_a_large_folder(tmp_path: Path) -> None:
+    def seconds(files: int) -> float:
+        with tarfile.open(tmp_path / f"{files}.tar", "w", format=tarfile.USTAR_FORMAT) as file:
+            for number in range(files):
+                file.addfile(tarfile.TarInfo(f"n01440764/{number * 7919 % files}.jpg"))
+        tree = open_tree(tmp_path / f"{files}.tar")
+        names = tree.listing("n01440764").files
+        assert list(names) == sorted(f"{number}.jpg" for number in range(files))
+        some = [f"n01440764/{name}" for name in names[:: files // 300]]
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            assert {tree.size(path) for path in some} == {0}
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(6_000) < 5 * seconds(300)  # 20 times where files are gone through one by one
 
 
 def test_a_damaged_member_is_an_error_of_that_file(tmp_path: Path) -> None:

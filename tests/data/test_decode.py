@@ -81,12 +81,12 @@ def _written() -> dict[str, bytes]:
     pictures |= {"I": PHOTO.convert("I"), "LAB": PHOTO.convert("LAB"), "La": PHOTO.convert("LA").convert("La")}
     pictures |= {"RGBa": PHOTO.convert("RGBA").convert("RGBa"), "I;16B": PHOTO.convert("I").convert("I;16B")}
     found = {}
-    for kind in sorted(set(Image.SAVE) & set(Image.OPEN) | {"MPO"}):
+    for kind in sorted(set(Image.SAVE) & set(Image.OPEN) - {"ICNS"} | {"MPO"}):  # ICNS takes seconds to write
         for mode, picture in pictures.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    found[f"{kind} {mode}"] = _bytes(picture, kind)
+                    found[f"{kind} {mode}"] = _bytes(picture, kind, **({"speed": 10} if kind == "AVIF" else {}))
                     Image.open(io.BytesIO(found[f"{kind} {mode}"])).convert("RGB")
                 except Exception:  # noqa: BLE001 - a mode that this format cannot hold, or a format that cannot be read
                     found.pop(f"{kind} {mode}", None)
