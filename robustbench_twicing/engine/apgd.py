@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
+from robustbench_twicing.engine.losses import dlr, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import ApgdSettings, ApgdTargetedSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -74,8 +75,6 @@ def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: Attack
 class _Walk(NamedTuple):
     """The samples at work, one row each; in the paper's letters where it has one."""
 
-    rows: Counts
-    """Which rows of the batch they are."""
     center: Images
     current: Images  # x^(k)
     previous: Images  # x^(k-1)
@@ -107,38 +106,30 @@ def _climb(
 ) -> Perturbed:
     """One walk for each of `runs` (draw of its start, loss), for the samples that the ones before it did not break."""
     eps, norm, bounds = float(threat.eps), threat.settings.norm, threat.bounds
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
-    live = torch.arange(len(images), device=images.device)
+    standing = Standing(images, labels, threat, draws)
     if eps == 0:
-        return Perturbed(result, forwards, backwards)
+        return standing.perturbed()
     since = _checkpoints(steps)
     for index, loss in runs:
-        start = random_start(images[live], eps, norm, bounds, draws.take(live.tolist()), index)
-        walk = _begin(live, images[live], start, 2 * eps)
+        center = images[standing.rows]
+        walk = _begin(center, random_start(center, eps, norm, bounds, standing.draws, index), 2 * eps)
         for k in range(steps + 1):
             if k > 0:
                 walk = _moved(walk, eps, norm, bounds, 1.0 if k == 1 else _ALPHA)
-            forwards[walk.rows] += 1
             if k < steps:
-                logits, gradient = model.gradient(walk.current, walk.rows, loss)
-                backwards[walk.rows] += 1
+                logits, gradient = model.gradient(walk.current, standing.rows, loss)
             else:
                 logits, gradient = model(walk.current), walk.gradient
-            walk = _ranked(walk, loss(logits, walk.rows), gradient)
-            if threat.rules.iterate == "best":
-                done = fooled(logits, labels[walk.rows])
-                if done.any():
-                    result[walk.rows[done]] = walk.current[done]
-                    walk = walk.take(~done)
-                    if len(walk.rows) == 0:
-                        return Perturbed(result, forwards, backwards)
+            standing.count(forwards=1, backwards=int(k < steps))
+            walk = _ranked(walk, loss(logits, standing.rows), gradient)
+            if (left := standing.judge(logits, walk.current)) is not None:
+                walk = walk.take(left)
+                if not standing:
+                    return standing.perturbed()
             if k in since:
                 walk = _checked(walk, since[k])
-        result[walk.rows] = walk.best
-        live = walk.rows
-    return Perturbed(result, forwards, backwards)
+        standing.keep(walk.best)
+    return standing.perturbed()
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
@@ -155,11 +146,10 @@ def _checkpoints(steps: int) -> dict[int, int]:
     return since
 
 
-def _begin(rows: Counts, center: Images, start: Images, step: float) -> _Walk:
+def _begin(center: Images, start: Images, step: float) -> _Walk:
     """Nothing has been evaluated yet: any loss is better than none, and none is a rise."""
     ones = start.new_ones(len(start))
     return _Walk(
-        rows=rows,
         center=center,
         current=start,
         previous=start,
@@ -169,9 +159,9 @@ def _begin(rows: Counts, center: Images, start: Images, step: float) -> _Walk:
         best=start,
         best_gradient=torch.zeros_like(start),
         best_loss=-ones * torch.inf,
-        rises=torch.zeros_like(rows),
+        rises=torch.zeros_like(ones, dtype=torch.int64),
         checked_loss=-ones * torch.inf,
-        halved=torch.zeros_like(rows, dtype=torch.bool),
+        halved=torch.zeros_like(ones, dtype=torch.bool),
     )
 
 

@@ -3,8 +3,9 @@
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import fooled, log_odds_against
+from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.engine.projections import project, steepest
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import MifgsmSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -24,24 +25,17 @@ def mifgsm(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
     settings = threat.settings
     assert isinstance(settings, MifgsmSettings)
     eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    live = torch.arange(len(images), device=images.device)
-    center, target, current = images, labels, images
-    momentum = torch.zeros_like(images)
+    standing = Standing(images, labels, threat, draws)
+    center, current, momentum = images, images, torch.zeros_like(images)
     for _ in range(settings.steps):
-        logits, gradient = model.gradient(current, target, log_odds_against)
-        forwards[live] += 1
-        if threat.rules.iterate == "best":
-            done = fooled(logits, target)
-            if done.any():
-                result[live[done]] = current[done]
-                live, center, target = live[~done], center[~done], target[~done]
-                current, gradient, momentum = current[~done], gradient[~done], momentum[~done]
-                if len(live) == 0:
-                    return Perturbed(result, forwards, forwards.clone())
+        logits, gradient = model.gradient(current, standing.labels, log_odds_against)
+        standing.count(forwards=1, backwards=1)
+        if (left := standing.judge(logits, current)) is not None:
+            center, current, gradient, momentum = center[left], current[left], gradient[left], momentum[left]
+            if not standing:
+                break
         size = gradient.abs().sum((1, 2, 3), keepdim=True)
         momentum = settings.decay * momentum + gradient / (size + _TINY)
         current = project(current + step_size * steepest(momentum, norm), center, eps, norm, threat.bounds)
-    result[live] = current
-    return Perturbed(result, forwards, forwards.clone())
+    standing.keep(current)
+    return standing.perturbed()

@@ -1,10 +1,8 @@
 """Random points of the ball: the control that an attack must beat."""
 
-import torch
-
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import fooled
 from robustbench_twicing.engine.projections import random_start
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import NoiseSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -21,16 +19,14 @@ def noise(model: Queries, images: Images, labels: Labels, threat: AttackThreat, 
     settings = threat.settings
     assert isinstance(settings, NoiseSettings)
     eps, last = float(threat.eps), settings.trials - 1
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    live = torch.arange(len(images), device=images.device)
-    for trial in range(settings.trials) if threat.rules.iterate == "best" else [last]:
-        points = random_start(images[live], eps, settings.norm, threat.bounds, draws.take(live.tolist()), trial)
-        result[live] = points
+    standing = Standing(images, labels, threat, draws)
+    for trial in range(settings.trials) if standing.judges else [last]:
+        center = images[standing.rows]
+        points = random_start(center, eps, settings.norm, threat.bounds, standing.draws, trial)
+        standing.keep(points)
         if trial < last:
-            done = fooled(model(points), labels[live])
-            forwards[live] += 1
-            live = live[~done]
-            if len(live) == 0:
+            standing.count(forwards=1)
+            standing.judge(model(points), points)
+            if not standing:
                 break
-    return Perturbed(result, forwards, torch.zeros_like(forwards))
+    return standing.perturbed()

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import fooled, log_odds_against
+from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.engine.projections import project, random_start, steepest
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import PgdSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -25,40 +24,29 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     settings = threat.settings
     assert isinstance(settings, PgdSettings)
     eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
-    best = threat.rules.iterate == "best"
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
-    live = torch.arange(len(images), device=images.device)
+    standing = Standing(images, labels, threat, draws)
     for restart in range(settings.restarts):
-        target = labels[live]
-        current, ball = _begin(images[live], threat, draws.take(live.tolist()), restart)
+        current, ball = _begin(images[standing.rows], threat, standing.draws, restart)
         for _ in range(settings.steps):
-            logits, gradient = model.gradient(current, target, log_odds_against)
-            forwards[live] += 1
-            backwards[live] += 1
-            # Copying the survivors takes longer than the step itself, so only when somebody leaves.
-            if best and (done := fooled(logits, target)).any():
-                result[live[done]] = current[done]
-                live, target, current, gradient, *ball = (
-                    rows[~done] for rows in (live, target, current, gradient, *ball)
-                )
-                if len(live) == 0:
-                    return Perturbed(result, forwards, backwards)
+            logits, gradient = model.gradient(current, standing.labels, log_odds_against)
+            standing.count(forwards=1, backwards=1)
+            if (left := standing.judge(logits, current)) is not None:
+                current, gradient, *ball = (tensor[left] for tensor in (current, gradient, *ball))
+                if not standing:
+                    return standing.perturbed()
             if norm == "Linf":
                 current = steepest(gradient, norm).mul_(step_size).add_(current).clamp_(*ball)
             else:
                 current = project(current + step_size * steepest(gradient, norm), ball[0], eps, norm, threat.bounds)
             del gradient  # or it would still be there while the next one is computed
-        result[live] = current
-        if best and restart + 1 < settings.restarts:
+        standing.keep(current)
+        if standing.judges and restart + 1 < settings.restarts:
             # The last iterate has not been judged yet; only those it does not fool go on to the next restart.
-            done = fooled(model(current), target)
-            forwards[live] += 1
-            live = live[~done]
-            if len(live) == 0:
+            standing.count(forwards=1)
+            standing.judge(model(current), current)
+            if not standing:
                 break
-    return Perturbed(result, forwards, backwards)
+    return standing.perturbed()
 
 
 def _begin(center: Images, threat: AttackThreat, draws: Draws, restart: int) -> tuple[Images, Sequence[Images]]:

@@ -3,8 +3,9 @@
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import fooled, margin_loss
+from robustbench_twicing.engine.losses import margin_loss
 from robustbench_twicing.engine.projections import project, random_start
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws, signs_of
 from robustbench_twicing.spec.attacks import SpsaSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -74,43 +75,38 @@ def spsa(model: Queries, images: Images, labels: Labels, threat: AttackThreat, d
     """
     settings = threat.settings
     assert isinstance(settings, SpsaSettings)
-    eps, best = float(threat.eps), threat.rules.iterate == "best"
+    eps = float(threat.eps)
     distance, learning_rate = settings.probe_distance.at(threat.eps), settings.step_size.at(threat.eps)
     twice = settings.probe_center == "twice_clean"
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
+    standing = Standing(images, labels, threat, draws)
     if eps == 0:
-        return Perturbed(result, forwards, backwards)
-    live = torch.arange(len(images), device=images.device)
-    center, target, current = images, labels, images
+        return standing.perturbed()
+    center, current = images, images
     if settings.random_start:
         current = random_start(center, eps, "Linf", threat.bounds, draws, 0)
     first, second = torch.zeros_like(current), torch.zeros_like(current)
     for step in range(1, settings.steps + 1):
         # The clean image has been judged already, the last iterate will be.
-        if best and (step > 1 or settings.random_start):
-            done = fooled(model(current), target)
-            forwards[live] += 1
-            result[live[done]] = current[done]
-            live, center, target, current = live[~done], center[~done], target[~done], current[~done]
-            first, second = first[~done], second[~done]
-            if len(live) == 0:
-                return Perturbed(result, forwards, backwards)
+        if standing.judges and (step > 1 or settings.random_start):
+            standing.count(forwards=1)
+            if (left := standing.judge(model(current), current)) is not None:
+                center, current, first, second = center[left], current[left], first[left], second[left]
+                if not standing:
+                    break
         gradient = estimate_gradient(
             model,
             2.0 * center if twice else current,
-            target,
-            draws.take(live.tolist()),
+            standing.labels,
+            standing.draws,
             step,
             settings.samples,
             distance,
             None if twice else threat.bounds,
         )
-        forwards[live] += 2 * settings.samples
+        standing.count(forwards=2 * settings.samples)
         first = _BETA1 * first + (1 - _BETA1) * gradient
         second = _BETA2 * second + (1 - _BETA2) * gradient**2
         update = (first / (1 - _BETA1**step)) / ((second / (1 - _BETA2**step)).sqrt() + _ADAM_EPS)
         current = project(current + learning_rate * update, center, eps, "Linf", threat.bounds)
-    result[live] = current
-    return Perturbed(result, forwards, backwards)
+    standing.keep(current)
+    return standing.perturbed()

@@ -5,8 +5,9 @@ import math
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import fooled, margin
+from robustbench_twicing.engine.losses import margin
 from robustbench_twicing.engine.projections import lengths
+from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import SquareSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -44,15 +45,11 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
     settings = threat.settings
     assert isinstance(settings, SquareSettings)
     eps, bounds, linf = float(threat.eps), threat.bounds, settings.norm == "Linf"
-    best = threat.rules.iterate == "best"
     height, width = images.shape[2:]
-    result = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
+    standing = Standing(images, labels, threat, draws)
     if eps == 0:
-        return Perturbed(result, forwards, backwards)
-    live = torch.arange(len(images), device=images.device)
-    center, target = images, labels
+        return standing.perturbed()
+    center = images
     attempt = _stripes(images, eps, bounds, draws) if linf else _tiles(images, eps, bounds, draws)
     current, least = attempt, torch.full_like(images[:, 0, 0, 0], torch.inf)
     numbers, bump = images.new_empty(0), images.new_empty(0)
@@ -60,7 +57,7 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
         if query > 0:
             block, place = divmod(query - 1, _TOGETHER)
             if place == 0:
-                numbers = draws.take(live.tolist()).uniform(1 + block, (_TOGETHER, _NUMBERS), images.device)
+                numbers = standing.draws.uniform(1 + block, (_TOGETHER, _NUMBERS), images.device)
             side = _side(query - 1, settings, height, width)
             if linf:
                 attempt = _with_square(current, center, eps, bounds, side, numbers[:, place])
@@ -69,28 +66,22 @@ def square(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
                     bump = _bump(side).to(images)
                 attempt = _with_bump(current, center, eps, bounds, bump, numbers[:, place])
         logits = model(attempt)
-        value = margin(logits, target)
-        if best:
-            done = fooled(logits, target)
-            if done.any():
-                result[live[done]] = attempt[done]
-                forwards[live[done]] = query + 1
-                left = ~done
-                live, center, target = live[left], center[left], target[left]
-                attempt, current, value, least = attempt[left], current[left], value[left], least[left]
-                logits = logits[left]
-                numbers = numbers[left] if query > 0 else numbers
-                if len(live) == 0:
-                    return Perturbed(result, forwards, backwards)
+        standing.count(forwards=1)
+        if (left := standing.judge(logits, attempt)) is not None:
+            center, attempt, logits = center[left], attempt[left], logits[left]
+            current, least = current[left], least[left]
+            numbers = numbers[left] if query > 0 else numbers
+            if not standing:
+                break
+        value = margin(logits, standing.labels)
         # A gain within the logits' rounding is none: near ties, which come from squares that change next to nothing,
         # would be decided by the batch size. A NaN counts as better: it must come back, so that the runner can say
         # that the sample failed.
         better = ~(value >= least - _ROUNDING * logits.abs().amax(1))
         current[better] = attempt[better]
         least = torch.where(better, value, least)
-    result[live] = current
-    forwards[live] = settings.queries + 1
-    return Perturbed(result, forwards, backwards)
+    standing.keep(current)
+    return standing.perturbed()
 
 
 def _side(query: int, settings: SquareSettings, height: int, width: int) -> int:
