@@ -18,7 +18,7 @@ from skimage import data as skimage_data
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from robustbench_twicing.catalog.suites import class_list, suite
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.spec.suite import Part
 
 _LEVELS = 25
@@ -103,8 +103,8 @@ def build_tree(
     ImageNet-C, and whether with the level of families. `numbered`: ImageNet-V2 with folders 0 to 999, or wnids.
     """
     spec = suite(name)
-    index = class_list(spec.index)
-    wanted = class_list(spec.classes)[:3] if classes is None else tuple(classes)
+    index = spec.index
+    wanted = spec.classes[:3] if classes is None else tuple(classes)
     family = {
         corruption: group
         for group, corruptions in (*spec.families.items(), *spec.extra_families.items())

@@ -23,24 +23,30 @@ def suite(name: str) -> SuiteSpec:
 
     In a file of the user's own, `index` and `classes` may be paths of text files, relative to the TOML file.
     """
-    own = Path(name)
-    if own.suffix == ".toml":
-        path = own
-    elif name in suite_names():
-        path = definitions("corruptions") / f"{name}.toml"
-    else:
+    if name.endswith(".toml"):
+        return _read(Path(name))
+    return _shipped(name)
+
+
+@cache
+def _shipped(name: str) -> SuiteSpec:
+    if name not in suite_names():
         raise unknown_name("suite", name, suite_names())
-    spec = validated(SuiteSpec, {"name": path.stem, **read_toml(path)}, str(path), _HINT)
-    lists = {key: value for key in ("index", "classes") if (value := getattr(spec, key)).endswith(".txt")}
-    spec = spec.model_copy(update={key: str((path.parent / value).absolute()) for key, value in lists.items()})
-    outside = sorted(set(class_list(spec.classes)) - set(class_list(spec.index)))
-    if outside:
-        raise UserError(
-            f"{path}: {len(outside)} of the classes in {spec.classes!r} are not in the index {spec.index!r}, "
-            f"such as {outside[0]}.",
-            "Every class that a suite is scored over needs a logit.",
-        )
-    return spec
+    return _read(definitions("corruptions") / f"{name}.toml")
+
+
+def _read(path: Path) -> SuiteSpec:
+    content = {"name": path.stem, "index": "imagenet", **read_toml(path)}
+    content.setdefault("classes", content["index"])
+    content |= {key: _listed(content[key], path.parent) for key in ("index", "classes")}
+    return validated(SuiteSpec, content, str(path), _HINT)
+
+
+def _listed(value: object, folder: Path) -> object:
+    """The class list that a key names; what is no text is left for the validation."""
+    if not isinstance(value, str):
+        return value
+    return class_list(str((folder / value).absolute()) if value.endswith(".txt") else value)
 
 
 def class_list_names() -> list[str]:
@@ -61,19 +67,14 @@ def class_list(name: str) -> tuple[str, ...]:
     else:
         raise unknown_name("class list", name, class_list_names())
     try:
-        classes = tuple(path.read_text(encoding="utf-8").split())
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The class list {path} cannot be read: {error}.", "It is text, one class a line.") from None
+    classes = tuple(line.strip() for line in lines if line.strip())
     if not classes or len(set(classes)) < len(classes):
         wrong = "names a class twice" if classes else "is empty"
         raise UserError(f"The class list {path} {wrong}.", "It is text, one class a line, each once.")
     return classes
-
-
-def class_mask(suite: SuiteSpec) -> tuple[int, ...]:
-    """The logits that a suite is scored over, in ascending order."""
-    wanted = set(class_list(suite.classes))
-    return tuple(position for position, name in enumerate(class_list(suite.index)) if name in wanted)
 
 
 def suite_definition(name: str) -> SuiteDefinition:
@@ -81,10 +82,10 @@ def suite_definition(name: str) -> SuiteDefinition:
     spec = suite(name)
     denominator = None
     if spec.families:
-        denominator = _alexnet() if spec.index == "imagenet" else Denominator(name="deit")
+        denominator = _alexnet() if spec.index == class_list("imagenet") else Denominator(name="deit")
     return SuiteDefinition(
         spec=spec,
-        classes_hash=content_hash([class_list(spec.index), class_list(spec.classes)]),
+        classes_hash=content_hash([spec.index, spec.classes]),
         denominator=denominator,
     )
 

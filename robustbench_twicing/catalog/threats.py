@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from robustbench_twicing.catalog.protocols import attack_threat
 from robustbench_twicing.catalog.protocols import protocol as load_protocol
-from robustbench_twicing.catalog.suites import class_list, suite
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.attacks import SequenceSettings
 from robustbench_twicing.spec.models import ModelSpec
@@ -127,6 +127,5 @@ def base_of(suites: Sequence[str]) -> str:
 
 def clean_threats(suites: Sequence[str]) -> list[Threat]:
     """The clean runs that the drops of these suites are measured from: on the same classes."""
-    masked = {name: class_list(suite(name).classes) != class_list(suite(name).index) for name in suites}
-    partners = [CleanThreat(classes_of=name if masked[name] else None) for name in suites]
+    partners = [CleanThreat(classes_of=name if suite(name).masked else None) for name in suites]
     return list(dict.fromkeys(partners))

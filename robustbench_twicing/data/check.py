@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from robustbench_twicing.catalog.suites import class_list
 from robustbench_twicing.data.archives import join
 from robustbench_twicing.data.decode import Unreadable, decode, image_size, is_image
 from robustbench_twicing.data.layout import (
@@ -93,7 +92,7 @@ def check_suite(
         finally:
             pool.shutdown(cancel_futures=True)
     absent = [part for part in found.missing if part.corruption in suite.common]
-    rows += [Row(str(part), 0, len(class_list(suite.classes)), 0, suite.images) for part in absent]
+    rows += [Row(str(part), 0, len(suite.classes), 0, suite.images) for part in absent]
     return Report(suite.name, str(directory), deep, tuple(rows), tuple(findings))
 
 
@@ -128,7 +127,7 @@ def _check_part(
     found: SuiteFolder, part: Part | None, pool: ThreadPoolExecutor | None, advance: Callable[[int], object]
 ) -> tuple[Row, list[Finding]]:
     suite, tree, root = found.suite, found.tree, found.roots[part]
-    expected = class_list(suite.classes)
+    expected = suite.classes
     nothing = Row(str(part or ""), 0, len(expected), 0, suite.images)
     try:
         folders = class_folders(found, part)
@@ -186,7 +185,7 @@ def _findings(found: SuiteFolder, root: str, folders: Mapping[str, str], seen: _
         short = some([path.removeprefix(f"{root}/") for path in paths])
         return Finding(severity, where, message + (f": {short}" if paths else ""), tuple(map(tree.where, paths)))
 
-    missing = [name for name in class_list(suite.classes) if name not in folders]
+    missing = [name for name in suite.classes if name not in folders]
     if missing:
         yield finding("error", f"{len(missing):,} class folder(s) missing: {some(missing)}")
     empty = [folders[name] for name, paths in seen.images.items() if not paths]

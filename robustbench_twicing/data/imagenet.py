@@ -11,7 +11,6 @@ from sys import intern
 
 from PIL import Image
 
-from robustbench_twicing.catalog.suites import class_list
 from robustbench_twicing.data.archives import Tree, join, unreadable_folder
 from robustbench_twicing.data.dataset import Batch
 from robustbench_twicing.data.decode import ENDINGS, Unreadable, decode, is_image
@@ -98,7 +97,7 @@ class ImageFiles:
     def of_classes(self, labels: Collection[int], name: str) -> "ImageFiles":
         """The samples of some classes; `name` is added to the data set's own after an @.
 
-        The clean run on the 200 classes of ImageNet-A is `val.of_classes(class_mask(imagenet_a), "imagenet-a")`.
+        The clean run on the 200 classes of ImageNet-A is `val.of_classes(imagenet_a.mask, "imagenet-a")`.
         """
         wanted = set(labels)
         return self._taken([p for p, label in enumerate(self.labels) if label in wanted], f"{self.name}@{name}")
@@ -204,7 +203,7 @@ def _size(tree: Tree, path: str) -> int:
 
 def _incomplete(found: SuiteFolder, where: str, classes: int, empty: Sequence[str], images: int) -> tuple[str, ...]:
     suite = found.suite
-    expected = len(class_list(suite.classes))
+    expected = len(suite.classes)
     warnings = [f"{where}: no image in {len(empty):,} class folder(s): {some(empty)}"] if empty else []
     if classes != expected:
         warnings.append(f"{where}: images of {classes:,} classes; the complete suite has {expected:,}")

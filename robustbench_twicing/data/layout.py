@@ -55,9 +55,9 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
 
 
 @cache
-def class_positions(index: str) -> Mapping[str, int]:
+def class_positions(index: tuple[str, ...]) -> Mapping[str, int]:
     """Class name -> position among the model's logits."""
-    return {name: position for position, name in enumerate(class_list(index))}
+    return {name: position for position, name in enumerate(index)}
 
 
 def class_of(suite: SuiteSpec, folder: str) -> str | None:
@@ -65,7 +65,7 @@ def class_of(suite: SuiteSpec, folder: str) -> str | None:
     if folder in class_positions(suite.index):
         return folder
     if suite.layout == "numbered" and re.fullmatch("[0-9]{1,9}", folder):
-        return dict(enumerate(class_list(suite.index))).get(int(folder))
+        return dict(enumerate(suite.index)).get(int(folder))
     return None
 
 
@@ -99,7 +99,7 @@ def class_folders(found: SuiteFolder, part: Part | None) -> dict[str, str]:
 
 
 def _refuse_classes_of_another(suite: SuiteSpec, classes: set[str], where: str) -> None:
-    expected = set(class_list(suite.classes))
+    expected = set(suite.classes)
     others = [name for name in class_list_names() if classes == set(class_list(name)) != expected]
     outside = sorted(classes - expected)
     if outside or others:
@@ -129,11 +129,11 @@ def _file_names() -> Mapping[str, str]:
 
 def expectation(suite: SuiteSpec) -> str:
     """What the folder of a suite should hold, with an example."""
-    example = class_list(suite.classes)[0]
+    example = suite.classes[0]
     if suite.layout == "corruptions":
         return f"folders such as {suite.parts()[0]}/{example}"
-    numbers = f" or 0 to {len(class_list(suite.index)) - 1}" if suite.layout == "numbered" else ""
-    return f"{len(class_list(suite.classes)):,} class folders such as {example}{numbers}"
+    numbers = f" or 0 to {len(suite.index) - 1}" if suite.layout == "numbered" else ""
+    return f"{len(suite.classes):,} class folders such as {example}{numbers}"
 
 
 def some(names: Sequence[str]) -> str:

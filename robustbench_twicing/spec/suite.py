@@ -37,10 +37,10 @@ class SuiteSpec(Frozen):
     """In a generated suite: quality of the JPEG round trip after each corruption, if there is one."""
     generated_recipe: Recipe | None = None
     """In a generated suite: how an image on disk becomes the picture that is corrupted."""
-    index: str = "imagenet"
-    """The list of all classes in the order of the model's logits."""
-    classes: str = "imagenet"
-    """The list of the classes that the suite is scored over, a subset of `index`."""
+    index: tuple[str, ...] = ()
+    """All classes, in the order of the model's logits. Empty: the class folders' names, once they have been seen."""
+    classes: tuple[str, ...] = ()
+    """Those that the suite is scored over, a subset of `index`."""
     images: int = Field(ge=1)
     """Images of the complete data set; in a suite of corruptions, of each (corruption, severity)."""
     images_exact: bool = True
@@ -82,7 +82,13 @@ class SuiteSpec(Frozen):
     @property
     def masked(self) -> bool:
         """The suite is scored over a part of the model's classes."""
-        return self.classes != self.index
+        return len(self.classes) < len(self.index)
+
+    @property
+    def mask(self) -> tuple[int, ...]:
+        """The logits that the suite is scored over, in ascending order."""
+        wanted = set(self.classes)
+        return tuple(position for position, name in enumerate(self.index) if name in wanted)
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteSpec":
@@ -93,6 +99,15 @@ class SuiteSpec(Frozen):
         twice = sorted({name for name in (*self.common, *self.extra) if (*self.common, *self.extra).count(name) > 1})
         if twice:
             raise ValueError(f"corruption named twice: {', '.join(twice)}")
+        for key, names in (("index", self.index), ("classes", self.classes)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key} names a class twice")
+        outside = sorted(set(self.classes) - set(self.index))
+        if outside:
+            raise ValueError(
+                f"{len(outside)} of the classes are not in the index, such as {outside[0]}; every class that a suite "
+                "is scored over needs a logit"
+            )
         if self.recipe == "none" and self.image_size is None:
             raise ValueError("recipe = 'none' needs image_size: images of different sizes cannot share a batch")
         if self.file_names is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_twicing.catalog.published import SETS, Figure, published
-from robustbench_twicing.catalog.suites import class_mask, suite
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
 
 TIMM = Path(__file__).parents[2] / "results" / "published" / "timm.csv"
@@ -47,7 +47,7 @@ def test_sets_are_measured_on_the_suites_they_are_named_after():
             assert threat.suite == reads
             assert images == (46_837 if spec.labels == "real" else spec.images)
         elif threat.classes_of:
-            assert (reads, images) == ("imagenet", 50 * len(class_mask(suite(threat.classes_of))))
+            assert (reads, images) == ("imagenet", 50 * len(suite(threat.classes_of).mask))
         else:
             assert (name, images) == ("imagenet-val", spec.images)
 

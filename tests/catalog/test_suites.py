@@ -7,7 +7,7 @@ import pytest
 import timm.data
 
 from robustbench_twicing.catalog.locate import definitions
-from robustbench_twicing.catalog.suites import class_list, class_list_names, class_mask, suite, suite_names
+from robustbench_twicing.catalog.suites import class_list, class_list_names, suite, suite_names
 from robustbench_twicing.errors import UserError
 
 SHIPPED = [
@@ -51,7 +51,7 @@ def test_every_suite_can_be_read_and_names_its_source(name: str) -> None:
 )
 def test_counts_are_the_published_ones(name: str, images: int, classes: int) -> None:
     spec = suite(name)
-    assert (spec.images, len(class_mask(spec))) == (images, classes)
+    assert (spec.images, len(spec.mask)) == (images, classes)
     assert spec.masked == (classes == 200)
     assert spec.images_per_class in (None, images // classes)
 
@@ -67,7 +67,7 @@ def test_the_index_is_timms_order_of_the_logits() -> None:
     [("imagenet-a", (6, 11, 13, 15, 17), (986, 987, 988)), ("imagenet-r", (1, 2, 4, 6, 8), (981, 983, 988))],
 )
 def test_masks_are_the_published_indices(name: str, first: tuple[int, ...], last: tuple[int, ...]) -> None:
-    mask = class_mask(suite(name))
+    mask = suite(name).mask
     assert mask[: len(first)] == first
     assert mask[-len(last) :] == last
     folder = Path(timm.data.__file__).parent / "_info"
@@ -114,7 +114,7 @@ def test_a_suite_of_ones_own_with_a_class_list_beside_it(tmp_path: Path) -> None
     (tmp_path / "pets.toml").write_text(OWN + 'classes = "pets.txt"\n')
     spec = suite(str(tmp_path / "pets.toml"))
     assert spec.name == "pets"
-    assert class_mask(spec) == (151, 281)
+    assert spec.mask == (151, 281)
     assert spec.masked
 
 
@@ -122,7 +122,7 @@ def test_a_label_space_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "index.txt").write_text("cat\ndog\nhorse\n")
     (tmp_path / "mine.toml").write_text(OWN + 'index = "index.txt"\nclasses = "index.txt"\n')
     spec = suite(str(tmp_path / "mine.toml"))
-    assert class_mask(spec) == (0, 1, 2)
+    assert spec.mask == (0, 1, 2)
     assert not spec.masked
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing import evaluate
 from robustbench_twicing.api import Run
-from robustbench_twicing.catalog.suites import class_list, class_mask, suite
+from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import COMMON, FAMILIES
@@ -52,7 +52,7 @@ def test_imagenet_a_is_scored_over_its_classes_and_over_all_with_its_clean_partn
     """Four classes, two images each. In -A the second image of each class shows another class of the mask, and one
     first image shows a number that no class of the mask has: only the mask brings the answer back to the label."""
     spec = suite("imagenet-a")
-    mask, index = class_mask(spec), class_list("imagenet")
+    mask, index = spec.mask, class_list("imagenet")
     labels = mask[10:14]
     outside = labels[0] - 1
     assert outside not in mask

@@ -10,7 +10,7 @@ import timm.data
 import torch
 from PIL import Image
 
-from robustbench_twicing.catalog.suites import class_list, class_mask, suite
+from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.data.archives import FolderTree
 from robustbench_twicing.data.imagenet import ImageFiles, index_images, real_labels
 from robustbench_twicing.data.layout import find_suite
@@ -175,7 +175,7 @@ def test_the_same_two_hundred_classes_of_val(tmp_path: Path) -> None:
     inside, outside = class_list("imagenet-a")[:2], class_list("imagenet")[:2]
     build_tree(tmp_path, "imagenet", (*inside, *outside), per_class=2)
     val = _dataset("imagenet", tmp_path)
-    pair = val.of_classes(class_mask(a), a.name)
+    pair = val.of_classes(a.mask, a.name)
     assert pair.name == "imagenet@imagenet-a"
     assert set(pair.labels) == {class_list("imagenet").index(wnid) for wnid in inside}
     assert pair.classes == 1000

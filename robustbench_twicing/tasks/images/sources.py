@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robustbench_twicing.catalog.suites import class_mask, suite
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.data.imagenet import ImageFiles, index_images
@@ -76,13 +76,13 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Callable[[Threa
             return source_of(dataset, spec, None)
         if not isinstance(dataset, ImageFiles):
             raise UserError(f"{plan.data.name!r} has no classes of {classes_of!r}.", "Pass --data imagenet.")
-        mask = class_mask(suite(classes_of))
+        mask = suite(classes_of).mask
         return source_of(dataset.of_classes(mask, classes_of), spec, mask)
 
     @cache
     def shifted(name: str) -> Source:
         spec, dataset = suite(name), whole(name)
-        mask = class_mask(spec)
+        mask = spec.mask
         return source_of(dataset, spec, mask if len(mask) < dataset.classes else None)
 
     @cache
