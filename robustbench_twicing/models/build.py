@@ -17,16 +17,12 @@ from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.zoo import is_drop_in
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.malloc import keep_freed_blocks
-from robustbench_twicing.models.checkpoints import (
-    Checkpoint,
-    load_weights,
-    read_checkpoint,
-    weights_hash,
-    with_resampled_position_embeddings,
-)
+from robustbench_twicing.models.checkpoints import Checkpoint, read_checkpoint
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.models.faster.onednn_layers import use_onednn
+from robustbench_twicing.models.fit import fitted
+from robustbench_twicing.models.identity import weights_hash
 from robustbench_twicing.models.registry import EMBEDDED
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 
@@ -135,20 +131,28 @@ def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torc
     return Classifier(module, card, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).to(device).eval()
 
 
-def new_network(architecture: str, seed: int = 0) -> Any:
+def new_network(architecture: str, seed: int = 0, classes: int | None = None) -> Any:
     """timm's `architecture` with random weights that follow `seed`; torch's global generator is left as it was.
+
+    `classes`: how many logits it has; None for as many as the architecture says.
 
     With a tag (`deit_tiny_patch16_224.fb_in1k`) it has the preprocessing of those weights. Raises `UserError`, with the
     nearest names, for a name that timm does not know.
     """
-    if not timm.is_model(architecture):
-        raise _unknown_architecture(architecture)
-    plain, _, tag = architecture.partition(".")
-    if tag and architecture not in timm.list_pretrained(f"{plain}.*"):
-        raise _no_such_weights(architecture, plain)
+    _require_architecture(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return timm.create_model(architecture)
+        if classes is None:
+            return timm.create_model(architecture)
+        return timm.create_model(architecture, num_classes=classes)
+
+
+def _require_architecture(name: str) -> None:
+    if not timm.is_model(name):
+        raise _unknown_architecture(name)
+    plain, _, tag = name.partition(".")
+    if tag and name not in timm.list_pretrained(f"{plain}.*"):
+        raise _no_such_weights(name, plain)
 
 
 def _unknown_architecture(name: str) -> UserError:
@@ -176,12 +180,14 @@ def _from_file(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
 
 
 def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, Checkpoint]:
-    network = new_network(spec.architecture)
+    _require_architecture(spec.architecture)
     checkpoint = read_checkpoint(path, spec.prefer)
-    if spec.resample_pos_embed:
-        checkpoint = with_resampled_position_embeddings(network, checkpoint)
-    load_weights(network, checkpoint.tensors, str(path))
-    return network, checkpoint
+
+    def make(classes: int | None) -> Any:
+        return new_network(spec.architecture, classes=classes)
+
+    network, note = fitted(make, checkpoint, str(path), spec.resample_pos_embed)
+    return network, checkpoint._replace(note=note)
 
 
 def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:

@@ -235,7 +235,7 @@ def test_another_crop_than_a_centre_crop_is_said(tmp_path):
     network.pretrained_cfg["crop_mode"] = "squash"
     torch.save(network.state_dict(), tmp_path / "x.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "new_network", lambda architecture: network)
+        patch.setattr(build, "new_network", lambda architecture, classes: network)
         note = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet")).card.weights_note
     assert "crop mode for this model is 'squash'; here it is a centre crop" in note
 
@@ -268,9 +268,23 @@ def test_asking_for_resampling_changes_nothing_where_sizes_agree(tmp_path):
     assert cards[1].weights_note == ""
 
 
-def test_another_number_of_classes_is_said(tmp_path):
-    torch.save(timm.create_model(DIGITS, num_classes=7).state_dict(), tmp_path / "x.pth")
-    with pytest.raises(UserError, match="It has 7 classes, the architecture has 10"):
+@pytest.mark.parametrize("name", [DIGITS, "resnet10t"])
+def test_a_head_of_another_number_of_classes_makes_a_network_of_that_number(tmp_path, name):
+    state = timm.create_model(name, num_classes=7).state_dict()
+    torch.save(state, tmp_path / "x.pth")
+    model = load_model(spec(architecture=name, weights=f"file:{tmp_path / 'x.pth'}"))
+    assert model.card.classes == 7
+    assert model.card.weights_note.startswith(
+        f"7 classes, where the architecture has {10 if name == DIGITS else '1,000'}"
+    )
+    assert all(torch.equal(model.network.state_dict()[key], tensor) for key, tensor in state.items())
+    assert model(torch.zeros(1, 3, model.card.image_size, model.card.image_size)).shape == (1, 7)
+
+
+def test_a_head_of_no_plain_classes_is_no_other_number_of_classes(tmp_path):
+    state = timm.create_model(DIGITS).state_dict()
+    torch.save(state | {"head.weight": torch.ones(7, 64), "head.bias": torch.ones(8)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"2 of another shape \(head\.weight"):
         load_model(spec(weights=f"file:{tmp_path / 'x.pth'}"))
 
 
