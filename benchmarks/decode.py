@@ -41,7 +41,8 @@ from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.models.build import wrap_model
-from robustbench_twicing.runner.run import run_plan, without_progress
+from robustbench_twicing.runner.run import run_plan
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import Recipe
 from robustbench_twicing.spec.plan import DataSpec, Plan
 from robustbench_twicing.spec.threats import CleanThreat
@@ -108,7 +109,6 @@ def cheap_model(seed: int) -> torch.nn.Module:
 
 def evaluate(dataset: ImageFiles, models: int) -> int:
     """A run of some models on the clean images, from the folder to the records; the number of images seen."""
-    cpu = torch.device("cpu")
     wrapped = {f"m{seed}": wrap_model(f"m{seed}", cheap_model(seed), 224) for seed in range(models)}
     for model in wrapped.values():
         model.card = replace(model.card, recipe=MODEL)  # timm's side resizes to 248 as well
@@ -116,7 +116,7 @@ def evaluate(dataset: ImageFiles, models: int) -> int:
     plan = Plan(models=specs, threats=(CleanThreat(),), data=DataSpec(name="imagenet"))
     places = {"imagenet": Path(str(dataset.tree.root))}
     with tempfile.TemporaryDirectory() as out:
-        run_plan(plan, Path(out), places, cpu, None, wrapped, without_progress, reuse=False)
+        run_plan(plan, Means(device="cpu", directories=places, fresh=True, out=Path(out)), models=wrapped)
     return len(dataset.labels)
 
 

@@ -5,22 +5,21 @@ Reading a run needs no torch; it is imported when something is evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from robustbench_twicing.catalog.config import settings
-from robustbench_twicing.catalog.datasets import titles
+from robustbench_twicing.catalog.mistakes import Mistakes, MistakesError, Place
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
-from robustbench_twicing.catalog.protocols import protocol as load_protocol
-from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.suites import suite as load_suite
-from robustbench_twicing.catalog.threats import attack_threats, base_of, clean_threats, suite_threats
-from robustbench_twicing.catalog.zoo import model_specs
+from robustbench_twicing.catalog.words import from_python, in_form, word_of
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.results import history
 from robustbench_twicing.results.baselines import load_baseline
@@ -29,11 +28,12 @@ from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.manifest import manifest_shards
 from robustbench_twicing.results.store import RUNS, RunFolder, Shard, is_there
 from robustbench_twicing.results.summary import generated_differences, summarize, summarize_suites
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
-from robustbench_twicing.spec.plan import Cell, Plan
+from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.policy import Policy
 from robustbench_twicing.spec.suite import SuiteDefinition
-from robustbench_twicing.spec.threats import CleanThreat, CorruptionThreat, Precision, Threat
+from robustbench_twicing.spec.threats import CorruptionThreat
 from robustbench_twicing.spec.values import content_hash
 
 if TYPE_CHECKING:
@@ -75,164 +75,141 @@ def _suites(manifest: Mapping[str, Any]) -> dict[str, SuiteDefinition]:
     return {name: SuiteDefinition.model_validate(content) for name, content in manifest["suites"].items()}
 
 
+Begin = Callable[[dict[Cell, tuple[int, int]]], "Progress"]
+"""Who is told what is to be done, and follows it: see `runner.run.run_plan`."""
+
+
 def evaluate(
-    models: str | Sequence[str] | Mapping[str, nn.Module],
+    models: str | nn.Module | Sequence[str | nn.Module] | Mapping[str, str | nn.Module],
     *,
-    attacks: Sequence[str] | None = None,
-    eps: str | Sequence[str] = "1/255",
+    attacks: str | Sequence[str] | None = None,
+    eps: str | float | Sequence[str | float] | None = None,
     protocol: str = "standard",
     engine: str = "own",
     worst_case: bool = False,
     precision: str = "float32",
     eight_bit: bool = False,
     source_model: str | None = None,
-    suites: Sequence[str] = (),
-    corruptions: Sequence[str] = (),
-    severities: Sequence[int] = (),
+    suites: str | Sequence[str] = (),
+    corruptions: str | Sequence[str] = (),
+    severities: int | Sequence[int] = (),
     data: str | None = None,
-    directories: Mapping[str, str | Path] | None = None,
     recipe: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     weights: str = "raw",
     resample_pos_embed: bool = False,
     checkpoints: Mapping[str, str] | None = None,
-    device: str = "auto",
+    directories: Mapping[str, str | Path] | None = None,
+    device: str | None = None,
     batch_size: int | None = None,
     preflight: bool = True,
     attention_path: str | None = None,
     compiles: bool = False,
     frost_dir: str | None = None,
+    fresh: bool = False,
     out: str | Path | None = None,
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
+    begin: Begin | None = None,
 ) -> Run:
     """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
 
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
     images in [0, 1] and return logits: put normalisation inside; they are frozen, put into eval mode and, if they have
-    convolutions, perhaps laid out channels-last. `attacks` left out takes the protocol's own list,
-    unless `suites` are named; `eps` as papers write it ("1/255"). `worst_case` adds the row of all attacks together;
-    `precision` is what they compute in (verdicts stay float32's), `eight_bit` adds the verdict on rounded pixels, and
-    `source_model` names a model that the images are made on instead. `suites`: such as `"digits-c"`, `"imagenet-a"`,
-    with `corruptions` and `severities` as in `suite_threats`. `data`: what is attacked; left out, `digits`, or what
-    the suites are made from. `directories` says where data sets on disk lie. `recipe` overrides how images on disk are
-    prepared. Of a training checkpoint, `weights` are read: "raw", "ema" or "both"; `resample_pos_embed` and
-    `checkpoints` as in `catalog.zoo.model_specs`. `limit` samples per threat; None takes all of them, or what the
-    protocol suggests for a dear attack. `batch_size` and `device` change the speed, not the draws. `preflight`: look
-    at each model before it is attacked (`engine.preflight`). `attention_path`: "explicit" or "fused" for all models;
-    left out, what is fastest. `compiles`: let attacks compute with models that torch.compile has translated, if a
-    warm-up finds them faster; it takes seconds to minutes. `begin` follows the progress (see `runner.run.run_plan`).
-    Raises `UserError` for anything that can be put right.
+    convolutions, perhaps laid out channels-last. `attacks` left out takes the protocol's own list, unless `suites` are
+    named. `eps` as papers write it ("1/255", which is the default), or a number: 8/255, 0.03. `suites`: such as
+    `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have some.
+
+    The other arguments are the fields of `spec.experiment.Experiment` and `spec.means.Means`, which say what each of
+    them means; those that are left out may be configured (docs/configuration.md: where data lies, checkpoints, device,
+    frost pictures). `begin` follows the progress. Raises `UserError` for anything that can be put right, all of it at
+    once where it can be told before torch is imported.
     """
-    own = models if isinstance(models, Mapping) else {}
-    names = [models] if isinstance(models, str) else list(models)
-    if not names:
-        raise UserError("No model was named.", "Pass at least one, such as 'deit-tw'.")
-    places = {name: Path(place).expanduser() for name, place in (directories or {}).items()}
-    # Everything that can be wrong without torch is found before torch is imported.
-    base = base_of(suites) if suites else data or "digits"
-    if base not in titles():
-        raise unknown_name("data set", base, titles())
-    if data not in (None, base):
-        raise UserError(
-            f"The suites {', '.join(suites)} are made from {base!r}, not from {data!r}.", "Leave --data away."
-        )
-    threats: list[Threat] = []
-    if precision not in get_args(Precision):
-        raise unknown_name("precision", precision, get_args(Precision))
-    if not suites or attacks is not None:
-        threats += attack_threats(
-            attacks or (),
-            [eps] if isinstance(eps, str) else eps,
-            protocol,
-            engine,
-            worst_case,
-            cast(Precision, precision),
-            eight_bit,
-            _one_model(source_model, base, weights, resample_pos_embed, checkpoints) if source_model else None,
-        )
-        recipe = recipe or (load_protocol(protocol).recipe if base != "digits" else None)
-    for name in dict.fromkeys(suites):
-        threats += suite_threats(name, corruptions, severities)
-    if base == "digits" or base in places or not suites:
-        threats = [*(clean_threats(suites) if suites else [CleanThreat()]), *threats]
-    specs = [
-        spec
-        for name in names
-        if name not in own
-        for spec in model_specs(name, base, weights, resample_pos_embed, checkpoints)
-    ]
-    if own and load_protocol(protocol).rules.space == "normalized":
-        raise UserError(
-            f"Protocol {protocol!r} attacks normalised images, and a module of your own hides its normalisation.",
-            "Use protocol='standard', or load the model by name.",
-        )
+    said = dict(locals())
+    begin, (named, own) = said.pop("begin"), _told_apart(said.pop("models"))
+    mistakes = Mistakes()
+    content = in_form({"models": named, **from_python(said)}, not suites or attacks is not None, mistakes)
+    try:
+        stated = state(content, settings(), mistakes)
+    except MistakesError as error:
+        raise error.said(_argument) from None
+    return carry_out(stated, begin, own)
 
-    def plan(all_specs: Sequence[ModelSpec]) -> Plan:
-        content = {"models": all_specs, "threats": threats, "data": {"name": base, "limit": limit}, "recipe": recipe}
-        return validated(Plan, {**content, "seed": seed}, "The run", "Name every model and every threat once.")
 
-    plan(specs)
+def _argument(place: Place) -> str:
+    return f"{word_of(place)}=…"
 
+
+def _told_apart(models: Any) -> tuple[list[Any], dict[str, nn.Module]]:
+    """Models as an experiment names them, and the modules among them by name. What is neither is left as it is."""
+    if isinstance(models, str) or not isinstance(models, Iterable):
+        models = [models]
+    named = models.items() if isinstance(models, Mapping) else ((None, model) for model in models)
+    texts: list[Any] = []
+    own: dict[str, nn.Module] = {}
+    for key, model in named:
+        if _is_module(model):
+            spec = ModelSpec(name=key or type(model).__name__, architecture=type(model).__name__, weights="memory:")
+            own.setdefault(spec.name, model)
+            texts.append(spec)
+        elif isinstance(model, str) and key not in (None, model.partition("=")[0]):
+            name, sign, checkpoint = model.partition("=")
+            texts.append(f"{name}@{key}{sign}{checkpoint}")
+        else:
+            texts.append(model)
+    return texts, own
+
+
+def _is_module(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, nn.Module] | None = None) -> Run:
+    """Run what was stated at a door. `own` are modules in memory, by the names of its models. Raises `UserError`."""
     from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.models.build import wrap_model
-    from robustbench_twicing.runner.run import run_plan, without_progress
+    from robustbench_twicing.runner.run import run_plan
 
-    where = choose_device(device)
-    wrapped = {name: wrap_model(name, module, 32 if base == "digits" else 224, where) for name, module in own.items()}
-    folder = run_plan(
-        plan([*specs, *(model.card.spec for model in wrapped.values())]),
-        Path(out) if out else None,
-        places,
-        where,
-        batch_size,
-        wrapped,
-        begin or without_progress,
-        frost_dir,
-        preflight=preflight,
-        attention_path=attention_path,
-        compiles=compiles,
-    )
-    return _finished(folder)
+    plan, means = stated.plan, stated.means
+    where = choose_device(means.device)
+    size = 32 if plan.data.name == "digits" else 224
+    wrapped = {name: wrap_model(name, module, size, where) for name, module in (own or {}).items()}
+    specs = [wrapped[spec.name].card.spec if spec.name in wrapped else spec for spec in plan.models]
+    plan = plan.model_copy(update={"models": tuple(specs)})
+    return _finished(run_plan(plan, means, models=wrapped, begin=begin))
 
 
 OFFICIAL, GENERATED = "imagenet-c", "imagenet-c-generated"
 """The suite of files, and the one that is computed and is not the same."""
 
 
-def check_generated(
-    models: str | Sequence[str] | Mapping[str, nn.Module],
-    *,
-    directories: Mapping[str, str | Path],
-    corruptions: Sequence[str] = (),
-    severities: Sequence[int] = (),
-    **how: Any,
-) -> Run:
+def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
     """Run models on the official files of ImageNet-C and on the generated ones of the same photographs.
 
-    `directories` names `imagenet` and `imagenet-c`; everything else is as in `evaluate`. Raises `UserError`, before
-    anything is computed, also if the two folders have no image in common. `generated_against_official` reads the run.
+    `stated` has the suites `imagenet-c` and `imagenet-c-generated`. Raises `UserError`, before anything is computed,
+    also if the two folders have no image in common. `generated_against_official` reads the run.
     """
     from robustbench_twicing.data.imagenet import index_images
     from robustbench_twicing.data.layout import find_suite, some
     from robustbench_twicing.spec.suite import Part
 
+    directories = stated.means.directories
     for name in ("imagenet", OFFICIAL):
         if name not in directories:
             raise UserError(f"No folder is known for {name!r}.", f"Pass --data-dir {name}=/path/to/it.")
     parts = [
         Part(threat.corruption, threat.severity)
-        for threat in suite_threats(OFFICIAL, corruptions, severities)
-        if isinstance(threat, CorruptionThreat)
+        for threat in stated.plan.threats
+        if isinstance(threat, CorruptionThreat) and threat.suite == OFFICIAL
     ]
-    files = find_suite(load_suite(OFFICIAL), Path(directories[OFFICIAL]).expanduser())
+    files = find_suite(load_suite(OFFICIAL), directories[OFFICIAL])
     missing = [str(part) for part in parts if part not in files.roots]
     if missing:
         raise UserError(
             f"{files.tree.root} lacks {len(missing)} of {len(parts)} (corruption, severity) pairs: {some(missing)}.",
             "Name those to compare with --corruption (such as common, the 15 of the mCE) and --severity.",
         )
-    originals = index_images(find_suite(load_suite("imagenet"), Path(directories["imagenet"]).expanduser()))
+    originals = index_images(find_suite(load_suite("imagenet"), directories["imagenet"]))
     copies = index_images(files, parts[0])
     if not set(originals.sample_ids) & set(copies.sample_ids):
         raise UserError(
@@ -240,10 +217,7 @@ def check_generated(
             f"the other {originals.sample_ids[0]}.",
             "A corrupted file keeps the class folder and the name of the photograph that it was made from.",
         )
-    suites = [OFFICIAL, GENERATED]
-    return evaluate(
-        models, suites=suites, corruptions=corruptions, severities=severities, directories=directories, **how
-    )
+    return carry_out(stated, begin)
 
 
 def generated_against_official(run: Run) -> pd.DataFrame:
@@ -259,68 +233,30 @@ def generated_against_official(run: Run) -> pd.DataFrame:
     return rows
 
 
-def _one_model(name: str, *how: Any) -> ModelSpec:
-    specs = model_specs(name, *how)
-    if len(specs) > 1:
-        raise UserError(f"{name!r} is {len(specs)} models with these weights.", "Pass --weights raw or --weights ema.")
-    return specs[0]
-
-
-def run_plan_file(
-    plan: str | Path,
-    *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    out: str | Path | None = None,
-    reuse: bool = True,
-    preflight: bool = True,
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
-) -> Run:
+def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | None = None) -> Run:
     """Carry out a plan file, or the plan of that name that ships with the tool. The same call again continues.
 
-    Directories and checkpoints that the plan does not name come from twicing-bench.toml (`catalog.config`).
-    `reuse` takes over what other runs under results/runs have finished with the same code, versions and device. `out`
-    left out is the plan's own folder (`plan_folder`). Raises `UserError`.
+    What is set in `means` wins over the plan's own, and those over what is configured in twicing-bench.toml, which
+    also says the directories and checkpoints that the plan does not name. `out` left out is the plan's own folder
+    (`plan_folder`). Raises `UserError`.
     """
-    read = read_plan(plan, settings())
+    read = read_plan(plan, settings(), means)
 
-    from robustbench_twicing.machine.device import choose_device
-    from robustbench_twicing.runner.run import run_plan, without_progress
+    from robustbench_twicing.runner.run import run_plan
 
-    folder = run_plan(
-        read.plan,
-        Path(out) if out else plan_folder(read),
-        read.directories,
-        choose_device(device),
-        batch_size,
-        {},
-        begin or without_progress,
-        settings().default("frost-dir"),
-        notes={"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")},
-        reuse=reuse,
-        preflight=preflight,
-    )
-    return _finished(folder)
+    notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")}
+    means = read.means.model_copy(update={"out": read.means.out or plan_folder(read)})
+    return _finished(run_plan(read.plan, means, begin=begin, notes=notes))
 
 
-def estimate_plan_file(
-    plan: str | Path,
-    *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    out: str | Path | None = None,
-    reuse: bool = True,
-) -> tuple[Cost, Path]:
+def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Cost, Path]:
     """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
-    read = read_plan(plan, settings())
+    read = read_plan(plan, settings(), means)
 
-    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.runner.estimate import estimate
 
-    folder = Path(out) if out else plan_folder(read)
-    where = choose_device(device)
-    frost_dir = settings().default("frost-dir")
-    return estimate(read.plan, folder, read.directories, where, batch_size, frost_dir, reuse), folder
+    folder = read.means.out or plan_folder(read)
+    return estimate(read.plan, folder, read.means), folder
 
 
 def plan_folder(plan: PlanFile) -> Path:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from platformdirs import user_config_path
 
@@ -18,6 +18,7 @@ from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.suites import suite, suite_names
 from robustbench_twicing.catalog.zoo import known_model, zoo
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.spec.means import Means
 
 FILE = "twicing-bench.toml"
 PREFIX = "TWICING_BENCH_"
@@ -50,6 +51,15 @@ class Settings:
         """Where each data set lies: `--data-dir` flags (see `data_dirs`) over what is set."""
         places = {name: Path(value) for name, (value, _) in self.tables["data"].items() if value}
         return places | data_dirs(flags, names)
+
+    def means(self) -> Means:
+        """Where data sets lie, and the device and the frost pictures that are set."""
+        chosen: dict[str, Any] = {"directories": self.directories()}
+        for key, name in (("device", "device"), ("frost-dir", "frost_dir")):
+            value, origin = self.tables["defaults"][key]
+            if value and origin != "default":
+                chosen[name] = value
+        return Means.model_validate(chosen)
 
     def checkpoints(self, data: str) -> dict[str, str]:
         """The checkpoint of each model on the data set `data`. None for digits, whose weights ship with the tool."""

@@ -1,33 +1,25 @@
-"""Plan files (TOML) -> Plan, with every mistake named at once, each with its line. docs/plans.md explains every key."""
+"""Plan files: TOML, what it extends, and the line of every mistake. docs/plans.md explains every key.
+
+What a file says means is `catalog.resolve`'s to tell.
+"""
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import Field, ValidationError
+from typing import Any
 
 from robustbench_twicing.catalog.config import Settings
-from robustbench_twicing.catalog.datasets import titles
 from robustbench_twicing.catalog.locate import definitions
-from robustbench_twicing.catalog.protocols import attack_threat, protocol
+from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotted
 from robustbench_twicing.catalog.read_toml import read_toml
-from robustbench_twicing.catalog.suites import suite_names
-from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats
-from robustbench_twicing.catalog.zoo import WhichWeights, model_specs
+from robustbench_twicing.catalog.resolve import require_models, stated_or_none
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.experiment import Experiment
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.policy import Policy, fits
-from robustbench_twicing.spec.protocol import Protocol
-from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, Threat
-from robustbench_twicing.spec.values import Eps, Frozen
-
-Place = tuple[str | int, ...]
-"""Keys and positions that lead to a value, such as ("attacks", 0, "eps", 1)."""
-
-Value = TypeVar("Value")
+from robustbench_twicing.spec.values import Frozen
 
 _HINT = "docs/plans.md explains every key; `twicing-bench plan new` writes a plan to start from."
 
@@ -39,9 +31,10 @@ class PlanFile:
     name: str
     """The file's name without its ending."""
     title: str
+    experiment: Experiment
+    means: Means
+    """What was given, over what the file says, over what is configured."""
     plan: Plan
-    directories: Mapping[str, Path]
-    """Where data sets on disk lie, by name."""
     gate: Policy
 
 
@@ -60,191 +53,42 @@ def plan_path(name: str | Path) -> Path:
     return definitions("plans") / f"{name}.toml"
 
 
-def read_plan(name: str | Path, known: Settings | None = None) -> PlanFile:
+def read_plan(name: str | Path, known: Settings | None = None, given: Means | None = None) -> PlanFile:
     """Read a plan file with the plans it extends. Raises one `UserError` that lists every mistake with its line.
 
-    Checkpoints and directories are relative to the file that names them; what it does not name may be in `known`.
+    Paths are relative to the file that names them. `given` means win over the file's, and those over what is `known`,
+    which also says the checkpoints that the file does not name.
     """
     files = _chain(plan_path(name))
     content: dict[str, Any] = {}
     for file in reversed(files):
         content = _merged(content, file.content)
+    about: dict[str, Any] = {key: content.pop(key) for key in ("title", "gate") if key in content}
     content.pop("extends", None)
-    mistakes = _Mistakes(files)
-    form = _filled_in(content, mistakes)
-    directories = known.directories() if known else {}
-    directories |= {key: Path(place) for key, place in form.directories.items()}
-    threats, base = _threats(form, directories, mistakes)
-    models = _models(form, base, known.checkpoints(base) if known else {}, mistakes) if base else []
-    _check_names(form, models, threats, mistakes)
-    recipe = form.recipe or (None if base == "digits" else _own_recipe(form, mistakes))
-    if mistakes.found:
-        raise mistakes.error()
-    plan = Plan.model_validate(
-        {
-            "models": models,
-            "threats": threats,
-            "data": {"name": base, "limit": form.limit},
-            "recipe": recipe,
-            "seed": form.seed,
-        }
-    )
-    return PlanFile(files[0].path.stem, form.title, plan, directories, form.gate)
+    mistakes = Mistakes()
+    text = mistakes.filled(_About, about)
+    require_models(content, mistakes)
+    stated = stated_or_none(content, known, mistakes, given, keys=("title", "extends", "gate"))
+    if stated is not None:
+        _check_patterns(text.gate, stated.plan, mistakes)
+    if mistakes.found or stated is None:
+        raise _located(mistakes.found, files)
+    return PlanFile(files[0].path.stem, text.title, *stated, text.gate)
 
 
-# --- the form of a plan file -----------------------------------------------------------------------------------------
+class _About(Frozen):
+    """What a plan file says beside the experiment and the means."""
 
-
-class _Attacks(Frozen):
-    names: tuple[str, ...] = ()
-    eps: tuple[str, ...] = Field(default=("1/255",), min_length=1)
-
-
-class _Suite(Frozen):
-    name: str
-    corruptions: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-
-
-class _Form(Frozen):
     title: str = ""
-    models: tuple[str, ...] = Field(min_length=1)
-    weights: WhichWeights = "raw"
-    resample_pos_embed: bool = False
-    data: str | None = None
-    directories: Mapping[str, str] = Field(default_factory=dict)
-    limit: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
-    recipe: Literal["model", "paper", "none"] | None = None
-    protocol: str = "standard"
-    attacks: tuple[_Attacks, ...] = ()
-    suites: tuple[_Suite, ...] = ()
     gate: Policy = Policy()
 
 
-def _filled_in(content: Mapping[str, Any], mistakes: "_Mistakes") -> _Form:
-    """The form with what a file says. What has a wrong form is collected and left out, so that wrong names in the rest
-    are found too.
-    """
-    try:
-        return _Form.model_validate(content)
-    except ValidationError as error:
-        issues = error.errors()
-    for issue in issues:
-        mistakes.add(issue["loc"], _form_mistake(issue))
-    wrong = {str(issue["loc"][0]) for issue in issues}
-    if wrong & {"data", "suites"}:  # what models there are depends on the data
-        wrong.add("models")
-    rest = {key: value for key, value in content.items() if key not in wrong}
-    return _Form.model_validate({"models": ["deit"], **rest})
-
-
-def _form_mistake(issue: Any) -> str | UserError:
-    if issue["type"] == "extra_forbidden":
-        *outside, key = issue["loc"]
-        tables: dict[str, type[Frozen]] = {"attacks": _Attacks, "suites": _Suite, "gate": Policy}
-        known = tables[outside[0]].model_fields if outside else {**_Form.model_fields, "extends": None}
-        return unknown_name("key", str(key), known)
-    got = f" (got {issue['input']!r})" if issue["type"] != "missing" else ""
-    return str(issue["msg"]) + (got if len(got) < 80 else "")
-
-
-# --- names into threats and models -----------------------------------------------------------------------------------
-
-
-def _threats(form: _Form, placed: Collection[str], mistakes: "_Mistakes") -> tuple[list[Threat], str | None]:
-    """Every threat, and the data set it is about; None if that cannot be told."""
-    rules = mistakes.tried(("protocol",), protocol, form.protocol)
-    attacked = [
-        threat for number, entry in enumerate(form.attacks) for threat in _attacked(rules, number, entry, mistakes)
-    ]
-    corrupted = [threat for number, entry in enumerate(form.suites) for threat in _corrupted(number, entry, mistakes)]
-    names = list(dict.fromkeys(entry.name for entry in form.suites))
-    known = [name for name in names if name in suite_names() or name.endswith(".toml")]
-    base = mistakes.tried(("suites",), base_of, known) if known else form.data or "digits"
-    if base is None:
-        return [], None
-    if base not in titles():
-        mistakes.add(("data",), unknown_name("data set", base, titles()))
-        return [], None
-    if form.data not in (None, base):
-        mistakes.add(("data",), f"The suites {', '.join(names)} are made from {base!r}, not from {form.data!r}.")
-    if mistakes.found:
-        return [], base
-    clean: list[Threat] = [CleanThreat()] if attacked or not names else []
-    if base == "digits" or base in placed:
-        clean += clean_threats(names)
-    return [*dict.fromkeys(clean), *attacked, *corrupted], base
-
-
-def _attacked(rules: Protocol | None, number: int, entry: _Attacks, mistakes: "_Mistakes") -> list[Threat]:
-    at: Place = ("attacks", number)
-    names = (entry.names or rules.default_attacks) if rules else ()
-    attacks: list[AttackThreat] = []
-    for position, name in enumerate(names):
-        where = (*at, "names", position) if entry.names else at
-        # With any size, so that a wrong name is found beside a wrong size.
-        one = mistakes.tried(where, attack_threat, rules, name, Eps(0))
-        attacks += [one] if one is not None else []
-    norm = norm_of_eps(attacks)
-    sizes = [mistakes.tried((*at, "eps", position), Eps.parse, text, norm) for position, text in enumerate(entry.eps)]
-    return [one.model_copy(update={"eps": size}) for one in attacks for size in sizes if size is not None]
-
-
-def _corrupted(number: int, entry: _Suite, mistakes: "_Mistakes") -> list[Threat]:
-    at: Place = ("suites", number)
-    before = len(mistakes.found)
-    if mistakes.tried((*at, "name"), suite_threats, entry.name) is None:
-        return []
-    for position, corruption in enumerate(entry.corruptions):
-        mistakes.tried((*at, "corruptions", position), suite_threats, entry.name, [corruption])
-    for position, severity in enumerate(entry.severities):
-        mistakes.tried((*at, "severities", position), suite_threats, entry.name, (), [severity])
-    if len(mistakes.found) > before:
-        return []
-    return suite_threats(entry.name, entry.corruptions, entry.severities)
-
-
-def _models(form: _Form, base: str, checkpoints: Mapping[str, str], mistakes: "_Mistakes") -> list[ModelSpec]:
-    found: list[ModelSpec] = []
-    for position, text in enumerate(form.models):
-        at: Place = ("models", position)
-        specs = mistakes.tried(at, model_specs, text, base, form.weights, form.resample_pos_embed, checkpoints) or ()
-        for spec in specs:
-            file = spec.weights.removeprefix("file:")
-            if file != spec.weights and not Path(file).expanduser().is_file():
-                mistakes.add(at, f"There is no checkpoint {file}.")
-            if spec.name in [other.name for other in found]:
-                mistakes.add(at, f"The name {spec.name!r} is given twice; write {spec.name}@LABEL=CHECKPOINT.")
-        found += specs
-    return found
-
-
-def _check_names(form: _Form, models: list[ModelSpec], threats: list[Threat], mistakes: "_Mistakes") -> None:
-    ids = [threat.id for threat in threats]
-    twice = [name for name in dict.fromkeys(ids) if ids.count(name) > 1]
-    if twice:
-        where: Place = ("attacks",) if form.attacks else ("suites",)
-        mistakes.add(where, f"Named twice: {', '.join(twice)}.")
-    cells = [(model.name, threat) for model in models for threat in ids]
-    for key, patterns in (("tolerances", form.gate.tolerances), ("floors", form.gate.floors)):
-        for pattern in patterns if cells else ():
+def _check_patterns(gate: Policy, plan: Plan, mistakes: Mistakes) -> None:
+    cells = [(cell.model.name, cell.threat.id) for cell in plan.cells]
+    for key, patterns in (("tolerances", gate.tolerances), ("floors", gate.floors)):
+        for pattern in patterns:
             if not any(fits(pattern, *cell) for cell in cells):
                 mistakes.add(("gate", key, pattern), "No MODEL:THREAT of the plan fits this pattern.")
-    for name in form.directories:
-        if name not in titles():
-            mistakes.add(("directories", name), unknown_name("data set", name, titles()))
-
-
-def _own_recipe(form: _Form, mistakes: "_Mistakes") -> str | None:
-    """The protocol's recipe where something is attacked; None leaves it to each suite, whose usual one is `model`."""
-    rules = mistakes.tried(("protocol",), protocol, form.protocol) if form.attacks else None
-    if rules is None or rules.recipe == "model":
-        return None
-    if form.suites:
-        what = f"Protocol {form.protocol!r} has a recipe of its own, and so have the suites. Write two plans."
-        mistakes.add(("suites",), what)
-    return rules.recipe
 
 
 # --- files, and where in them a mistake lies -------------------------------------------------------------------------
@@ -280,17 +124,37 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     def placed(path: Any) -> Any:
         return str(folder / Path(path).expanduser()) if isinstance(path, str) else path
 
+    def definition(name: Any) -> Any:  # a name, or a file of the user's own
+        return placed(name) if isinstance(name, str) and name.endswith(".toml") else name
+
+    def weights(source: Any) -> Any:
+        return source if isinstance(source, str) and source.startswith(("timm:", "hf-hub:")) else placed(source)
+
     def model(text: Any) -> Any:
-        name, sign, checkpoint = text.partition("=") if isinstance(text, str) else ("", "", "")
-        published = checkpoint.startswith(("timm:", "hf-hub:"))
-        return f"{name}={placed(checkpoint)}" if sign and not published else text
+        name, _, checkpoint = text.partition("=") if isinstance(text, str) else ("", "", "")
+        return f"{name}={weights(checkpoint)}" if checkpoint else text
+
+    def frost(name: Any) -> Any:
+        return name if name == "drawn" else placed(name)
 
     result = dict(content)
-    if isinstance(result.get("models"), list):
-        result["models"] = [model(text) for text in result["models"]]
-    if isinstance(result.get("directories"), dict):
-        result["directories"] = {name: placed(path) for name, path in result["directories"].items()}
+
+    def each(key: str, kind: type, change: Callable[[Any], Any]) -> None:
+        if isinstance(result.get(key), kind):
+            result[key] = change(result[key])
+
+    each("models", list, lambda texts: [model(text) for text in texts])
+    each("source_model", str, model)
+    each("protocol", str, definition)
+    each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
+    each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})
+    each("means", dict, lambda table: _changed(table, "frost_dir", frost))
+    each("suites", list, lambda rows: [_changed(row, "name", definition) for row in rows])
     return result
+
+
+def _changed(table: Any, key: str, change: Callable[[Any], Any]) -> Any:
+    return {**table, key: change(table[key])} if isinstance(table, dict) and key in table else table
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -302,33 +166,15 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Mistakes:
-    """Collects mistakes, each at its place."""
-
-    def __init__(self, files: list[_File]) -> None:
-        self.found: list[str] = []
-        self._files = files
-
-    def add(self, place: Place, what: str | UserError) -> None:
-        said = f"{what.message} {what.hint}" if isinstance(what, UserError) else what
-        file = max(self._files, key=lambda file: _depth(file.content, place))  # of several, the nearest
-        dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
+def _located(found: list[Mistake], files: list[_File]) -> UserError:
+    """Every mistake with the line where it lies."""
+    lines = []
+    for place, message, hint in found:
+        file = max(files, key=lambda file: _depth(file.content, place))  # of several, the nearest
         line = line_of(file.text, place)
         where = f"{file.path}, line {line}" if line else str(file.path)
-        mistake = f"  {where}: {dotted}: {said.strip()}"
-        if mistake not in self.found:  # the protocol is asked for twice
-            self.found.append(mistake)
-
-    def tried(self, place: Place, step: Callable[..., Value], *arguments: Any) -> Value | None:
-        """What `step(*arguments)` returns; None if it raises `UserError`, which is collected."""
-        try:
-            return step(*arguments)
-        except UserError as error:
-            self.add(place, error)
-            return None
-
-    def error(self) -> UserError:
-        return UserError(f"The plan has {len(self.found)} mistake(s):\n" + "\n".join(self.found), _HINT)
+        lines.append(f"  {where}: {dotted(place)}: {message} {hint}".rstrip())
+    return UserError(f"The plan has {len(lines)} mistake(s):\n" + "\n".join(lines), _HINT)
 
 
 def _depth(content: Any, place: Place) -> int:

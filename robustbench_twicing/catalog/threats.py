@@ -1,61 +1,24 @@
-"""Names of attacks and suites -> threats."""
+"""What makes the threats of a plan, piece by piece; `catalog.resolve` puts them together."""
 
 from collections.abc import Sequence
 
-from robustbench_twicing.catalog.protocols import attack_threat
-from robustbench_twicing.catalog.protocols import protocol as load_protocol
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.attacks import SequenceSettings
-from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.protocol import Protocol
-from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, CorruptionThreat, Precision, ShiftThreat, Threat
-from robustbench_twicing.spec.values import Eps, Norm
+from robustbench_twicing.spec.threats import AttackThreat, CleanThreat, CorruptionThreat, ShiftThreat, Threat
+from robustbench_twicing.spec.values import Norm
 
 WORST_CASE = "worst-case"
 """Name of the row that counts a sample as robust only if no attack of the run breaks it."""
 
 
-def attack_threats(
-    attacks: Sequence[str] = (),
-    eps: Sequence[str] = ("1/255",),
-    protocol: str = "standard",
-    engine: str = "own",
-    worst_case: bool = False,
-    precision: Precision = "float32",
-    eight_bit: bool = False,
-    source: ModelSpec | None = None,
-) -> list[Threat]:
-    """Every attack at every eps under a protocol. Raises `UserError`.
-
-    `attacks` left empty takes the protocol's defaults. A name that the protocol does not define is looked up among the
-    attacks of torchattacks; `engine="torchattacks"` runs the protocol's own attacks through torchattacks as well.
-    `worst_case` adds, for each norm and eps, the sequence of all of them. `precision`, `eight_bit` and `source` as in
-    `AttackThreat`.
-    """
-    rules = load_protocol(protocol)
-    names = list(dict.fromkeys(attacks)) or list(rules.default_attacks)
-    found = [attack_threat(rules, name, Eps(0), engine) for name in names]
-    sizes = list(dict.fromkeys(Eps.parse(text, norm_of_eps(found)) for text in eps))
-    threats = [one.model_copy(update={"eps": size}) for one in found for size in sizes]
-    if worst_case:
-        threats += _worst_cases(rules, threats)
-    if rules.rules.space != "pixel" and (eight_bit or source):
-        what = "rounding to 8 bits" if eight_bit else "a transfer between models"
-        raise UserError(
-            f"Protocol {protocol!r} attacks normalised images, for which {what} means nothing.",
-            "Use a protocol with space = 'pixel', such as standard.",
-        )
-    chosen = {"precision": precision, "eight_bit": eight_bit, "source": source}
-    return [threat.model_copy(update=chosen) for threat in threats]
-
-
-def _worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[AttackThreat]:
-    """For each norm and eps the sequence of its attacks, from cheap to dear."""
+def worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[AttackThreat]:
+    """For each norm and eps the sequence of its attacks, from cheap to dear. Raises `UserError`."""
     if protocol.rules.iterate != "best":
         raise UserError(
             f"Protocol {protocol.name!r} judges the last iterate, so it has no worst case.",
-            "Leave --worst-case away, or use a protocol with iterate = 'best', such as standard.",
+            "Leave it away, or use a protocol with iterate = 'best', such as standard.",
         )
     found = []
     for norm, eps in dict.fromkeys((threat.settings.norm, threat.eps) for threat in threats):
@@ -65,7 +28,7 @@ def _worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[At
         if len(by_name) < 2:
             raise UserError(
                 f"A worst case needs two attacks or more; at {norm} {eps} there is {', '.join(by_name)}.",
-                "Name several: --attack fgsm --attack pgd.",
+                "Name several, such as fgsm and pgd.",
             )
         limits = [one.suggested_limit for one in by_name.values() if one.suggested_limit]
         settings = SequenceSettings(
@@ -89,7 +52,7 @@ def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequen
     spec = suite(name)
     if not spec.severities:
         if corruptions or severities:
-            raise UserError(f"Suite {name!r} has no corruptions.", "Leave --corruption and --severity away.")
+            raise UserError(f"Suite {name!r} has no corruptions.", "Leave corruptions and severities away.")
         return [ShiftThreat(suite=name)]
     groups = {"common": spec.common, "extra": spec.extra, "all": (*spec.common, *spec.extra)}
     chosen: dict[str, None] = {}

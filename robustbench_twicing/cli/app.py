@@ -26,6 +26,7 @@ from robustbench_twicing.cli import (
     train,
     verify,
 )
+from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 
 
@@ -41,9 +42,12 @@ class _Commands(TyperGroup):
             print("Interrupted. What was finished is kept; the same command again continues.", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader of our output went away (`| head`). Nothing more can be said, also not by the flush at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _nobody_reads()
             raise typer.Exit from None
+        except SystemExit as stop:
+            if isinstance(stop.__context__, BrokenPipeError):  # rich has noticed before us
+                raise typer.Exit from None
+            raise
         except OSError as error:
             if error.errno not in _DISK or error.filename is None:
                 raise
@@ -66,7 +70,7 @@ def _refused(error: UserError) -> typer.Exit:
     return typer.Exit(EXIT_USAGE)
 
 
-app = typer.Typer(
+app = App(
     name="twicing-bench",
     cls=_Commands,
     help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
@@ -107,6 +111,17 @@ def root(
     """Options that belong to no single command."""
 
 
+def _nobody_reads() -> None:
+    """The reader of our output went away (`| head`), which is no mistake. Nothing more can be said to it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line."""
-    app(prog_name="twicing-bench")
+    try:
+        app(prog_name="twicing-bench")
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # what was still in the buffer; the exit code stays what it is
+            _nobody_reads()

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.cli.once import App
 from robustbench_twicing.report.gate import baseline_line
 from robustbench_twicing.results.baselines import accept as make_baseline
 from robustbench_twicing.results.baselines import load_baseline
 
-app = typer.Typer(help="Make a run the baseline that `gate` compares with, or show who did.", no_args_is_help=True)
+app = App(help="Make a run the baseline that `gate` compares with, or show who did.", no_args_is_help=True)
 
 BASELINES = Path("results") / "baselines"
 

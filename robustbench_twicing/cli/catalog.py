@@ -12,6 +12,7 @@ from robustbench_twicing.catalog import datasets
 from robustbench_twicing.catalog.protocols import protocol, protocol_names
 from robustbench_twicing.catalog.torchattacks import torchattacks_table
 from robustbench_twicing.catalog.zoo import zoo
+from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.spec.protocol import Protocol
 
@@ -23,9 +24,7 @@ class _ListByDefault(TyperGroup):
         return super().parse_args(ctx, args or ["list"])
 
 
-app = typer.Typer(
-    cls=_ListByDefault, help="List models, protocols, attacks and data sets; `catalog show NAME` explains one."
-)
+app = App(cls=_ListByDefault, help="List models, protocols, attacks and data sets; `catalog show NAME` explains one.")
 
 
 @app.command("list")

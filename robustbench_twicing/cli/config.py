@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_twicing.catalog.config import Settings, settings
+from robustbench_twicing.cli.once import App
 
-app = typer.Typer(
-    help="Where data sets and checkpoints lie, and defaults; `config show` lists them.", no_args_is_help=True
-)
+app = App(help="Where data sets and checkpoints lie, and defaults; `config show` lists them.", no_args_is_help=True)
 
 
 @app.callback()

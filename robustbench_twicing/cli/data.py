@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -13,36 +13,29 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_twicing import api
-from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.suites import suite as load_suite
-from robustbench_twicing.catalog.threats import base_of
+from robustbench_twicing.cli.once import App
 from robustbench_twicing.cli.options import (
-    BatchSize,
-    Begin,
-    Corruptions,
-    DataDirs,
-    Device,
-    FrostDir,
-    Json,
-    Limit,
-    Models,
-    Out,
-    Quiet,
-    Seed,
-    Severities,
-    SkipBad,
-    device_or_default,
+    COMPUTING,
+    DIRECTORIES,
+    FROST,
+    IMAGES,
+    MODELS,
+    OUTPUT,
+    SUITES,
     exit_if_failed,
-    folder,
     followed,
+    stated,
+    taking,
 )
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
 
-app = typer.Typer(
-    help="Check a data set before hours are spent on it, or write a corrupted copy of one.", no_args_is_help=True
-)
+_PART = {name: SUITES[name] for name in ("corruptions", "severities")}
+_HOW_MANY = {name: IMAGES[name] for name in ("limit", "seed")}
+
+app = App(help="Check a data set before hours are spent on it, or write a corrupted copy of one.", no_args_is_help=True)
 
 
 @app.command()
@@ -81,34 +74,20 @@ def check(
 
 
 @app.command("make-corrupted")
+@taking({**DIRECTORIES, **_PART, **_HOW_MANY, "device": COMPUTING["device"], **FROST})
 def make_corrupted(
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out", parser=folder, metavar="PATH", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into."
-        ),
+        str, typer.Option("--out", metavar="PATH", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into.")
     ],
     suite: Annotated[str, typer.Option("--suite", "-s", help="A generated suite.")] = "imagenet-c-generated",
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the clean images lie.")] = None,
-    corruption: Corruptions = None,
-    severity: Severities = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Images; default all.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")] = 0,
-    device: Device = None,
-    frost_dir: FrostDir = None,
+    **said: Any,
 ) -> None:
     """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues."""
-    base = base_of([suite])
-    known = settings()
-    places = known.directories([f"{base}={data_dir}"] if data_dir else [], [base])
-    frost_dir = frost_dir or known.default("frost-dir")
+    understood = stated({**said, "suites": [suite], "out": out}, without_models=True)
 
-    from robustbench_twicing.machine.device import choose_device
-    from robustbench_twicing.runner.make_corrupted import generation_plan
     from robustbench_twicing.runner.make_corrupted import make_corrupted as make
 
-    plan = generation_plan(suite, corruption or [], severity or [], limit, seed, base)
-    written, failed = make(plan, places, out, os.cpu_count() or 1, choose_device(device_or_default(device)), frost_dir)
+    written, failed = make(understood.plan, understood.means, os.cpu_count() or 1)
     print(f"{written} pictures written to {out}")
     for why in failed:
         print(f"failed: {why}", file=sys.stderr)
@@ -117,45 +96,15 @@ def make_corrupted(
 
 
 @app.command("check-generated")
-def check_generated(
-    model: Models,
-    data_dir: DataDirs = None,
-    corruption: Corruptions = None,
-    severity: Severities = None,
-    limit: Limit = None,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    device: Device = None,
-    frost_dir: FrostDir = None,
-    out: Out = None,
-    quiet: Quiet = False,
-    as_machine: Json = False,
-    skip_bad: SkipBad = False,
-) -> None:
+@taking({**MODELS, **_PART, **_HOW_MANY, **DIRECTORIES, **COMPUTING, **FROST, **OUTPUT})
+def check_generated(**said: Any) -> None:
     """How close is the generated ImageNet-C to the official files? Accuracy of the same models on both, paired.
 
     Needs --data-dir imagenet=DIR and --data-dir imagenet-c=DIR.
     """
-    known = settings()
-    places = known.directories(data_dir or [], ["imagenet-c", "imagenet"])
-
-    def carry_out(begin: Begin) -> api.Run:
-        return api.check_generated(
-            model,
-            corruptions=corruption or (),
-            severities=severity or (),
-            directories=places,
-            checkpoints=known.checkpoints("imagenet"),
-            limit=limit,
-            batch_size=batch_size,
-            seed=seed,
-            device=device_or_default(device),
-            frost_dir=frost_dir or known.default("frost-dir"),
-            out=out,
-            begin=begin,
-        )
-
-    run = followed(quiet, carry_out)
+    quiet, as_machine, skip_bad = (said.pop(name) for name in OUTPUT)
+    understood = stated({**said, "suites": [api.OFFICIAL, api.GENERATED]})
+    run = followed(quiet, lambda begin: api.check_generated(understood, begin))
     rows = api.generated_against_official(run)
     if as_machine:
         print(rows.to_json(orient="records", indent=2))

@@ -7,10 +7,11 @@ import typer
 
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import plan_path, read_plan
+from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.store import write_whole
 
-app = typer.Typer(help="Write a plan to start from, or check one.", no_args_is_help=True)
+app = App(help="Write a plan to start from, or check one.", no_args_is_help=True)
 
 
 @app.command()

@@ -12,65 +12,46 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.published import published as published_figures
-from robustbench_twicing.catalog.zoo import model_spec
-from robustbench_twicing.cli.options import (
-    BatchSize,
-    DataDirs,
-    Device,
-    Json,
-    Limit,
-    Out,
-    Quiet,
-    RecipeName,
-    device_or_default,
-)
-from robustbench_twicing.errors import EXIT_FAILED_RECORDS
+from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Json, Quiet, stated, taking
+from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
 from robustbench_twicing.report.console import CellProgress, model_line
 from robustbench_twicing.spec.plan import Cell
 
+_HOW = {name: {**MODELS, **IMAGES}[name] for name in ("weights", "resample_pos_embed", "recipe", "limit")}
 _WIDE = 100
 """Columns from which the interval has a column of its own; below, it stands under the accuracy."""
 
 
+@taking({**DIRECTORIES, **_HOW, **COMPUTING})
 def verify(
     model: Annotated[str, typer.Option("--model", "-m", help="NAME or NAME=CHECKPOINT.")],
-    data_dir: DataDirs = None,
     published_as: Annotated[
         str | None, typer.Option("--as", help="Name in the published table. Default: that of the weights.")
     ] = None,
     published: Annotated[
         Path | None, typer.Option(help="Another table of published accuracies. Default: timm's results.")
     ] = None,
-    recipe: RecipeName = None,
-    weights: Annotated[str, typer.Option(help="Of a training checkpoint: raw or ema.")] = "raw",
-    resample_pos_embed: Annotated[
-        bool, typer.Option("--resample-pos-embed", help="Interpolate position embeddings of another image size.")
-    ] = False,
     explain: Annotated[bool, typer.Option(help="Try what could explain a miss, on the images that missed.")] = True,
-    limit: Limit = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    out: Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
+    **said: Any,
 ) -> None:
     """Compare a model with its published accuracies, and look for the cause of a miss.
 
     Exit codes: 0 all that could be checked are inside; 1 one is outside, or samples failed; 2 wrong use.
     """
-    configured = settings()
-    options = {"weights": weights, "resample_pos_embed": resample_pos_embed}
-    spec = model_spec(model, "imagenet", checkpoints=configured.checkpoints("imagenet"), **options)
+    understood = stated({**said, "models": [model], "data": "imagenet"}, at_hand=())
+    plan, means = understood.plan, understood.means
+    if len(plan.models) > 1:
+        raise UserError("Here is room for one model only.", "Pass --weights raw or --weights ema.")
+    (spec,) = plan.models
     kind, _, place = spec.weights.partition(":")
     name = published_as or (
         place.removeprefix("timm/") if kind != "file" else model.partition("=")[0].partition("@")[0]
     )
     figures = published_figures(name, published)
-    directories = configured.directories(data_dir or ())
 
-    from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.runner.published import as_json, verify_model
 
     with ExitStack() as stack:
@@ -78,19 +59,7 @@ def verify(
         def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
             return stack.enter_context(CellProgress(Console(stderr=True), to_do, quiet))
 
-        folder, verification = verify_model(
-            spec,
-            name,
-            figures,
-            directories,
-            choose_device(device_or_default(device)),
-            recipe=recipe,
-            limit=limit,
-            batch_size=batch_size,
-            out=out,
-            explain=explain,
-            begin=begin,
-        )
+        folder, verification = verify_model(plan, means, name, figures, explain=explain, begin=begin)
     content = as_json(verification)
     if as_machine:
         print(json.dumps({"run": str(folder.path), **content}, indent=2, ensure_ascii=False))

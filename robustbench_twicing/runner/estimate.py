@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
+from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.results.manifest import cell_shards
 from robustbench_twicing.results.store import RUNS, RunFolder, Shard
 from robustbench_twicing.runner.environment import made_by
 from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, to_take_over
 from robustbench_twicing.runner.schedule import BLOCK
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.task import evaluations_of
 
@@ -65,32 +65,26 @@ class Cost:
         return self.loading_seconds + sum(cell.seconds for cell in self.cells)
 
 
-def estimate(
-    plan: Plan,
-    out: Path,
-    directories: Mapping[str, Path],
-    device: torch.device,
-    batch_size: int | None,
-    frost_dir: str | None = None,
-    reuse: bool = True,
-    probe_seconds: float = PROBE_SECONDS,
-) -> Cost:
+def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_SECONDS) -> Cost:
     """Count what is left of a plan whose folder is `out`, and time its first samples. Writes nothing in `out`.
 
     The forwards and backwards are upper ends: attacks stop at samples they have broken. The time is measured with
-    samples that are broken where they are, so it is no upper end. Raises `UserError` as the run itself would.
+    samples that are broken where they are, and without compiling, so it is no upper end. Raises `UserError` as the run
+    itself would.
     """
-    plan = with_frost(plan, frost_dir)
+    plan = with_frost(plan, means.frost_dir)
+    device = choose_device(means.device)
     folder = RunFolder(out)
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
-    ready = prepare(plan, directories, device, {}, frost_dir)
-    ready.tune(batch_size, None, False, folder.manifest() if folder.exists() else {})
+    ready = prepare(plan, means, device, {})
+    known = folder.manifest() if folder.exists() else {}
+    ready.tune(means.model_copy(update={"compiles": False}), known)
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):
         left[cell] = [shard for shard in cell_shards(entry) if not folder.files_of(shard)]
-    if reuse:
+    if not means.fresh:
         elsewhere = to_take_over(folder, [s for some in left.values() for s in some], RUNS, made_by(device))
         left = {cell: [shard for shard in some if shard not in elsewhere] for cell, some in left.items()}
     pace = _probe(ready, {cell: some for cell, some in left.items() if some}, probe_seconds)

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from robustbench_twicing.catalog.threats import suite_threats
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.results.store import explained
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import Recipe
-from robustbench_twicing.spec.plan import DataSpec, Plan
+from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.threats import CorruptionThreat
 from robustbench_twicing.tasks.images.sources import open_sources
 
@@ -23,27 +24,25 @@ _AT_ONCE = 64
 
 def make_corrupted(
     plan: Plan,
-    directories: dict[str, Path],
-    out: Path,
+    means: Means,
     workers: int,
-    device: torch.device,
-    frost_dir: str | None = None,
     advance: Callable[[int], object] = lambda pictures: None,
 ) -> tuple[int, list[str]]:
-    """Write OUT/CORRUPTION/SEVERITY/CLASS/FILE.JPEG for every generated threat of `plan`: (pictures, what failed).
+    """Write CORRUPTION/SEVERITY/CLASS/FILE.JPEG for every generated threat of `plan`: (pictures, what failed).
 
-    Each image is decoded once. The suite's `jpeg_quality` is that of the files, as in ImageNet-C (85); without one, 95.
-    A picture that is there already is kept, so the same call continues one that was stopped. Draws are those of
-    `twicing-bench corrupt` with the plan's seed.
+    The folder is `means.out`, or the working folder. Each image is decoded once. The suite's `jpeg_quality` is that of
+    the files, as in ImageNet-C (85); without one, 95. A picture that is there already is kept, so the same call
+    continues one that was stopped. Draws are those of `twicing-bench corrupt` with the plan's seed.
     """
     threats = [threat for threat in plan.threats if isinstance(threat, CorruptionThreat) and threat.generated]
     if not threats:
         raise UserError("There is nothing to generate.", "Name a generated suite, such as imagenet-c-generated.")
-    source = open_sources(plan, directories)(threats[0])
+    source = open_sources(plan, means.directories)(threats[0])
+    device = choose_device(means.device)
     dataset, recipe = source.dataset, source.recipe(Recipe(crop=224))
     count = plan.samples_for(threats[0], len(dataset.labels))
     spans = [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]
-    written, failed = 0, []
+    written, failed, out = 0, list[str](), means.out or Path()
     with closing(read_ahead(dataset, spans, [recipe], workers)) as batches, ThreadPoolExecutor(workers) as pool:
         for batch in batches:
             failed += list(batch.errors.values())
@@ -56,7 +55,8 @@ def make_corrupted(
                 if rows:
                     images = batch.images[recipe][rows].to(device)
                     some = [ids[row] for row in rows]
-                    made = corrupt(images, threat.corruption, threat.severity, plan.seed, some, frost_dir=frost_dir)
+                    how = (threat.corruption, threat.severity, plan.seed, some)
+                    made = corrupt(images, *how, frost_dir=means.frost_dir)
                     levels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
                     quality = threat.jpeg_quality or 95
                     jobs = [
@@ -81,11 +81,3 @@ def _save(path: Path, level: object, quality: int) -> None:
         unfinished = path.with_suffix(".part")
         Image.fromarray(level).save(unfinished, format="JPEG", quality=quality)  # type: ignore[arg-type]
         unfinished.replace(path)
-
-
-def generation_plan(
-    suite: str, corruptions: list[str], severities: list[int], limit: int | None, seed: int, base: str
-) -> Plan:
-    """A plan without models, for `make_corrupted`."""
-    threats = tuple(suite_threats(suite, corruptions, severities))
-    return Plan(models=(), threats=threats, data=DataSpec(name=base, limit=limit), seed=seed)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from robustbench_twicing.results.store import RunFolder, Shard
 from robustbench_twicing.runner.execute import execute
 from robustbench_twicing.runner.schedule import folder_of, shard_size
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.tasks.images.attack import Roles
@@ -79,22 +79,20 @@ class Ready:
             "source_weights_hash": source_model.card.weights_hash if source_model else "",
         }
 
-    def tune(
-        self, batch_size: int | None, path: str | None, compiles: bool, old: Mapping[str, Any]
-    ) -> dict[str, dict[str, Any]]:
+    def tune(self, means: Means, old: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Settle how models are evaluated: as the user says, else as `old` (a manifest) has it, else as measured.
 
-        Returns what the manifest says of it: `TUNED`. `compiles` allows a measurement, no more.
+        Returns what the manifest says of it: `TUNED`. `means.compiles` allows a measurement, no more.
         """
         gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
-        known = old.get("attention", {}).get("path") if path is None else path
+        known = means.attention_path or old.get("attention", {}).get("path")
         models = list(self.models.values())
         memory_format = settle_memory_format(models, self.device, gradients, old.get("memory_format", {}).get("choice"))
         attention = settle_attention(models, self.device, gradients, known)
         for name, model in self.models.items():
-            size = batch_size or old.get("batch_sizes", {}).get(name)
+            size = means.batch_size or old.get("batch_sizes", {}).get(name)
             model.batch_size = size or find_batch_size(model, self.device, gradients)
-        choice = old.get("compilation", {}).get("choice", None if compiles else "as loaded")
+        choice = old.get("compilation", {}).get("choice", None if means.compiles else "as loaded")
         if choice != "as loaded":
             for cell in self.plan.cells:
                 self._roles(cell)  # so that every model that attacks compute with is there
@@ -119,18 +117,9 @@ class Ready:
         )
 
 
-def prepare(
-    plan: Plan,
-    directories: Mapping[str, Path],
-    device: torch.device,
-    models: Mapping[str, Classifier],
-    frost_dir: str | None,
-) -> Ready:
-    """Load the models and open the data. `models` holds those that are already in memory.
-
-    `directories` says where each suite on disk lies. Raises `UserError`.
-    """
-    source = open_sources(plan, directories)
+def prepare(plan: Plan, means: Means, device: torch.device, models: Mapping[str, Classifier]) -> Ready:
+    """Load the models and open the data. `models` holds those that are already in memory. Raises `UserError`."""
+    source = open_sources(plan, means.directories)
     datasets = [source(threat).dataset for threat in plan.threats]  # a missing folder is said before weights are loaded
     loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.all_models}
     if device.type != "cuda" and any(t.kind == "attack" and t.precision == "tf32" for t in plan.threats):
@@ -141,7 +130,7 @@ def prepare(
                 f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
                 "Choose a model that was trained for this data set.",
             )
-    ready = Ready(plan, loaded, source, [], device, frost_dir)
+    ready = Ready(plan, loaded, source, [], device, means.frost_dir)
     for cell in plan.cells:
         common = ready.common(cell)
         ready.entries.append(

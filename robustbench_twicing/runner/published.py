@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import torch
 
 from robustbench_twicing.catalog.published import SETS, Figure
-from robustbench_twicing.catalog.read_toml import validated
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.metrics.intervals import Interval, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.results.manifest import manifest_shards
 from robustbench_twicing.results.store import RunFolder
-from robustbench_twicing.runner.run import run_plan, without_progress
+from robustbench_twicing.runner.run import run_plan
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec, Recipe
-from robustbench_twicing.spec.plan import Cell, DataSpec, Plan
-from robustbench_twicing.spec.threats import Threat
+from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.task import Progress
 
 LEVEL = 0.99
@@ -105,31 +105,26 @@ def interval(right: int, n: int, images: int) -> Interval:
 
 
 def verify_model(
-    spec: ModelSpec,
+    plan: Plan,
+    means: Means,
     published_model: str,
     figures: Mapping[str, Sequence[Figure]],
-    directories: Mapping[str, Path],
-    device: torch.device,
     *,
-    recipe: str | None = None,
-    limit: int | None = None,
-    batch_size: int | None = None,
-    out: Path | None = None,
     explain: bool = True,
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] = without_progress,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
 ) -> tuple[RunFolder, Verification]:
-    """Measure a model on every data set that has a published figure and a folder, and compare.
+    """Measure the model of a plan on every data set that has a published figure and a folder, and compare.
 
-    With `explain`, what missed is measured again, in one pass, under each change that could explain it. The verdict is
-    written into the run's manifest, as "verification". The other arguments are those of `api.evaluate`. Raises
-    `UserError`, in particular if no data set can be checked.
+    The plan says model, recipe, limit and seed; its threats are replaced by the data sets. With `explain`, what missed
+    is measured again, in one pass, under each change that could explain it. The verdict is written into the run's
+    manifest, as "verification". Raises `UserError`, in particular if no data set can be checked.
     """
+    (spec,) = plan.models
+    device = choose_device(means.device)
     model = load_model(spec, device)
-    chosen, not_checked = _choose(figures, directories, model.card.image_size)
-    threats: tuple[Threat, ...] = tuple(SETS[name].threat for name in chosen)
-    data = DataSpec(name="imagenet", limit=limit)
-    plan = validated(Plan, {"models": (spec,), "threats": threats, "data": data, "recipe": recipe}, "The run")
-    folder = run_plan(plan, out, directories, device, batch_size, {spec.name: model}, begin)
+    chosen, not_checked = _choose(figures, means.directories, model.card.image_size)
+    plan = plan.model_copy(update={"threats": tuple(SETS[name].threat for name in chosen)})
+    folder = run_plan(plan, means, models={spec.name: model}, begin=begin)
     counts = _counts(folder)
     for name in [name for name in chosen if (spec.name, SETS[name].threat.id) not in counts]:
         not_checked[name] = "no image of its classes is in the folder"
@@ -142,9 +137,9 @@ def verify_model(
 
     missed = {check.dataset: chosen[check.dataset] for check in checks if not check.inside and check.n}
     if missed and explain:
-        used = recipe_named(recipe or "model", model.card.recipe, suite("imagenet"))
+        used = recipe_named(plan.recipe or "model", model.card.recipe, suite("imagenet"))
         variants = list(_variants(model, used, next(iter(missed.values())), device))
-        again = _measured_again(plan, folder, missed, variants, directories, device, batch_size, begin)
+        again = _measured_again(plan, folder, missed, variants, means, begin)
 
         def explained(check: Check) -> Check:
             if check.dataset not in missed:
@@ -303,15 +298,13 @@ def _measured_again(
     folder: RunFolder,
     missed: Mapping[str, Figure],
     variants: Sequence[_Variant],
-    directories: Mapping[str, Path],
-    device: torch.device,
-    batch_size: int | None,
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress],
+    means: Means,
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None,
 ) -> dict[tuple[str, str], _Count]:
     """Every variant on the samples that missed, in one pass over them, in a run folder inside the first."""
     specs = tuple(plan.models[0].model_copy(update={"name": variant.name}) for variant in variants)
     threats = tuple(SETS[name].threat for name in missed)
     again = plan.model_copy(update={"models": specs, "threats": threats, "recipe": "model"})
     models = {variant.name: variant.model for variant in variants}
-    place = folder.path / f"causes-{again.hash}"
-    return _counts(run_plan(again, place, directories, device, batch_size, models, begin))
+    inside = means.model_copy(update={"out": folder.path / f"causes-{again.hash}"})
+    return _counts(run_plan(again, inside, models=models, begin=begin))

@@ -23,7 +23,8 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
     if not folder.exists():
         return
     theirs, ours = folder.manifest()["plan"], plan.model_dump(mode="json")
-    differ = [key for key in ("data", "recipe", "seed") if theirs.get(key) != ours[key]]
+    said_apart = {"data": ("data", "name"), "limit": ("data", "limit"), "recipe": ("recipe",), "seed": ("seed",)}
+    differ = [word for word, keys in said_apart.items() if _at(theirs, keys) != _at(ours, keys)]
     try:
         content = {**ours, "models": theirs["models"], "threats": theirs["threats"]}
         had = Plan.model_validate(content, context=AS_WRITTEN)
@@ -46,6 +47,12 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
             "A run may grow by models and threats. For anything else pass --out with another folder, or leave --out "
             "away to get one of its own.",
         )
+
+
+def _at(content: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def to_take_over(

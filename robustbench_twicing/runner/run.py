@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,12 +18,14 @@ from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.preflight import SAMPLES, Finding
 from robustbench_twicing.engine.preflight import preflight as look_at
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.results.manifest import cell_shards
 from robustbench_twicing.results.store import RUNS, RunFolder, Shard
 from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.prepare import TUNED, Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.images.attack import with_smaller_batches
 from robustbench_twicing.tasks.images.sources import EMBEDDED
@@ -38,32 +41,25 @@ def default_folder(plan: Plan) -> Path:
 
 def run_plan(
     plan: Plan,
-    out: Path | None,
-    directories: Mapping[str, Path],
-    device: torch.device,
-    batch_size: int | None,
-    models: Mapping[str, Classifier],
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress],
-    frost_dir: str | None = None,
-    notes: Mapping[str, Any] | None = None,
-    reuse: bool = True,
-    preflight: bool = True,
-    attention_path: str | None = None,
-    compiles: bool = False,
+    means: Means,
+    *,
+    models: Mapping[str, Classifier] = MappingProxyType({}),
+    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
+    notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunFolder:
-    """Do what is still to be done of a plan and return its folder.
+    """Do what is still to be done of a plan and return its folder: `means.out`, or `default_folder`.
 
-    `begin` is told, for each cell with work left, (evaluations to do, evaluations in all), and returns who follows the
-    progress. `notes` go into the manifest beside the plan. `reuse` takes finished shards over from the other runs under
-    results/runs (`resume.take_over`). `preflight` looks at each model that is to be attacked before anything is
-    computed. `attention_path` forces "explicit" or "fused" instead of the fastest. `compiles`: let attacks compute with
-    models that torch.compile has translated, if a warm-up finds them faster. Raises `UserError` if `out` holds a
-    run with other settings, for a model that no attack can say anything about, and as `prepare`.
+    `models` are those that are in memory already. `begin` is told, for each cell with work left, (evaluations to do,
+    evaluations in all), and returns who follows the progress. `notes` go into the manifest beside the plan. Unless
+    `means.fresh`, finished shards are taken over from the other runs under results/runs (`resume.take_over`). Raises
+    `UserError` if the folder holds a run with other settings, for a model that no attack can say anything about, and as
+    `prepare`.
     """
-    plan = with_frost(plan, frost_dir)
-    folder = RunFolder(out or default_folder(plan))
+    device = choose_device(means.device)
+    plan = with_frost(plan, means.frost_dir)
+    folder = RunFolder(means.out or default_folder(plan))
     refuse_other_settings(folder, plan)
-    ready = prepare(plan, directories, device, models, frost_dir)
+    ready = prepare(plan, means, device, models)
     maker = made_by(device)
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
@@ -72,7 +68,7 @@ def run_plan(
             cell: [shard for shard in cell_shards(entry) if folder.shard_file(shard) is None]
             for cell, entry in zip(plan.cells, ready.entries, strict=True)
         }
-        if reuse:
+        if not means.fresh:
             taken = take_over(folder, chain(*pending.values()), RUNS, maker)
             for name, count in Counter(taken.values()).items():
                 folder.remarks.append(f"{count} shard(s) were taken over from the run {name}.")
@@ -90,14 +86,14 @@ def run_plan(
         for cell, entry in zip(plan.cells, ready.entries, strict=True):
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
-        progress = begin(to_do)
+        progress = (begin or without_progress)(to_do)
         tuned, sizes = {key: old.get(key, {}) for key in TUNED}, old.get("batch_sizes", {})
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
             known = old if maker in old.get("made_by", ()) else {}
-            if known.get("compilation", {}).get("choice", "compiled" if compiles else "as loaded") == "compiled":
+            if known.get("compilation", {}).get("choice", "compiled" if means.compiles else "as loaded") == "compiled":
                 progress.say("Compiling each model first, which takes seconds to minutes.")
-            tuned = ready.tune(batch_size, attention_path, compiles, known)
+            tuned = ready.tune(means, known)
             sizes = {name: model.batch_size for name, model in ready.models.items()}
         data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
         if computes:
@@ -106,12 +102,12 @@ def run_plan(
                 progress.say(warning)
         checked = old.get("preflight", {"ran": False, "findings": []})
         if computes:
-            checked = _preflight(ready, pending) if preflight else {"ran": False, "findings": []}
+            checked = _preflight(ready, pending) if means.preflight else {"ran": False, "findings": []}
             for finding in checked["findings"]:
                 progress.say(f"{finding['model']}: {finding['says']} {finding['remedy']}")
         manifest = {
             "started": old.get("started", _now()),
-            **(notes or {}),
+            **notes,
             "plan": plan.model_dump(mode="json"),
             "plan_hash": plan.hash,
             "batch_sizes": sizes,

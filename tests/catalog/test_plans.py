@@ -92,7 +92,7 @@ def test_checkpoints_and_directories_are_relative_to_the_file_that_names_them() 
         ("deit-tw", "all"),
         ("deit-tw@mine", "all"),
     ]
-    assert read.directories == {"imagenet": Path("plans/../data"), "imagenet-c": Path("/absolute")}
+    assert read.means.directories == {"imagenet": Path("plans/../data"), "imagenet-c": Path("/absolute")}
 
 
 def test_a_plan_replaces_what_it_gives_and_keeps_the_rest_of_the_one_it_extends() -> None:
@@ -201,7 +201,7 @@ def test_wrong_models_are_named_with_their_lines() -> None:
     with pytest.raises(UserError) as caught:
         read_plan(_write(text))
     assert "line 2: models[0]: Unknown model 'diet'. Did you mean deit" in caught.value.message
-    assert "line 3: models[1]: There is no checkpoint nowhere.pth" in caught.value.message
+    assert "line 3: models[1]: No checkpoint at nowhere.pth" in caught.value.message
 
 
 def test_a_mistake_in_an_extended_plan_is_named_there() -> None:

@@ -13,7 +13,7 @@ import torchattacks
 
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.protocols import attack_threat, protocol, protocol_names
-from robustbench_twicing.catalog.threats import attack_threats
+from robustbench_twicing.catalog.resolve import resolve
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.attacks import (
@@ -23,6 +23,7 @@ from robustbench_twicing.spec.attacks import (
     SpsaSettings,
     TorchattacksSettings,
 )
+from robustbench_twicing.spec.experiment import AttackRow, Experiment
 from robustbench_twicing.spec.protocol import Protocol, Rules
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps, Length
@@ -105,12 +106,15 @@ def test_standard_has_the_members_of_autoattack():
 
 
 def test_an_l2_eps_may_exceed_one_but_not_beside_an_linf_attack():
-    (threat,) = attack_threats(["pgd-l2"], ["2.5"])
+    def threats(*names: str, eps: str = "2.5"):
+        return resolve(Experiment(models=("deit",), attacks=(AttackRow(names=names, eps=(eps,)),))).threats
+
+    _, threat = threats("pgd-l2")
     assert (threat.settings.norm, float(threat.eps)) == ("L2", 2.5)
     with pytest.raises(UserError, match="larger than the whole pixel range"):
-        attack_threats(["pgd-l2", "pgd"], ["2.5"])
+        threats("pgd-l2", "pgd")
     with pytest.raises(UserError, match="is not a number"):
-        attack_threats(["pgd-l2"], ["much"])
+        threats("pgd-l2", eps="much")
 
 
 def test_a_name_means_the_protocols_own_attack_before_torchattacks():

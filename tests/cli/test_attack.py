@@ -153,7 +153,7 @@ def test_ctrl_c_keeps_finished_cells_and_exits_130(tmp_path: Path) -> None:
         (["--model", "deit", "--out", ""], "the name is empty"),
         (["--model", "deit="], "names no checkpoint"),  # a shell variable that is not set
         (["--model", "deit", "--engine", "other"], "torchattacks"),
-        (["--model", "deit", "--model", "deit"], "\n  model named twice: deit\n"),
+        (["--model", "deit", "--model", "deit"], "'deit' is given twice"),
         (["--model", "deit", "--device", "tpu"], "cuda"),
         (["--model", "deit", "--limit", "0"], "limit"),
         ([], "--model"),

@@ -49,7 +49,8 @@ def test_the_same_plan_and_one_with_more_models_or_threats_continue(tmp_path: Pa
     ("text", "says"),
     [
         ("seed = 1\n" + SMALL, "seed"),
-        ("limit = 5\n" + SMALL, "data"),
+        ("limit = 5\n" + SMALL, ": limit differ"),
+        ('data = "imagenet"\n' + SMALL, ": data, model deit differ"),
         (SMALL.replace("deit", "deit-tw"), r"model deit \(not in the plan\)"),
         (SMALL.replace("fgsm", "pgd"), r"threat fgsm-linf-1/255 \(not in the plan\)"),
         ('protocol = "paper"\n' + SMALL, "threat fgsm-linf-1/255 differ"),

@@ -1,0 +1,33 @@
+"""Commands whose single options are said once: the last of two would win without a word."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from robustbench_twicing.errors import UserError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param, times in Counter(order).items():
+            if times > 1 and param.param_type_name == "option" and not param.multiple and param.name in options:
+                raise UserError(
+                    f"{param.opts[0]} is given {times} times, and there is room for one.", "Leave the others away."
+                )
+        return super().parse_args(ctx, args)
+
+
+class App(typer.Typer):
+    """Typer, with such commands."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **settings: Any
+    ) -> Callable[[Function], Function]:
+        """As typer's own."""
+        return super().command(name, cls=cls or _Command, **settings)

@@ -1,0 +1,78 @@
+"""An experiment: what a person says, the same on the command line, in Python and in a plan file. No torch, no files.
+
+Its fields are the keys of a plan file (docs/plans.md). `catalog.resolve` turns the names in it into a `Plan`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.threats import Precision
+from robustbench_twicing.spec.values import Frozen
+
+Flag = Annotated[bool, Field(strict=True)]
+"""True or false; no number and no word that could be taken for it."""
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+WhichWeights = Literal["raw", "ema", "both"]
+"""Of a training checkpoint: the weights of the last step, their moving average, or each as a model of its own."""
+
+
+def _text_or_spec(value: Any) -> str | ModelSpec:
+    if not isinstance(value, str | ModelSpec):
+        raise ValueError("a model is named by a text, such as deit or deit=checkpoint.pth")
+    return value
+
+
+Model = Annotated[str | ModelSpec, PlainValidator(_text_or_spec)]
+"""`NAME`, `NAME=CHECKPOINT` or `NAME@LABEL=CHECKPOINT`; a `ModelSpec` for a module that is in memory already."""
+
+
+class AttackRow(Frozen):
+    """Every attack at every eps."""
+
+    names: tuple[str, ...] = ()
+    """Left empty: the protocol's own list."""
+    eps: tuple[str, ...] = Field(default=("1/255",), min_length=1)
+
+
+class SuiteRow(Frozen):
+    """A suite, or a part of one."""
+
+    name: str
+    corruptions: tuple[str, ...] = ()
+    """Names, or `common`, `extra` or `all`; left empty: all."""
+    severities: tuple[Annotated[int, Field(strict=True)], ...] = ()
+    """1 to 5; left empty: all."""
+
+
+class Experiment(Frozen):
+    """Models × what is done to their images, in a person's words."""
+
+    models: tuple[Model, ...] = ()
+    weights: WhichWeights = "raw"
+    resample_pos_embed: Flag = False
+    """Interpolate position embeddings of another image size; otherwise they are refused."""
+    checkpoints: Mapping[str, str] = Field(default_factory=dict)
+    """Which checkpoint a model's name stands for where it is given alone."""
+    data: str | None = None
+    """What is attacked; left out: digits, or what the suites are made from."""
+    limit: Count | None = None
+    """Samples for each threat; left out: all, or what the protocol suggests for a dear attack."""
+    seed: Seed = 0
+    recipe: Literal["model", "paper", "none"] | None = None
+    """How images on disk are prepared; left out: the protocol's where something is attacked, else each suite's own."""
+    protocol: str = "standard"
+    engine: Literal["own", "torchattacks"] = "own"
+    attacks: tuple[AttackRow, ...] = ()
+    worst_case: Flag = False
+    """Add, for each norm and eps, the row of all attacks together."""
+    precision: Precision = "float32"
+    """What attacks compute in; verdicts are float32's."""
+    eight_bit: Flag = False
+    """Judge attacked images a second time, rounded to 8 bits a pixel."""
+    source_model: str | None = None
+    """Another model that the attacked images are made on."""
+    suites: tuple[SuiteRow, ...] = ()
