@@ -41,13 +41,6 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("Interrupted. What was finished is kept; the same command again continues.", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            _nobody_reads()
-            raise typer.Exit from None
-        except SystemExit as stop:
-            if isinstance(stop.__context__, BrokenPipeError):  # rich has noticed before us
-                raise typer.Exit from None
-            raise
         except OSError as error:
             if error.errno not in _DISK or error.filename is None:
                 raise
@@ -111,17 +104,22 @@ def root(
     """Options that belong to no single command."""
 
 
-def _nobody_reads() -> None:
-    """The reader of our output went away (`| head`), which is no mistake. Nothing more can be said to it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> None:
     """Run the command line."""
     try:
         app(prog_name="twicing-bench")
+    except SystemExit as stop:
+        # The reader of our output went away (`| head`), which is no mistake; typer and rich exit with 1 then.
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        _nobody_reads()
     finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:  # what was still in the buffer; the exit code stays what it is
             _nobody_reads()
+
+
+def _nobody_reads() -> None:
+    """Nothing more can be said, also not by the flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
