@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from robustbench_twicing.data.digits import digits
-from robustbench_twicing.engine.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from robustbench_twicing.engine.corruptions import corrupt
+from robustbench_twicing.spec.corruptions import CORRUPTIONS, SEVERITIES
 from robustbench_twicing.spec.models import Recipe
 from tests.oracles.corruptions import peer
 

@@ -33,8 +33,9 @@ from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from robustbench_twicing.engine.corruptions import CORRUPTIONS, corrupt
+from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.engine.corruptions.jpeg import jpeg_round_trip
+from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from tests.oracles.corruptions import peer
 
 HERE = Path(__file__).parent

@@ -7,9 +7,10 @@ import torch
 
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.data.digits import digits
-from robustbench_twicing.engine.corruptions import CORRUPTIONS, corrupt
+from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.runner import environment
 from robustbench_twicing.spec.attacks import AttackSettings
+from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
 from tests.engine.tiny import (
     apgd_settings,

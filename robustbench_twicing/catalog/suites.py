@@ -1,13 +1,16 @@
 """Suite name -> SuiteSpec, and the class lists that suites name."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
+from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
+from robustbench_twicing.spec.corruptions import CORRUPTIONS, families
+from robustbench_twicing.spec.suite import SuiteDefinition, SuiteSpec
 from robustbench_twicing.spec.values import content_hash
 
 _HINT = "corruptions/README.md lists every key and its allowed values."
@@ -21,7 +24,8 @@ def suite_names() -> list[str]:
 def suite(name: str) -> SuiteSpec:
     """A suite by name, or from a TOML file of the user's own. Raises `UserError` if there is none or it is wrong.
 
-    In a file of the user's own, `index` and `classes` may be paths of text files, relative to the TOML file.
+    In a file of the user's own, `index` and `classes` may be paths of text files, and `denominator` that of a CSV file,
+    relative to the TOML file.
     """
     if name.endswith(".toml"):
         return _read(Path(name))
@@ -39,7 +43,13 @@ def _read(path: Path) -> SuiteSpec:
     content = {"name": path.stem, "index": "imagenet", **read_toml(path)}
     content.setdefault("classes", content["index"])
     content |= {key: _listed(content[key], path.parent) for key in ("index", "classes")}
-    return validated(SuiteSpec, content, str(path), _HINT)
+    if isinstance(content.get("common_of"), str):
+        content |= _families_of_the_table(content["common_of"], content, path)
+    if str(content.get("denominator")).endswith(".csv"):
+        content["denominator"] = str((path.parent / content["denominator"]).absolute())
+    spec = validated(SuiteSpec, content, str(path), _HINT)
+    _refuse_incomplete_denominator(spec, path)
+    return spec
 
 
 def _listed(value: object, folder: Path) -> object:
@@ -47,6 +57,35 @@ def _listed(value: object, folder: Path) -> object:
     if not isinstance(value, str):
         return value
     return class_list(str((folder / value).absolute()) if value.endswith(".txt") else value)
+
+
+def _families_of_the_table(common_of: str, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The families of a generated suite: those of the table, the common ones being those of another suite."""
+    given = [key for key in ("families", "extra_families") if key in content]
+    if given:
+        raise UserError(f"{path}: common_of and {given[0]} say the same thing twice.", "Leave one of them away.")
+    if common_of not in suite_names():
+        raise unknown_name("suite", common_of, suite_names())
+    common = suite(common_of).common
+    unknown = [name for name in common if name not in CORRUPTIONS]
+    if unknown or not common:
+        what = f"its corruption {unknown[0]!r} is not one that can be generated" if unknown else "it has no corruptions"
+        raise UserError(f"{path}: common_of = {common_of!r}, but {what}.", f"Known: {', '.join(CORRUPTIONS)}.")
+    return {"families": families(common), "extra_families": families(CORRUPTIONS.keys() - set(common))}
+
+
+def _refuse_incomplete_denominator(spec: SuiteSpec, path: Path) -> None:
+    """Raise `UserError` if errors that were measured elsewhere lack one that the mean over the suite needs."""
+    if spec.denominator is None or denominator(spec.denominator).measured_here:
+        return
+    known = denominator(spec.denominator).errors
+    missing = [str(part) for part in spec.parts(spec.common) if str(part) not in known]
+    if missing:
+        raise UserError(
+            f"{path}: the denominator {spec.denominator!r} has no error for {len(missing)} of the suite's (corruption, "
+            f"severity) pairs, such as {missing[0]}.",
+            "Name another denominator, or move these corruptions into [extra_families], which no mean contains.",
+        )
 
 
 def class_list_names() -> list[str]:
@@ -80,17 +119,8 @@ def class_list(name: str) -> tuple[str, ...]:
 def suite_definition(name: str) -> SuiteDefinition:
     """A suite as a run's manifest keeps it, so that reading the run needs neither this catalog nor the suite's file."""
     spec = suite(name)
-    denominator = None
-    if spec.families:
-        denominator = _alexnet() if spec.index == class_list("imagenet") else Denominator(name="deit")
     return SuiteDefinition(
         spec=spec,
         classes_hash=content_hash([spec.index, spec.classes]),
-        denominator=denominator,
+        denominator=denominator(spec.denominator) if spec.denominator else None,
     )
-
-
-def _alexnet() -> Denominator:
-    errors = alexnet_errors()
-    by_name = {f"{name}/{severity}": error for (name, severity), error in errors.corrupted.items()}
-    return Denominator(name="AlexNet", clean=errors.clean, errors=by_name)

@@ -2,8 +2,8 @@
 
 Errors are fractions in [0, 1], by (corruption, severity). Each may also be an array with one value for each image; the
 results then have one value for each image too, and their mean is the result for the data set (see `bootstrap.py`). CE
-values are in percent of the denominator model: 100 means as many errors as that model makes (AlexNet on ImageNet-C, see
-`catalog/alexnet.py`).
+values are in percent of the denominator model: 100 means as many errors as that model makes (AlexNet on ImageNet-C).
+Which corruptions and severities count is the suite's to say; ImageNet-C's mean is over exactly 15 at five severities.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +19,8 @@ Error = float | np.ndarray
 Cell = tuple[str, int]
 """(corruption, severity 1-5)."""
 
-FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
-"""The 15 common corruptions. The four extra ones (speckle_noise, gaussian_blur, spatter, saturate) were made for
-validation and never enter a mean here, although the data set's own test script prints its mean over all 19."""
-
-COMMON: tuple[str, ...] = tuple(name for family in FAMILIES.values() for name in family)
-
-SEVERITIES = (1, 2, 3, 4, 5)
+Families = Mapping[str, Sequence[str]]
+"""The corruptions that a mean is taken over, by family."""
 
 
 def errors_by_cell(outcomes: Bool[np.ndarray, "samples cells"], cells: Sequence[Cell]) -> dict[Cell, np.ndarray]:
@@ -38,29 +28,33 @@ def errors_by_cell(outcomes: Bool[np.ndarray, "samples cells"], cells: Sequence[
     return {cell: (~outcomes[:, index]).astype(float) for index, cell in enumerate(cells)}
 
 
-def mean_error(errors: Mapping[Cell, Error]) -> Error:
-    """Plain mean error over the 15 × 5 cells, in [0, 1]. Often printed as "unnormalized mCE"; it is not mCE.
+def mean_error(errors: Mapping[Cell, Error], families: Families, severities: Sequence[int]) -> Error:
+    """Plain mean error over every corruption of `families` at every severity, in [0, 1].
 
-    Raises `UserError` if a cell is missing.
+    Over ImageNet-C it is often printed as "unnormalized mCE"; it is not mCE. Raises `UserError` if a cell is missing.
     """
-    return _mean(_severity_means(errors, "The mean corruption error"))
+    return _mean(severity_means(errors, families, severities, "The mean corruption error"))
 
 
-def corruption_errors(errors: Mapping[Cell, Error], denominators: Mapping[Cell, float]) -> dict[str, Error]:
-    """CE of each of the 15: 100 × (sum of errors over the severities) / (the same sum of the denominator model).
+def corruption_errors(
+    errors: Mapping[Cell, Error], denominators: Mapping[Cell, float], families: Families, severities: Sequence[int]
+) -> dict[str, Error]:
+    """CE of each corruption: 100 × (sum of errors over the severities) / (the same sum of the denominator model).
 
-    Other corruptions in `errors` are ignored. Raises `UserError` if one of the 15 × 5 cells is missing on either side,
-    or if the denominator model makes no error at all under a corruption.
+    Corruptions of no family are ignored. Raises `UserError` if a cell is missing on either side, or if the denominator
+    model makes no error at all under a corruption.
     """
-    ours = _severity_means(errors, "mCE")
-    theirs = _severity_means(denominators, "mCE's denominator")
-    _refuse_undefined("CE", "makes no error", [name for name in COMMON if theirs[name] <= 0])
-    return {name: 100 * ours[name] / theirs[name] for name in COMMON}
+    ours = severity_means(errors, families, severities, "mCE")
+    theirs = severity_means(denominators, families, severities, "mCE's denominator")
+    _refuse_undefined("CE", "makes no error", [name for name, error in theirs.items() if error <= 0])
+    return {name: 100 * ours[name] / theirs[name] for name in ours}
 
 
-def mce(errors: Mapping[Cell, Error], denominators: Mapping[Cell, float]) -> Error:
-    """Mean of the 15 CE, in percent of the denominator model. Raises as `corruption_errors` does."""
-    return _mean(corruption_errors(errors, denominators))
+def mce(
+    errors: Mapping[Cell, Error], denominators: Mapping[Cell, float], families: Families, severities: Sequence[int]
+) -> Error:
+    """Mean of the CE, in percent of the denominator model. Raises as `corruption_errors` does."""
+    return _mean(corruption_errors(errors, denominators, families, severities))
 
 
 def relative_corruption_errors(
@@ -68,18 +62,20 @@ def relative_corruption_errors(
     clean_error: Error,
     denominators: Mapping[Cell, float],
     clean_denominator: float,
+    families: Families,
+    severities: Sequence[int],
 ) -> dict[str, Error]:
-    """Relative CE of each of the 15: what a corruption adds to the clean error, in percent of what it adds for the
-    denominator model: 100 × (mean over severities - clean error) / (the same difference of the denominator model).
+    """Relative CE of each corruption: what it adds to the clean error, in percent of what it adds for the denominator
+    model: 100 × (mean over severities - clean error) / (the same difference of the denominator model).
 
     Negative if the corruption helps. Raises `UserError` as `corruption_errors` does, and if a corruption adds nothing
     to the denominator model's error: the ratio then says nothing, or has the wrong sign.
     """
-    ours = _severity_means(errors, "Relative mCE")
-    theirs = _severity_means(denominators, "Relative mCE's denominator")
-    added = {name: theirs[name] - clean_denominator for name in COMMON}
-    _refuse_undefined("Relative CE", "loses nothing", [name for name in COMMON if added[name] <= 0])
-    return {name: 100 * (ours[name] - clean_error) / added[name] for name in COMMON}
+    ours = severity_means(errors, families, severities, "Relative mCE")
+    theirs = severity_means(denominators, families, severities, "Relative mCE's denominator")
+    added = {name: error - clean_denominator for name, error in theirs.items()}
+    _refuse_undefined("Relative CE", "loses nothing", [name for name, more in added.items() if more <= 0])
+    return {name: 100 * (ours[name] - clean_error) / added[name] for name in ours}
 
 
 def relative_mce(
@@ -87,14 +83,40 @@ def relative_mce(
     clean_error: Error,
     denominators: Mapping[Cell, float],
     clean_denominator: float,
+    families: Families,
+    severities: Sequence[int],
 ) -> Error:
-    """Mean of the 15 relative CE, in percent. Raises as `relative_corruption_errors` does."""
-    return _mean(relative_corruption_errors(errors, clean_error, denominators, clean_denominator))
+    """Mean of the relative CE, in percent. Raises as `relative_corruption_errors` does."""
+    parts = relative_corruption_errors(errors, clean_error, denominators, clean_denominator, families, severities)
+    return _mean(parts)
 
 
-def family_means(per_corruption: Mapping[str, Error]) -> dict[str, Error]:
-    """Mean over the corruptions of each family, of CE or of anything else given for the 15."""
-    return {family: _mean({name: per_corruption[name] for name in names}) for family, names in FAMILIES.items()}
+def family_means(per_corruption: Mapping[str, Error], families: Families) -> dict[str, Error]:
+    """Mean over the corruptions of each family, of CE or of anything else given for each of them."""
+    return {family: _mean({name: per_corruption[name] for name in names}) for family, names in families.items()}
+
+
+def severity_means(
+    errors: Mapping[Cell, Error], families: Families, severities: Sequence[int], quantity: str = "The mean error"
+) -> dict[str, Error]:
+    """Mean over the severities for each corruption of `families`.
+
+    Raises `UserError` naming every cell that is missing for the `quantity`. NaN (no sample) is missing too.
+    """
+    names = [name for family in families.values() for name in family]
+    missing = [
+        (name, severity)
+        for name in names
+        for severity in severities
+        if (name, severity) not in errors or bool(np.isnan(errors[name, severity]).any())
+    ]
+    if missing:
+        raise UserError(
+            f"{quantity} needs {len(names)} corruptions at severities {', '.join(map(str, severities))}; "
+            f"missing: {_listed(missing, severities)}.",
+            "Run the whole suite without a failed cell, or read the error of each corruption instead.",
+        )
+    return {name: sum(errors[name, severity] for severity in severities) / len(severities) for name in names}
 
 
 def _mean(values: Mapping[str, Error]) -> Error:
@@ -102,29 +124,13 @@ def _mean(values: Mapping[str, Error]) -> Error:
     return mean
 
 
-def _severity_means(errors: Mapping[Cell, Error], quantity: str) -> dict[str, Error]:
-    """Mean over the five severities for each of the 15; every missing cell is named. NaN (no sample) is missing too."""
-    missing = [
-        (name, severity)
-        for name in COMMON
-        for severity in SEVERITIES
-        if (name, severity) not in errors or bool(np.isnan(errors[name, severity]).any())
-    ]
-    if missing:
-        raise UserError(
-            f"{quantity} needs the 15 common corruptions at severities 1 to 5; missing: {_listed(missing)}.",
-            "Run the whole suite without a failed cell, or read the error of each corruption instead.",
-        )
-    return {name: sum(errors[name, severity] for severity in SEVERITIES) / len(SEVERITIES) for name in COMMON}
-
-
-def _listed(cells: Iterable[Cell]) -> str:
-    severities: dict[str, list[int]] = {}
+def _listed(cells: Iterable[Cell], severities: Sequence[int]) -> str:
+    found: dict[str, list[int]] = {}
     for name, severity in cells:
-        severities.setdefault(name, []).append(severity)
+        found.setdefault(name, []).append(severity)
     return ", ".join(
-        f"{name} (all)" if len(which) == len(SEVERITIES) else f"{name} {' '.join(map(str, which))}"
-        for name, which in severities.items()
+        f"{name} (all)" if len(which) == len(severities) else f"{name} {' '.join(map(str, which))}"
+        for name, which in found.items()
     )
 
 

@@ -13,14 +13,7 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.bootstrap import Estimate, bootstrap_mean
-from robustbench_twicing.metrics.corruption_error import (
-    COMMON,
-    SEVERITIES,
-    errors_by_cell,
-    mce,
-    mean_error,
-    relative_mce,
-)
+from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, mean_error, relative_mce
 from robustbench_twicing.metrics.paired import Pairs, SuitePairs, count_flips, match, match_suite
 from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.metrics.verdict import compare as judge_family
@@ -247,32 +240,35 @@ def _curves(baseline: Side, candidate: Side, seed: int) -> list[Curve]:
 
 
 def _suite_means(baseline: Side, candidate: Side, seed: int) -> list[SuiteMean]:
-    """Mean error, and with a denominator outside the run mCE and relative mCE, of each suite with all 15 × 5 cells."""
+    """Mean error, and with a denominator outside the run mCE and relative mCE, of each suite that is whole."""
     left, right = by_threat(baseline.records), by_threat(candidate.records)
     suites: dict[str, dict[tuple[str, int], str]] = {}
     for threat, records in left.items():
         first = records.iloc[0]
-        if first["kind"] == "corruption" and threat in right and first["corruption"] in COMMON:
+        if first["kind"] == "corruption" and threat in right:
             cells = suites.setdefault(first["suite"], {})
             cells[first["corruption"], int(first["severity"])] = threat
     means = []
-    for suite, cells in suites.items():
-        if len(cells) < len(COMMON) * len(SEVERITIES):
+    for suite, every in suites.items():
+        spec = baseline.suites[suite].spec
+        cells = {cell: every[cell] for cell in spec.parts(spec.common) if cell in every}
+        if len(cells) < len(spec.parts(spec.common)):
             continue
+        over = spec.families, spec.severities
         names = list(cells.values())
         both = match_suite({name: left[name] for name in names}, {name: right[name] for name in names})
         if len(both.labels) < 2:
             continue
         errors = [errors_by_cell(side, list(cells)) for side in (both.baseline, both.candidate)]
-        figures = {"mean error": [mean_error(error) for error in errors]}
+        figures = {"mean error": [mean_error(error, *over) for error in errors]}
         yardstick = baseline.suites[suite].denominator
         same = yardstick == candidate.suites[suite].denominator
         if yardstick is not None and same and not yardstick.measured_here:
-            figures["mCE"] = [mce(error, yardstick.by_cell) for error in errors]
+            figures["mCE"] = [mce(error, yardstick.by_cell, *over) for error in errors]
             clean = _clean_errors(left, right, both)
             if clean is not None and yardstick.clean is not None:
                 figures["relative mCE"] = [
-                    relative_mce(error, own, yardstick.by_cell, yardstick.clean)
+                    relative_mce(error, own, yardstick.by_cell, yardstick.clean, *over)
                     for error, own in zip(errors, clean, strict=True)
                 ]
         for figure, values in figures.items():

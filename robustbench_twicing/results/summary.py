@@ -80,10 +80,10 @@ _OF_THE_ANSWER = (
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("model", "the model's name in the plan"),
     SummaryColumn("suite", "the suite"),
-    SummaryColumn("mean_error", "mean top-1 error over the 15 common corruptions at 5 severities, in [0, 1]"),
-    SummaryColumn("mce", "mean corruption error over exactly those, in percent of the denominator model's"),
+    SummaryColumn("mean_error", "mean top-1 error over the suite's common corruptions at its severities, in [0, 1]"),
+    SummaryColumn("mce", "mean corruption error over exactly those, in percent of the denominator's, if there is one"),
     SummaryColumn("relative_mce", "the same for what the corruptions add to the clean error"),
-    SummaryColumn("denominator", "whose errors mCE divides by: AlexNet, or the model `deit` of the same run"),
+    SummaryColumn("denominator", "whose errors mCE divides by: AlexNet, a file's, or a model of the same run"),
     SummaryColumn("ece", "expected calibration error over 15 equal bins, in [0, 1], on all samples of the suite"),
     SummaryColumn("rms_calibration_error", "root mean square calibration error, in [0, 1]"),
     SummaryColumn("aurra", "area under the response rate accuracy curve, in [0, 1]"),
@@ -200,30 +200,39 @@ def _suite_row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefini
     row["ece"] = expected_calibration_error(*answers)
     row["rms_calibration_error"] = rms_calibration_error(*answers)
     row["aurra"] = aurra(*answers)
-    if (here["kind"] == "corruption").all() and definition.denominator is not None:
-        row |= _corruption_figures(ok, mine, here, definition.denominator)
+    if definition.spec.families:
+        row |= _corruption_figures(ok, mine, here, definition)
     return row
 
 
 def _corruption_figures(
-    ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, denominator: Denominator
+    ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, definition: SuiteDefinition
 ) -> dict[str, Any]:
-    errors, suite = _errors(here), here["suite"].iloc[0]
-    denominators, clean_denominator = denominator.by_cell, denominator.clean
-    if denominator.measured_here:
-        baseline = ok[ok["model"] == denominator.name]
-        denominators = _errors(baseline[baseline["suite"] == suite])
-        clean_denominator = 1 - float(baseline.loc[baseline["threat"] == "clean", "correct"].mean())
-    figures: dict[str, Any] = {"denominator": denominator.name}
+    errors, suite, denominator = _errors(here), here["suite"].iloc[0], definition.denominator
+    over = definition.spec.families, definition.spec.severities
+    figures: dict[str, Any] = {"denominator": denominator.name if denominator else ""}
     try:
-        figures["mean_error"] = float(mean_error(errors))
-        figures["mce"] = float(mce(errors, denominators))
+        figures["mean_error"] = float(mean_error(errors, *over))
+        if denominator is None:
+            return figures
+        denominators, clean_denominator = denominator.by_cell, denominator.clean
+        if denominator.measured_here:
+            baseline = ok[ok["model"] == denominator.name]
+            if baseline.empty:
+                return figures | {"note": _no_such_denominator(denominator)}
+            denominators = _errors(baseline[baseline["suite"] == suite])
+            clean_denominator = 1 - float(baseline.loc[baseline["threat"] == "clean", "correct"].mean())
+        figures["mce"] = float(mce(errors, denominators, *over))
         clean_error = 1 - mine.loc[mine["threat"] == "clean", "correct"].mean()
         if clean_denominator is not None:
-            figures["relative_mce"] = float(relative_mce(errors, clean_error, denominators, clean_denominator))
+            figures["relative_mce"] = float(relative_mce(errors, clean_error, denominators, clean_denominator, *over))
     except UserError as missing:
         figures["note"] = missing.message
     return figures
+
+
+def _no_such_denominator(denominator: Denominator) -> str:
+    return f"no mCE: its denominator {denominator.name!r} is no model of this run"
 
 
 def _errors(records: pd.DataFrame) -> dict[tuple[str, int], float]:

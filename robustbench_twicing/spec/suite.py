@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
 from robustbench_twicing.spec.values import Frozen
 
@@ -63,6 +64,11 @@ class SuiteSpec(Frozen):
     """Corruptions by family, in canonical order."""
     extra_families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Corruptions that no mean over `families` contains."""
+    common_of: str | None = None
+    """In a generated suite without families of its own: the suite whose common corruptions are its common ones. Every
+    other one of `spec.corruptions.CORRUPTIONS` is an extra one."""
+    denominator: str | None = None
+    """Whose errors mCE divides by: `alexnet`, a CSV file of errors, or a model of the run. None: there is no mCE."""
 
     @property
     def common(self) -> tuple[str, ...]:
@@ -94,6 +100,10 @@ class SuiteSpec(Frozen):
     def _consistent(self) -> "SuiteSpec":
         if (self.layout in ("corruptions", "generated")) != bool(self.families and self.severities):
             raise ValueError("layouts 'corruptions' and 'generated' go together with [families] and severities")
+        if self.common_of is not None and self.layout != "generated":
+            raise ValueError("common_of belongs to layout = 'generated': files have families of their own")
+        if self.denominator is not None and not self.families:
+            raise ValueError("a denominator belongs to a suite of corruptions")
         if self.layout == "generated" and self.clean is None:
             raise ValueError("layout = 'generated' needs clean: the data set whose images are corrupted")
         twice = sorted({name for name in (*self.common, *self.extra) if (*self.common, *self.extra).count(name) > 1})
@@ -108,6 +118,9 @@ class SuiteSpec(Frozen):
                 f"{len(outside)} of the classes are not in the index, such as {outside[0]}; every class that a suite "
                 "is scored over needs a logit"
             )
+        unknown = [name for name in (*self.common, *self.extra) if name not in CORRUPTIONS]
+        if self.layout == "generated" and unknown:
+            raise ValueError(f"no corruption {unknown[0]!r} can be generated; there are {', '.join(CORRUPTIONS)}")
         if self.recipe == "none" and self.image_size is None:
             raise ValueError("recipe = 'none' needs image_size: images of different sizes cannot share a batch")
         if self.file_names is not None:

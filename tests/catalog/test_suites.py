@@ -7,8 +7,10 @@ import pytest
 import timm.data
 
 from robustbench_twicing.catalog.locate import definitions
-from robustbench_twicing.catalog.suites import class_list, class_list_names, suite, suite_names
+from robustbench_twicing.catalog.suites import class_list, class_list_names, suite, suite_definition, suite_names
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.corruptions import CORRUPTIONS, Corruption
+from robustbench_twicing.spec.suite import Denominator
 
 SHIPPED = [
     "imagenet",
@@ -20,6 +22,7 @@ SHIPPED = [
     "imagenet-sketch",
     "imagenet-v2",
 ]
+GENERATED = 'title = "t"\nsource = "s"\nlayout = "generated"\nclean = "imagenet"\nimages = 3\nseverities = [1]\n'
 OWN = 'title = "t"\nsource = "s"\nlayout = "classes"\nimages = 3\n'
 
 
@@ -93,6 +96,69 @@ def test_imagenet_c_has_fifteen_corruptions_four_extras_and_the_alexnet_constant
     assert set(constants) - {"clean"} == set(spec.common)
 
 
+@pytest.mark.parametrize("name", ["imagenet-c-generated", "digits-c"])
+def test_a_generated_suite_has_its_families_from_the_table_and_its_mean_over_those_of_imagenet_c(name: str) -> None:
+    spec, files = suite(name), suite("imagenet-c")
+    assert spec.families == files.families
+    assert spec.parts()[: len(files.parts())] == files.parts()
+
+
+@pytest.mark.parametrize(("family", "position"), [("lens", 0), ("noise", 0), ("lens", 19)])
+def test_a_corruption_that_is_added_joins_generated_suites_outside_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, position: int
+) -> None:
+    (tmp_path / "mine.toml").write_text((definitions("corruptions") / "digits-c.toml").read_text())
+    before = suite("digits-c")
+    rows = list(CORRUPTIONS.items())
+    rows.insert(position, ("vignette", Corruption(family, "vignette.vignette", {224: (1, 2, 3, 4, 5)})))
+    for place in ("spec.corruptions", "spec.suite", "catalog.suites"):
+        monkeypatch.setattr(f"robustbench_twicing.{place}.CORRUPTIONS", dict(rows))
+    after = suite(str(tmp_path / "mine.toml"))
+    assert after.families == before.families
+    assert after.extra_families == {family: ("vignette",), **before.extra_families}
+    assert suite("imagenet-c").extra == before.extra  # files are what they are
+
+
+def test_whose_errors_mce_divides_by_is_the_suites_to_say(tmp_path: Path) -> None:
+    cells = 'layout = "corruptions"\nimages = 3\ntitle = "t"\nsource = "s"\nseverities = [1, 3]\n'
+    families = '[families]\nlens = ["vignette"]\n'
+    (tmp_path / "mine.csv").write_text("corruption,severity,error\nvignette,1,0.25\nvignette,3,0.5\nclean,0,0.125\n")
+    for text, expected in (
+        ("", None),
+        ('denominator = "deit"\n', Denominator(name="deit")),
+        (
+            'denominator = "mine.csv"\n',
+            Denominator(name="mine", clean=0.125, errors={"vignette/1": 0.25, "vignette/3": 0.5}),
+        ),
+    ):
+        (tmp_path / "mine.toml").write_text(cells + text + families)
+        assert suite_definition(str(tmp_path / "mine.toml")).denominator == expected
+    assert suite_definition("imagenet-c").denominator == suite_definition("imagenet-c-generated").denominator
+    assert suite_definition("digits-c").denominator == Denominator(name="deit")
+
+
+@pytest.mark.parametrize(
+    ("errors", "why"),
+    [
+        (None, "cannot be read"),
+        ("corruption,severity,error\n", "holds no error"),
+        ("corruption,severity\nfog,1\n", "line 2"),
+        ("corruption,severity,error\nfog,1,12.5\n", "no fraction"),
+        ("corruption,severity,error\nfog,one,0.5\n", "line 2"),
+        ("corruption,severity,error\nfog,1,0.5\nfog,1,0.5\n", "line 3.*twice"),
+        ("corruption,severity,error\nfog,1,nan\n", "no fraction"),
+        ("corruption,severity,error\nfog,1,0.5\n", "no error for 1 of.*fog/2"),
+    ],
+)
+def test_mistakes_in_a_file_of_errors_are_named(tmp_path: Path, errors: str | None, why: str) -> None:
+    if errors is not None:
+        (tmp_path / "errors.csv").write_text(errors)
+    text = OWN.replace('"classes"', '"corruptions"') + 'severities = [1, 2]\ndenominator = "errors.csv"\n'
+    (tmp_path / "mine.toml").write_text(text + '[families]\na = ["fog"]\n')
+    with pytest.raises(UserError, match=why):
+        suite(str(tmp_path / "mine.toml"))
+
+
 def test_every_key_is_explained_in_the_readme() -> None:
     text = (definitions("corruptions") / "README.md").read_text()
     for key in type(suite("imagenet")).model_fields.keys() - {"name"}:
@@ -136,6 +202,13 @@ def test_a_label_space_of_ones_own(tmp_path: Path) -> None:
         (OWN + 'recipe = "none"\n', "image_size"),
         (OWN + "file_names = '('\n", "regular expression"),
         (OWN.replace('"classes"', '"corruptions"') + 'severities = [1]\n[families]\na = ["fog"]\nb = ["fog"]\n', "fog"),
+        (OWN + 'common_of = "imagenet-c"\n', "generated"),
+        (OWN + 'denominator = "alexnet"\n', "suite of corruptions"),
+        (GENERATED + 'common_of = "imagenet"\n', "no corruptions"),
+        (GENERATED + 'common_of = "imagenet-d"\n', "Unknown suite"),
+        (GENERATED + 'common_of = "imagenet-c"\n[families]\na = ["fog"]\n', "twice"),
+        (GENERATED + '[families]\na = ["fgo"]\n', "'fgo' can be generated"),
+        (GENERATED + 'denominator = "alexnet"\n[families]\na = ["saturate"]\n', "no error for 1 .*saturate/1"),
         (OWN + 'classes = "absent.txt"\n', "absent.txt"),
         (OWN + 'classes = "twice.txt"\n', "twice"),
         (OWN + 'classes = "empty.txt"\n', "is empty"),

@@ -16,6 +16,7 @@ from robustbench_twicing import evaluate
 FILE = Path(__file__).with_name("records.csv")
 
 BOTH = ["deit", "deit-tw"]
+NINETEEN = ["common", "speckle_noise", "gaussian_blur", "spatter", "saturate"]
 EXPERIMENTS: Mapping[str, Mapping[str, Any]] = {
     "gradients": {"models": BOTH, "attacks": ["fgsm", "pgd", "mifgsm"], "eps": ["1/255", "4/255"], "limit": 8},
     "worst case": {"models": BOTH, "attacks": ["fgsm", "apgd-ce", "apgd-t"], "eps": "16/255", "worst_case": True},
@@ -25,7 +26,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Any]] = {
     "rounded": {"models": ["deit"], "attacks": ["pgd"], "eps": "4/255", "precision": "bfloat16", "eight_bit": True},
     "transfer": {"models": ["deit-tw"], "attacks": ["pgd"], "eps": "8/255", "source_model": "deit"},
     "bridge": {"models": ["deit"], "attacks": ["bim", "fgsm"], "eps": "4/255", "engine": "torchattacks"},
-    "suite": {"models": BOTH, "suites": ["digits-c"], "severities": [3], "limit": 12},
+    "suite": {"models": BOTH, "suites": ["digits-c"], "corruptions": NINETEEN, "severities": [3], "limit": 12},
 }
 LIMITS = {"worst case": 2}
 """Samples of an experiment that names no limit; else 12."""

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
+from robustbench_twicing.catalog.denominators import denominator
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area
 from robustbench_twicing.metrics.bootstrap import bootstrap_mean
-from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES, errors_by_cell, mce, relative_mce
+from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, relative_mce
 
+ALEXNET, IMAGENET_C = denominator("alexnet"), suite("imagenet-c")
+COMMON, SEVERITIES = IMAGENET_C.common, IMAGENET_C.severities
+OVER = IMAGENET_C.families, SEVERITIES
 CELLS = [(name, severity) for name in COMMON for severity in SEVERITIES]
 
 
@@ -85,23 +89,22 @@ def test_too_few_samples_are_refused(count):
 
 def test_values_of_images_average_to_the_value_of_the_suite():
     generator = np.random.default_rng(7)
-    alexnet = alexnet_errors()
     outcomes = suite_outcomes(generator, 80, 1.5)
     clean = generator.random(80) < 0.9
     errors = dict(zip(CELLS, 1 - outcomes.mean(axis=0), strict=True))
     per_image = errors_by_cell(outcomes, CELLS)
-    assert mce(per_image, alexnet.corrupted).mean() == pytest.approx(mce(errors, alexnet.corrupted))
-    whole = relative_mce(errors, 1 - clean.mean(), alexnet.corrupted, alexnet.clean)
-    parts = relative_mce(per_image, (~clean).astype(float), alexnet.corrupted, alexnet.clean)
+    assert mce(per_image, ALEXNET.by_cell, *OVER).mean() == pytest.approx(mce(errors, ALEXNET.by_cell, *OVER))
+    whole = relative_mce(errors, 1 - clean.mean(), ALEXNET.by_cell, ALEXNET.clean, *OVER)
+    parts = relative_mce(per_image, (~clean).astype(float), ALEXNET.by_cell, ALEXNET.clean, *OVER)
     assert parts.mean() == pytest.approx(whole)
 
 
 def test_outcomes_of_one_image_are_resampled_together():
     outcomes = suite_outcomes(np.random.default_rng(9), 400, 1.2)
     errors = errors_by_cell(outcomes, CELLS)
-    interval = bootstrap_mean(mce(errors, alexnet_errors().corrupted)).interval
+    interval = bootstrap_mean(mce(errors, ALEXNET.by_cell, *OVER)).interval
     # As if the 75 outcomes of an image were those of 75 images: variances of the cells' errors simply add up.
-    weights = {name: 100 / 15 / sum(alexnet_errors().corrupted[name, s] for s in SEVERITIES) for name in COMMON}
+    weights = {name: 100 / 15 / sum(ALEXNET.by_cell[name, s] for s in SEVERITIES) for name in COMMON}
     variance = sum(weights[name] ** 2 * errors[name, s].var(ddof=1) / 400 for name, s in CELLS)
     ratio = (interval.high - interval.low) / (2 * norm.ppf(0.975) * math.sqrt(variance))
     print(f"interval of mCE by image is {ratio:.1f} times as wide as by outcome")
@@ -109,7 +112,7 @@ def test_outcomes_of_one_image_are_resampled_together():
 
 
 def test_paired_intervals_of_mce_and_area_cover_at_their_level():
-    denominators = alexnet_errors().corrupted
+    denominators = ALEXNET.by_cell
     generator = np.random.default_rng(8)
     eps = np.linspace(0, 1, len(CELLS))
 
@@ -118,7 +121,7 @@ def test_paired_intervals_of_mce_and_area_cover_at_their_level():
         ease = generator.normal(1.2, 1.0, (images, 1)) - 0.3 * np.array([severity for _, severity in CELLS])
         models = [ease + generator.normal(gain, 0.5, (images, 1)) for gain in (0.0, 0.1)]
         outcomes = [model + generator.normal(0, 1, (images, len(CELLS))) > 0 for model in models]
-        scores = [mce(errors_by_cell(one, CELLS), denominators) for one in outcomes]
+        scores = [mce(errors_by_cell(one, CELLS), denominators, *OVER) for one in outcomes]
         areas = [curve_area(eps, one.astype(float)) for one in outcomes]
         return scores[1] - scores[0], areas[1] - areas[0]
 

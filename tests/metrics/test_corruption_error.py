@@ -3,13 +3,11 @@ import csv
 import numpy as np
 import pytest
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
+from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.locate import definitions
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import (
-    COMMON,
-    FAMILIES,
-    SEVERITIES,
     corruption_errors,
     errors_by_cell,
     family_means,
@@ -20,6 +18,9 @@ from robustbench_twicing.metrics.corruption_error import (
 )
 from tests.oracles.statistics import mce_by_loops, relative_mce_by_loops
 
+IMAGENET_C, ALEXNET = suite("imagenet-c"), denominator("alexnet")
+COMMON, SEVERITIES = IMAGENET_C.common, IMAGENET_C.severities
+OVER = IMAGENET_C.families, SEVERITIES
 CELLS = [(name, severity) for name in COMMON for severity in SEVERITIES]
 
 # Means over the severities as others hard-code them (alibaba/easyrobust `easyrobust/benchmarks/ood/imagenet_c.py` at
@@ -85,11 +86,10 @@ def random_errors(seed=0):
 
 
 def test_alexnet_errors_have_the_means_that_others_use():
-    alexnet = alexnet_errors()
-    assert set(alexnet.corrupted) == set(CELLS)
-    means = {name: np.mean([alexnet.corrupted[name, severity] for severity in SEVERITIES]) for name in COMMON}
+    assert set(ALEXNET.by_cell) == set(CELLS)
+    means = {name: np.mean([ALEXNET.by_cell[name, severity] for severity in SEVERITIES]) for name in COMMON}
     assert means == pytest.approx(EASYROBUST, abs=5e-7)  # theirs are given to six digits
-    assert alexnet.clean == 0.4348
+    assert ALEXNET.clean == 0.4348
 
 
 def test_every_alexnet_row_names_its_source_and_its_family():
@@ -97,13 +97,12 @@ def test_every_alexnet_row_names_its_source_and_its_family():
         rows = list(csv.DictReader(file))
     assert len(rows) == 76
     assert all(row["source"] for row in rows)
-    assert all(row["corruption"] in FAMILIES.get(row["family"], ("clean",)) for row in rows)
+    assert all(row["corruption"] in OVER[0].get(row["family"], ("clean",)) for row in rows)
 
 
 def test_alexnet_measured_by_itself_is_exactly_100():
-    alexnet = alexnet_errors()
-    assert mce(alexnet.corrupted, alexnet.corrupted) == 100
-    assert relative_mce(alexnet.corrupted, alexnet.clean, alexnet.corrupted, alexnet.clean) == 100
+    assert mce(ALEXNET.by_cell, ALEXNET.by_cell, *OVER) == 100
+    assert relative_mce(ALEXNET.by_cell, ALEXNET.clean, ALEXNET.by_cell, ALEXNET.clean, *OVER) == 100
 
 
 def by_cell(accuracies):
@@ -113,37 +112,37 @@ def by_cell(accuracies):
 def test_resnet50_has_its_published_mce():
     resnet, alexnet = by_cell(ROBUSTBENCH_RESNET50), by_cell(ROBUSTBENCH_ALEXNET)
     # RobustBench publishes accuracy 39.48 and mCE 76.38, against AlexNet on its own images (`Standard_R50.json`).
-    assert 100 * (1 - mean_error(resnet)) == pytest.approx(39.48, abs=0.005)
-    assert mce(resnet, alexnet) == pytest.approx(76.38, abs=0.005)
+    assert 100 * (1 - mean_error(resnet, *OVER)) == pytest.approx(39.48, abs=0.005)
+    assert mce(resnet, alexnet, *OVER) == pytest.approx(76.38, abs=0.005)
     # Against AlexNet on all images it moves by about 0.01 (field notes, 4.3).
-    assert mce(resnet, alexnet_errors().corrupted) == pytest.approx(76.37, abs=0.005)
-    assert mce(resnet, alexnet) == pytest.approx(mce_by_loops(resnet, alexnet, list(EASYROBUST)))
+    assert mce(resnet, ALEXNET.by_cell, *OVER) == pytest.approx(76.37, abs=0.005)
+    assert mce(resnet, alexnet, *OVER) == pytest.approx(mce_by_loops(resnet, alexnet, list(EASYROBUST)))
 
 
 def test_by_hand():
     # Twice the denominator's errors under noise (3 of 15), the same under the other 12: mCE 100 × (3 × 2 + 12) / 15.
     denominators = dict.fromkeys(CELLS, 0.3)
-    errors = {cell: 0.6 if cell[0] in FAMILIES["noise"] else 0.3 for cell in CELLS}
-    assert mce(errors, denominators) == pytest.approx(120)
-    assert family_means(corruption_errors(errors, denominators)) == pytest.approx(
+    errors = {cell: 0.6 if cell[0] in OVER[0]["noise"] else 0.3 for cell in CELLS}
+    assert mce(errors, denominators, *OVER) == pytest.approx(120)
+    assert family_means(corruption_errors(errors, denominators, *OVER), OVER[0]) == pytest.approx(
         {"noise": 200, "blur": 100, "weather": 100, "digital": 100}
     )
-    assert mean_error(errors) == pytest.approx((3 * 0.6 + 12 * 0.3) / 15)
+    assert mean_error(errors, *OVER) == pytest.approx((3 * 0.6 + 12 * 0.3) / 15)
     # Clean 0.2 against 0.1: noise adds 0.4 to 0.2's 0.2, the others add 0.1 to 0.2's 0.2.
-    assert relative_mce(errors, 0.2, denominators, 0.1) == pytest.approx(100 * (3 * 2 + 12 * 0.5) / 15)
+    assert relative_mce(errors, 0.2, denominators, 0.1, *OVER) == pytest.approx(100 * (3 * 2 + 12 * 0.5) / 15)
 
 
 def test_sums_are_divided_not_severities():
     # One severity has all the errors: a mean of the ratios by severity would be dominated by the tiny denominators.
     denominators = {cell: 0.01 if cell[1] < 5 else 0.96 for cell in CELLS}
     errors = {cell: 0.02 if cell[1] < 5 else 0.92 for cell in CELLS}
-    assert mce(errors, denominators) == pytest.approx(100)
+    assert mce(errors, denominators, *OVER) == pytest.approx(100)
 
 
 def test_any_denominator_model_agrees_with_loops():
     errors, denominators = random_errors(1), random_errors(2)
-    assert mce(errors, denominators) == pytest.approx(mce_by_loops(errors, denominators, COMMON))
-    assert relative_mce(errors, 0.1, denominators, 0.15) == pytest.approx(
+    assert mce(errors, denominators, *OVER) == pytest.approx(mce_by_loops(errors, denominators, COMMON))
+    assert relative_mce(errors, 0.1, denominators, 0.15, *OVER) == pytest.approx(
         relative_mce_by_loops(errors, 0.1, denominators, 0.15, COMMON)
     )
 
@@ -153,9 +152,9 @@ def test_extra_corruptions_never_enter():
     more = errors | {
         (name, s): 0.99 for name in ("speckle_noise", "gaussian_blur", "spatter", "saturate") for s in SEVERITIES
     }
-    assert mce(more, denominators) == mce(errors, denominators)
-    assert mean_error(more) == mean_error(errors)
-    assert set(corruption_errors(more, denominators)) == set(COMMON)
+    assert mce(more, denominators, *OVER) == mce(errors, denominators, *OVER)
+    assert mean_error(more, *OVER) == mean_error(errors, *OVER)
+    assert set(corruption_errors(more, denominators, *OVER)) == set(COMMON)
 
 
 def test_missing_cells_are_refused_and_listed():
@@ -165,10 +164,10 @@ def test_missing_cells_are_refused_and_listed():
         del errors["snow", severity]
     errors["frost", 1] = float("nan")  # nothing was evaluated there
     for attempt in (
-        lambda: mce(errors, random_errors()),
-        lambda: mce(random_errors(), errors),
-        lambda: relative_mce(errors, 0.1, random_errors(), 0.1),
-        lambda: mean_error(errors),
+        lambda: mce(errors, random_errors(), *OVER),
+        lambda: mce(random_errors(), errors, *OVER),
+        lambda: relative_mce(errors, 0.1, random_errors(), 0.1, *OVER),
+        lambda: mean_error(errors, *OVER),
     ):
         with pytest.raises(UserError, match=r"missing: snow \(all\), frost 1, fog 3 5\.") as refusal:
             attempt()
@@ -178,15 +177,15 @@ def test_missing_cells_are_refused_and_listed():
 def test_denominators_that_make_no_error_are_refused_by_name():
     perfect = random_errors() | {("brightness", severity): 0.0 for severity in SEVERITIES}
     with pytest.raises(UserError, match="makes no error under brightness"):
-        mce(random_errors(1), perfect)
+        mce(random_errors(1), perfect, *OVER)
     unharmed = random_errors() | {("fog", severity): 0.1 for severity in SEVERITIES}
     with pytest.raises(UserError, match="loses nothing under fog"):
-        relative_mce(random_errors(1), 0.1, unharmed, 0.1)
+        relative_mce(random_errors(1), 0.1, unharmed, 0.1, *OVER)
 
 
 def test_a_corruption_that_helps_counts_negative():
     errors = random_errors() | {("brightness", severity): 0.05 for severity in SEVERITIES}
-    assert relative_corruption_errors(errors, 0.1, random_errors(2), 0.1)["brightness"] < 0
+    assert relative_corruption_errors(errors, 0.1, random_errors(2), 0.1, *OVER)["brightness"] < 0
 
 
 def test_outcomes_become_errors_by_cell():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.report.compare import print_comparisons
 from robustbench_twicing.report.console import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.report.estimate import print_cost
@@ -29,7 +29,8 @@ BEFORE, AFTER = with_flips(200, right=153, lost=31, gained=42)
 
 def _frame() -> pd.DataFrame:
     attack = {"kind": "attack", "attack": "apgd-dlr", "eps": "4/255", "suite": "", "protocol": "standard"}
-    parts = [f"imagenet-c-generated:{name}-{severity}" for name in COMMON for severity in SEVERITIES]
+    spec = suite("imagenet-c-generated")
+    parts = [f"{spec.name}:{part.corruption}-{part.severity}" for part in spec.parts(spec.common)]
     cells = []
     for model, right in zip(MODELS, (BEFORE, AFTER), strict=True):
         cells += [cell(model, threat, right) for threat in ("clean", *parts)]

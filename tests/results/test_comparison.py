@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustbench_twicing.catalog.alexnet import alexnet_errors
+from robustbench_twicing.catalog.denominators import denominator
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.corruption_error import COMMON, SEVERITIES
 from robustbench_twicing.results.comparison import Side, compare_sides
 from tests.records_builder import cell, records, suites_of, threat_columns, with_flips
+
+COMMON, SEVERITIES = suite("imagenet-c").common, suite("imagenet-c").severities
 
 
 def _sides(frame: pd.DataFrame, baseline: str = "deit", candidate: str = "deit-tw") -> list[tuple[Side, Side]]:
@@ -156,13 +158,13 @@ def test_eps_zero_and_single_images_make_no_curve() -> None:
 
 
 @cache
-def _suite(suite: str, clean: bool = True) -> pd.DataFrame:
+def _suite(where: str, clean: bool = True) -> pd.DataFrame:
     """deit errs on images 0 to 59 of 100 under every corruption, deit-tw on 0 to 49; on clean, 20 and 10."""
     cells = []
     for model, wrong in (("deit", 60), ("deit-tw", 50)):
         one = cell(model, "imagenet-c:fog-1", np.arange(100) >= wrong)
         for name, severity in product(COMMON, SEVERITIES):
-            threat = f"{suite}:{name}-{severity}"
+            threat = f"{where}:{name}-{severity}"
             cells.append(one.assign(threat=threat, **threat_columns(threat)))
         if clean:
             cells.append(cell(model, "clean", np.arange(100) >= wrong - 40))
@@ -174,8 +176,8 @@ def test_a_whole_suite_gives_mean_error_mce_and_relative_mce() -> None:
     assert list(means) == ["mean error", "mCE", "relative mCE"]
     assert (means["mean error"].baseline_value, means["mean error"].candidate_value) == pytest.approx((0.6, 0.5))
     # By hand: with one error rate e everywhere, CE is 100 e / AlexNet's mean error, and relative CE likewise.
-    yardstick = alexnet_errors()
-    theirs = [np.mean([yardstick.corrupted[name, severity] for severity in SEVERITIES]) for name in COMMON]
+    yardstick = denominator("alexnet")
+    theirs = [np.mean([yardstick.by_cell[name, severity] for severity in SEVERITIES]) for name in COMMON]
     assert means["mCE"].candidate_value == pytest.approx(np.mean([100 * 0.5 / error for error in theirs]))
     assert means["relative mCE"].baseline_value == pytest.approx(
         np.mean([100 * (0.6 - 0.2) / (error - yardstick.clean) for error in theirs])

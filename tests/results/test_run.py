@@ -15,7 +15,7 @@ def test_a_run_with_a_users_suite_reads_the_same_after_its_definition_was_edited
 ) -> None:
     monkeypatch.chdir(tmp_path)
     own, shipped = Path("own.toml"), (definitions("corruptions") / "digits-c.toml").read_text()
-    own.write_text(shipped.replace('"digits"\nclasses = "digits"', '"imagenet"'))  # so that AlexNet is the denominator
+    own.write_text(shipped.replace('denominator = "deit"', 'denominator = "alexnet"'))
     run = evaluate("deit", suites=["own.toml"], corruptions=["common"], limit=1, out="run")
     assert run.suites["mce"].notna().all()
     assert run.suites["denominator"].tolist() == ["AlexNet"]

@@ -1,63 +1,27 @@
-"""ImageNet-C's nineteen corruptions, batched, on the device of the images (Hendrycks and Dietterich 2019, 1903.12261).
+"""Corruptions, batched, on the device of the images: ImageNet-C's nineteen (Hendrycks and Dietterich 2019, 1903.12261).
 
-What each does is written at its function; docs/corruptions.md compares them with the original generator and its
-quirks. Results are `ImageNet-C (generated)`: never to be mixed with the published files.
+The table is `spec/corruptions.py`. What each does is written at its function; docs/corruptions.md compares them with
+the original generator and its quirks. Results are `ImageNet-C (generated)`: never to be mixed with the published files.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from robustbench_twicing.engine.corruptions import blur, digital, noise, parameters, weather
 from robustbench_twicing.engine.corruptions.frost import FrostPictures, frost_pictures
 from robustbench_twicing.engine.corruptions.jpeg import jpeg_round_trip
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.cores import on_every_core
 from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from robustbench_twicing.tensors import Images
 
-__all__ = ["COMMON", "CORRUPTIONS", "EXTRA", "SEVERITIES", "Corruption", "FrostPictures", "corrupt", "frost_pictures"]
-
-
-class Corruption(NamedTuple):
-    """One corruption: its family, and what it does."""
-
-    family: str
-    apply: Callable[..., Images]
-    """(levels, setting, draws) to whole levels; may write over `levels`. See `parameters.setting`."""
-
-
-CORRUPTIONS = {
-    "gaussian_noise": Corruption("noise", noise.gaussian_noise),
-    "shot_noise": Corruption("noise", noise.shot_noise),
-    "impulse_noise": Corruption("noise", noise.impulse_noise),
-    "defocus_blur": Corruption("blur", blur.defocus_blur),
-    "glass_blur": Corruption("blur", blur.glass_blur),
-    "motion_blur": Corruption("blur", blur.motion_blur),
-    "zoom_blur": Corruption("blur", blur.zoom_blur),
-    "snow": Corruption("weather", weather.snow),
-    "frost": Corruption("weather", weather.frost),
-    "fog": Corruption("weather", weather.fog),
-    "brightness": Corruption("weather", weather.brightness),
-    "contrast": Corruption("digital", digital.contrast),
-    "elastic_transform": Corruption("digital", digital.elastic_transform),
-    "pixelate": Corruption("digital", digital.pixelate),
-    "jpeg_compression": Corruption("digital", digital.jpeg_compression),
-    "speckle_noise": Corruption("extra", noise.speckle_noise),
-    "gaussian_blur": Corruption("extra", blur.gaussian_blur),
-    "spatter": Corruption("extra", weather.spatter),
-    "saturate": Corruption("extra", digital.saturate),
-}
-"""All nineteen in ImageNet-C's order. The four of family `extra` (its validation set) never enter mCE."""
-
-COMMON = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.family != "extra")
-EXTRA = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.family == "extra")
-SEVERITIES = (1, 2, 3, 4, 5)
+__all__ = ["FrostPictures", "corrupt", "frost_pictures"]
 
 SMALLEST_SIDE = 32
 
@@ -75,7 +39,7 @@ def corrupt(
 
     `images` (batch, 3, height, width) in [0, 1], each side at least 32, are taken at their nearest 8-bit level, and the
     result, float32 of the same shape, holds 8-bit levels too. The parameters are those of the original generator
-    for the nearest of 32, 64 and 224 pixels (`parameters.table_size`).
+    for the nearest of 32, 64 and 224 pixels (`spec.corruptions.nearest_size`).
 
     Random draws follow (`seed`, sample id, `name`, `severity`) and nothing else; `ids` names the samples and defaults
     to "0", "1", ... within the batch. `jpeg_quality` (1 to 100) adds the JPEG round trip that ImageNet-C's files went
@@ -93,10 +57,11 @@ def corrupt(
     ids = [str(index) for index in range(len(images))] if ids is None else list(ids)
     if len(ids) != len(images):
         raise UserError(f"{len(images)} images came with {len(ids)} ids.", "Give one sample id for each image.")
-    apply = CORRUPTIONS[name].apply
+    corruption = CORRUPTIONS[name]
+    apply = _function(corruption)
     if name == "frost":
         apply = partial(apply, pictures=frost_pictures(frost_dir))
-    setting = parameters.setting(name, severity, *images.shape[-2:])
+    setting = corruption.setting(severity, *images.shape[-2:])
     threat = f"{name}-{severity}"
     keep_freed_blocks()
     corrupted = _empty(images)
@@ -116,6 +81,13 @@ def corrupt(
     for _ in on_every_core(work, range(0, len(images), size), images.device):
         pass
     return corrupted
+
+
+def _function(corruption: Corruption) -> Callable[..., Images]:
+    """What a row of the table names: (levels, setting, draws) to whole levels."""
+    file, _, function = corruption.function.partition(".")
+    apply: Callable[..., Images] = getattr(import_module(f"{__name__}.{file}"), function)
+    return apply
 
 
 def _check(images: torch.Tensor) -> None:

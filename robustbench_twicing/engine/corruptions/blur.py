@@ -10,8 +10,8 @@ from robustbench_twicing.engine.corruptions.filters import clipped_zoom, correla
 from robustbench_twicing.engine.corruptions.filters import gaussian_blur as blur
 from robustbench_twicing.engine.corruptions.filters import motion_blur as blur_along
 from robustbench_twicing.engine.corruptions.levels import truncate_
-from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import Number
 from robustbench_twicing.tensors import Images
 
 

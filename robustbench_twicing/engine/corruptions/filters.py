@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch.nn import functional
 
 from robustbench_twicing.engine.corruptions.levels import truncate_
-from robustbench_twicing.engine.corruptions.parameters import Number
+from robustbench_twicing.spec.corruptions import Number
 from robustbench_twicing.tensors import Images
 
 Planes = Float[torch.Tensor, "batch height width"]

@@ -15,9 +15,9 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 from torch.nn import functional
 
-from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import Number
 
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 """What the original draws from (make_imagenet_c.py). Its list goes on with frost6.jpg, which its draw never reaches."""

@@ -7,8 +7,8 @@ import torch
 from scipy.special import pdtr
 
 from robustbench_twicing.engine.corruptions.levels import truncate_
-from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import Number
 from robustbench_twicing.tensors import Images
 
 

@@ -10,8 +10,8 @@ from robustbench_twicing.engine.corruptions.filters import Planes, clipped_zoom,
 from robustbench_twicing.engine.corruptions.filters import gaussian_blur as blur
 from robustbench_twicing.engine.corruptions.frost import FrostPictures
 from robustbench_twicing.engine.corruptions.levels import truncate_
-from robustbench_twicing.engine.corruptions.parameters import Number
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import Number
 from robustbench_twicing.tensors import Images
 
 

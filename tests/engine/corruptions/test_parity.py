@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_twicing.engine.corruptions import CORRUPTIONS, corrupt, frost_pictures
-from robustbench_twicing.engine.corruptions.parameters import PARAMETERS
+from robustbench_twicing.engine.corruptions import corrupt, frost_pictures
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from tests.engine.corruptions.pictures import as_images, as_levels, photograph
 from tests.oracles import corruptions as oracle
 
@@ -59,7 +59,7 @@ def sixteen_bits(draws, index, height, width):
 
 
 @pytest.mark.parametrize(("height", "width", "table", "severity"), CASES)
-@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("frost", "jpeg_compression")])
+@pytest.mark.parametrize("name", [name for name in oracle.CONSTANTS if name not in ("frost", "jpeg_compression")])
 def test_corruption_equals_the_reference_pixel_by_pixel(name, height, width, table, severity):
     picture = photograph(height, width, severity % 2)
     constants = oracle.CONSTANTS[name][str(table)][severity - 1]
@@ -92,9 +92,9 @@ def test_the_severities_are_the_original_generators():
     def plain(value):
         return [plain(part) for part in value] if isinstance(value, tuple | list) else value
 
-    for name in CORRUPTIONS:
+    for name in oracle.CONSTANTS:
         for size in (32, 64, 224):
-            ours, theirs = plain(PARAMETERS[name][size]), oracle.CONSTANTS[name][str(size)]
+            ours, theirs = plain(CORRUPTIONS[name].settings[size]), oracle.CONSTANTS[name][str(size)]
             if name == "frost":
                 ours = [setting[:2] for setting in ours]  # the third is how the picture of frost is scaled
             if name == "spatter":

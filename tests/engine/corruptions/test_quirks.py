@@ -6,8 +6,8 @@ import torch
 
 from robustbench_twicing.engine.corruptions import corrupt, frost_pictures
 from robustbench_twicing.engine.corruptions.filters import motion_taps
-from robustbench_twicing.engine.corruptions.parameters import PARAMETERS
 from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from tests.engine.corruptions.pictures import as_images, as_levels, photograph
 from tests.oracles import corruptions as oracle
 
@@ -72,10 +72,10 @@ def test_motion_blur_is_one_sided():
 
 def test_zoom_factors_are_what_numpys_arange_gave():
     # Rounding decides whether arange includes its stop: 1.06 and 1.11 are in, 1.16, 1.21, 1.26 and 1.31 are not.
-    assert [len(factors) for factors in PARAMETERS["zoom_blur"][224]] == [12, 16, 11, 13, 11]
-    assert [len(factors) for factors in PARAMETERS["zoom_blur"][32]] == [7, 12, 16, 21, 26]
-    assert PARAMETERS["zoom_blur"][224][0][-1] == pytest.approx(1.11)
-    assert PARAMETERS["zoom_blur"][224][1][-1] == pytest.approx(1.15)
+    assert [len(factors) for factors in CORRUPTIONS["zoom_blur"].settings[224]] == [12, 16, 11, 13, 11]
+    assert [len(factors) for factors in CORRUPTIONS["zoom_blur"].settings[32]] == [7, 12, 16, 21, 26]
+    assert CORRUPTIONS["zoom_blur"].settings[224][0][-1] == pytest.approx(1.11)
+    assert CORRUPTIONS["zoom_blur"].settings[224][1][-1] == pytest.approx(1.15)
 
 
 def test_saturate_tints_greys_red():
@@ -102,7 +102,7 @@ def test_pixelate_enlarges_with_box_so_that_pixels_stay_sharp():
 
 def test_elastic_transform_moves_the_picture_by_an_affine_map_first():
     # At 32 pixels and severity 1 the displacement's strength is 0, so the affine map is all there is.
-    assert PARAMETERS["elastic_transform"][32][0][0] == 0
+    assert CORRUPTIONS["elastic_transform"].settings[32][0][0] == 0
     picture = as_images(photograph(32, 32))
     assert not torch.equal(corrupt(picture, "elastic_transform", 1), picture)
 
