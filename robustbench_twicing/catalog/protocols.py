@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robustbench_twicing.catalog.locate import definitions
+from robustbench_twicing.catalog.plugged_attacks import plugged_attack
+from robustbench_twicing.catalog.plugins import plugin_names
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.catalog.torchattacks import (
     as_torchattacks,
@@ -12,7 +14,7 @@ from robustbench_twicing.catalog.torchattacks import (
     torchattacks_settings,
     torchattacks_table,
 )
-from robustbench_twicing.errors import unknown_name
+from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.attacks import AttackSettings, SequenceSettings, TorchattacksSettings
 from robustbench_twicing.spec.protocol import Protocol
 from robustbench_twicing.spec.threats import AttackThreat
@@ -53,7 +55,8 @@ def _of_members(settings: SequenceSettings, change: Callable[[AttackSettings], A
 def attack_threat(protocol: Protocol, attack: str, eps: Eps, engine: str = "own") -> AttackThreat:
     """One attack at one eps under a protocol's rules.
 
-    A name that the protocol does not define is looked up among the attacks of torchattacks, in any case.
+    A name that the protocol does not define is looked up among the attacks of torchattacks, in any case, and then among
+    those that other packages register; `python:MODULE:NAME` is a user's own (docs/plugins.md).
     `engine="torchattacks"` runs the protocol's own attack in torchattacks. Raises `UserError` for an unknown name, and
     for what torchattacks cannot do under these rules.
     """
@@ -67,8 +70,13 @@ def attack_threat(protocol: Protocol, attack: str, eps: Eps, engine: str = "own"
                 settings = as_torchattacks(settings)
     elif name in (table := torchattacks_table()).attacks or name in table.refused:
         settings = torchattacks_settings(attack)
+    elif (plugged := plugged_attack(attack)) is not None:
+        name, settings = plugged
+        if name in protocol.attacks or name in table.attacks:
+            raise UserError(f"{attack} cannot be called {name!r}, which is an attack already.", "Give it another name.")
     else:
-        raise unknown_name("attack", attack, {*protocol.attacks, *table.attacks})
+        known = {*protocol.attacks, *table.attacks, *plugin_names("attacks")}
+        raise unknown_name("attack", attack, known)
     threat = AttackThreat(protocol=protocol.name, attack=name, eps=eps, rules=protocol.rules, settings=settings)
     if any(isinstance(member.settings, TorchattacksSettings) for member in threat.members):
         refuse_other_spaces(protocol.rules)

@@ -1,5 +1,6 @@
 """Every algorithm a protocol file can name, on one screen."""
 
+from robustbench_twicing.catalog.plugins import PREFIX, find_plugin
 from robustbench_twicing.engine.apgd import apgd, apgd_targeted
 from robustbench_twicing.engine.contract import Engine
 from robustbench_twicing.engine.fgsm import fgsm
@@ -9,6 +10,8 @@ from robustbench_twicing.engine.pgd import pgd
 from robustbench_twicing.engine.spsa import spsa
 from robustbench_twicing.engine.square import square
 from robustbench_twicing.engine.torchattacks_bridge import run_torchattacks
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.attacks import AttackSettings, PythonSettings
 
 ALGORITHMS: dict[str, Engine] = {
     "apgd": apgd,
@@ -21,3 +24,15 @@ ALGORITHMS: dict[str, Engine] = {
     "square": square,
     "torchattacks": run_torchattacks,
 }
+
+
+def engine_of(settings: AttackSettings) -> Engine:
+    """What runs these settings: ours, or a function from outside. Raises `UserError` if there is none."""
+    if settings.algorithm in ALGORITHMS:
+        return ALGORITHMS[settings.algorithm]
+    place = settings.function if isinstance(settings, PythonSettings) else type(settings).engine
+    found = find_plugin("attacks", f"{PREFIX}{place}") if place else None
+    if found is None or not callable(found.value):
+        raise UserError(f"Nothing runs the algorithm {settings.algorithm!r}.", "docs/plugins.md says what is needed.")
+    engine: Engine = found.value
+    return engine

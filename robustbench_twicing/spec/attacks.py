@@ -32,6 +32,9 @@ class AttackSettings(Frozen):
     judges only the last."""
     gradient_free: ClassVar[bool] = False
     """It only asks for logits."""
+    engine: ClassVar[str] = ""
+    """`MODULE:NAME` of the function that runs it, for an algorithm from outside (docs/plugins.md); ours stand in
+    `engine.algorithms`."""
 
     @property
     def schedule(self) -> str:
@@ -273,6 +276,24 @@ class TorchattacksSettings(AttackSettings):
         return self.steps_taken * repeats * (2 if self.attack in ("SPSA", "FAB") else 1) + 1
 
 
+class PythonSettings(AttackSettings):
+    """A function from outside that takes no settings (docs/plugins.md)."""
+
+    algorithm: Literal["python"] = "python"
+    function: str
+    """`MODULE:NAME`."""
+    code: str
+    """The package and version that the function comes from, or the hash of its file: other code is another attack."""
+
+    @property
+    def schedule(self) -> str:
+        return f"by {self.function} ({self.code})"
+
+    @property
+    def gradients(self) -> None:
+        return None
+
+
 class UnknownSettings(AttackSettings):
     """Settings of an algorithm that this installation does not know, as a run wrote them down: to read, not to run."""
 
@@ -366,6 +387,7 @@ SETTINGS: dict[str, type[AttackSettings]] = {
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,
     "pgd": PgdSettings,
+    "python": PythonSettings,
     "sequence": SequenceSettings,
     "spsa": SpsaSettings,
     "square": SquareSettings,

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from robustbench_twicing.engine.algorithms import ALGORITHMS
+from robustbench_twicing.engine.algorithms import engine_of
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import fooled
 from robustbench_twicing.engine.measured import verify
@@ -168,7 +168,7 @@ def _craft(
     )
     draws = Draws(seed, tuple(samples.ids), threat.id)
     with tensor_cores(threat.precision == "tf32"):
-        perturbed = ALGORITHMS[threat.settings.algorithm](crafting, inputs, targets, asked, draws)
+        perturbed = engine_of(threat.settings)(crafting, inputs, targets, asked, draws)
         checked = verify(perturbed, inputs, threat)
         believed = fooled(crafting(checked.images), targets) if doubted else torch.zeros_like(targets, dtype=torch.bool)
     judgement = samples.judged(judging(checked.images))
