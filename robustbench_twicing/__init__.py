@@ -16,7 +16,7 @@ _WHERE = {
     "apply_twicing": "robustbench_twicing.attention.convert",
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
-    "load_run": "robustbench_twicing.api",
+    "load_run": "robustbench_twicing.results.run",
 }
 
 __all__ = ["UserError", "__version__", "apply_twicing", "corrupt", "evaluate", "load_run"]

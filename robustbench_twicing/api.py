@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,14 @@ from robustbench_twicing.results import history
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
 from robustbench_twicing.results.gate import GateResult, check
-from robustbench_twicing.results.manifest import manifest_shards
-from robustbench_twicing.results.store import RUNS, RunFolder, Shard, is_there
-from robustbench_twicing.results.summary import generated_differences, summarize, summarize_suites
+from robustbench_twicing.results.run import Run, load_run
+from robustbench_twicing.results.run import load_finished as read_finished
+from robustbench_twicing.results.store import RUNS, RunFolder, is_there
+from robustbench_twicing.results.summary import generated_differences
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.policy import Policy
-from robustbench_twicing.spec.suite import SuiteDefinition
 from robustbench_twicing.spec.threats import CorruptionThreat
 from robustbench_twicing.spec.values import content_hash
 
@@ -43,36 +43,20 @@ if TYPE_CHECKING:
     from robustbench_twicing.tasks.task import Progress
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read."""
-
-    path: Path
-    manifest: Mapping[str, Any]
-    records: pd.DataFrame
-    """One row per (model, threat, sample); columns in docs/records.md."""
-    summary: pd.DataFrame
-    """One row per (model, threat), computed from `records`."""
-    suites: pd.DataFrame
-    """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
-    remarks: tuple[str, ...] = ()
-    """What happened while it was run or read, and a user should know: damaged, taken over or continued shards."""
-    lacking: tuple[Shard, ...] = ()
-    """What the manifest promises and `records` lacks: shards that are missing or damaged, or still to be done."""
-
-
-def load_run(path: str | Path) -> Run:
-    """Read a run folder and compute its summary again. Raises `UserError` if it is none."""
-    folder = RunFolder(Path(path))
-    manifest = folder.manifest()
-    records = folder.records(manifest_shards(manifest))
-    suites = _suites(manifest)
-    figures = summarize(records, suites), summarize_suites(records, suites)
-    return Run(folder.path, manifest, records, *figures, tuple(folder.remarks), tuple(folder.lacking))
-
-
-def _suites(manifest: Mapping[str, Any]) -> dict[str, SuiteDefinition]:
-    return {name: SuiteDefinition.model_validate(content) for name, content in manifest["suites"].items()}
+__all__ = [
+    "Run",
+    "check_generated",
+    "compare",
+    "estimate_plan_file",
+    "evaluate",
+    "gate",
+    "generated_against_official",
+    "load_finished",
+    "load_run",
+    "plan_folder",
+    "run_plan_file",
+    "still_to_do",
+]
 
 
 Begin = Callable[[dict[Cell, tuple[int, int]]], "Progress"]
@@ -282,24 +266,14 @@ def load_finished(run: str | Path) -> Run:
             f"There is no run {str(run)!r}.",
             "Name a run folder or a plan. Models of one run are compared with: compare MODEL_A MODEL_B --run RUN",
         )
-    found = load_run(path)
-    if found.manifest["status"] != "finished":
-        raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
-    if found.lacking:
-        one = found.lacking[0]
-        raise UserError(
-            f"The run in {path} lacks {len(found.lacking)} of its shards, damaged or lost: {one.cell}, samples "
-            f"{one.start} to {one.stop - 1}{', …' if len(found.lacking) > 1 else ''}.",
-            "The command that made it, given again, computes them again.",
-        )
-    return found
+    return read_finished(path)
 
 
 def _unfinished_plan(name: str | Path) -> PlanFile | None:
     """The plan of this name if its own run is still to be done. Raises `UserError` if the plan is wrong."""
     plan = _plan_named(name)
     folder = RunFolder(plan_folder(plan)) if plan else None
-    finished = folder is not None and folder.exists() and folder.manifest()["status"] == "finished"
+    finished = folder is not None and folder.exists() and folder.manifest().status == "finished"
     return None if finished else plan
 
 
@@ -322,8 +296,8 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
         return compare_sides(
             [
                 (
-                    Side(f"{left} in {one.path.name}", _rows(one, left), _suites(one.manifest)),
-                    Side(f"{right} in {other.path.name}", _rows(other, right), _suites(other.manifest)),
+                    Side(f"{left} in {one.path.name}", one.rows(left), one.manifest.suites),
+                    Side(f"{right} in {other.path.name}", other.rows(right), other.manifest.suites),
                 )
                 for left, right in _shared(_models(one), _models(other))
             ],
@@ -332,7 +306,7 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
     place, names = _one_run(what, run)
     one = load_finished(place)
     baseline, *others = (
-        Side(name, _rows(one, name), _suites(one.manifest)) for name in _chosen(names, _models(one), one.path)
+        Side(name, one.rows(name), one.manifest.suites) for name in _chosen(names, _models(one), one.path)
     )
     return compare_sides([(baseline, side) for side in others], alpha)
 
@@ -361,11 +335,7 @@ def _one_run(what: Sequence[str | Path], run: str | Path | None) -> tuple[str | 
 
 
 def _models(run: Run | PlanFile) -> list[str]:
-    return list(run.records["model"].unique()) if isinstance(run, Run) else [model.name for model in run.plan.models]
-
-
-def _rows(run: Run, model: str) -> pd.DataFrame:
-    return run.records[run.records["model"] == model]
+    return run.models if isinstance(run, Run) else [model.name for model in run.plan.models]
 
 
 def _chosen(names: Sequence[str], known: Sequence[str], place: str | Path) -> list[str]:
@@ -398,14 +368,12 @@ def _shared(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
 def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:
     """Judge a run against a baseline. `policy` left out is that of the run's plan. Raises `UserError`."""
     found = load_finished(run)
-    if policy is None:
-        policy = Policy.model_validate(found.manifest.get("gate", {}))
-    return check(found.records, load_baseline(Path(baseline)).records, policy)
+    return check(found.records, load_baseline(Path(baseline)).records, policy or found.manifest.gate)
 
 
 def _finished(folder: RunFolder) -> Run:
     """A run that has just been carried out: read, with its summary written and its line in the history."""
-    run = load_run(folder.path)
+    run = read_finished(folder.path)
     folder.write_summary(run.summary)
-    remarks = [*folder.remarks, *run.remarks, history.add(folder)]
+    remarks = [*folder.remarks, history.add(run)]
     return replace(run, remarks=tuple(remark for remark in remarks if remark))

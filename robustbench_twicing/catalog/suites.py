@@ -11,7 +11,6 @@ from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.corruptions import CORRUPTIONS, families
 from robustbench_twicing.spec.suite import SuiteDefinition, SuiteSpec
-from robustbench_twicing.spec.values import content_hash
 
 _HINT = "corruptions/README.md lists every key and its allowed values."
 
@@ -121,6 +120,5 @@ def suite_definition(name: str) -> SuiteDefinition:
     spec = suite(name)
     return SuiteDefinition(
         spec=spec,
-        classes_hash=content_hash([spec.index, spec.classes]),
         denominator=denominator(spec.denominator) if spec.denominator else None,
     )

@@ -29,11 +29,9 @@ def accept(
 ) -> None:
     """Make this run the baseline, with who, when and why. Commit the folder that it prints."""
     found = api.load_finished(run)
-    place = to or BASELINES / str(found.manifest.get("name") or found.path.name)
-    baseline = make_baseline(
-        found.records, found.manifest, place, run_folder=str(found.path), who=who or _user(), why=why
-    )
-    print(baseline_line(baseline.manifest))
+    place = to or BASELINES / (found.manifest.name or found.path.name)
+    baseline = make_baseline(found, place, who=who or _user(), why=why)
+    print(baseline_line(baseline.manifest.accepted))
     print(f"Baseline: {place}")
 
 
@@ -41,9 +39,9 @@ def accept(
 def show(baseline: Annotated[Path, typer.Argument(help="Folder of the baseline.")]) -> None:
     """Say who accepted a baseline, when and why, and who did before."""
     manifest = load_baseline(baseline).manifest
-    print(baseline_line(manifest))
-    for earlier in manifest["earlier"]:
-        print(f"before: {earlier['who']} on {earlier['when']}: {earlier['why']} (run {earlier['run']})")
+    print(baseline_line(manifest.accepted))
+    for earlier in manifest.earlier:
+        print(f"before: {earlier.who} on {earlier.when}: {earlier.why} (run {earlier.run})")
 
 
 def _user() -> str:

@@ -42,18 +42,23 @@ def gate(
     """
     found, accepted = api.load_finished(run), load_baseline(baseline)
     given = {"alpha": alpha, "tolerance": tolerance}
-    settings = {**found.manifest.get("gate", {}), **{key: value for key, value in given.items() if value is not None}}
-    settings["floors"] = {**settings.get("floors", {}), **dict(map(_floor, floor or []))}
+    own = found.manifest.gate
+    settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}
+    settings["floors"] = {**own.floors, **dict(map(_floor, floor or []))}
     result = check(found.records, accepted.records, validated(Policy, settings, "The gate's policy"))
     if junit_file:
         write_whole(junit_file, junit(result, f"robustness of {found.path.name}"))
     if markdown_file:
-        write_whole(markdown_file, markdown(result, accepted.manifest, str(found.path)).encode())
+        write_whole(markdown_file, markdown(result, accepted.manifest.accepted, str(found.path)).encode())
     if as_machine:
-        content = {"run": str(found.path), "baseline": str(baseline), "accepted": accepted.manifest["accepted"]}
+        content = {
+            "run": str(found.path),
+            "baseline": str(baseline),
+            "accepted": accepted.manifest.accepted.model_dump(mode="json"),
+        }
         print(json.dumps({**content, **as_json(result)}, indent=2, ensure_ascii=False))
     else:
-        print_gate(wide_console(), result, baseline_line(accepted.manifest))
+        print_gate(wide_console(), result, baseline_line(accepted.manifest.accepted))
     sys.exit(result.exit_code)
 
 

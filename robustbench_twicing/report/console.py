@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_twicing.spec.attacks import AS_WRITTEN
+from robustbench_twicing.results.manifest import Manifest, ModelUsed
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.threats import AttackThreat, pixel_equivalent
 
@@ -29,9 +28,9 @@ def points(value: float) -> str:
     return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before a zero
 
 
-def threat_model(manifest: Mapping[str, Any]) -> str:
+def threat_model(manifest: Manifest) -> str:
     """One line that says what the attacked numbers mean: space, norm, eps, labels, iterate, steps, seed, device."""
-    threats = _attacks(manifest)
+    threats = manifest.attacks
     parts = []
     if threats:
         first, rules = threats[0], threats[0].rules
@@ -49,22 +48,21 @@ def threat_model(manifest: Mapping[str, Any]) -> str:
             best if rules.iterate == "best" else "last iterate",
             ", ".join(dict.fromkeys(f"{threat.attack} {threat.settings.schedule}" for threat in threats)),
         ]
-        if first.precision != manifest["precision"]:
-            parts.append(f"crafted in {first.precision}, judged in {manifest['precision']}")
+        if first.precision != manifest.precision:
+            parts.append(f"crafted in {first.precision}, judged in {manifest.precision}")
         if first.source:
             parts.append(f"made on {first.source.name}")
-    device = manifest["device"]
-    parts += [f"seed {manifest['plan']['seed']}", f"{device['type']}, {manifest['precision']}"]
+    parts += [f"seed {manifest.plan.seed}", f"{manifest.device.type}, {manifest.precision}"]
     return " · ".join(parts)
 
 
-def model_line(name: str, card: Mapping[str, Any]) -> str:
+def model_line(name: str, model: ModelUsed) -> str:
     """What stands behind a model name: architecture, attention, parameter count, weights."""
-    attention = _attention(card["attention"], card["blocks"])
-    read = f", {card['weights_note']}" if card["weights_note"] else ""
+    attention = _attention(model.attention, model.blocks)
+    read = f", {model.weights_note}" if model.weights_note else ""
     return (
-        f"{name}: {card['architecture']}, {attention}, {card['parameters']:,} parameters, "
-        f"weights {card['weights']} ({card['weights_hash']}{read})"
+        f"{name}: {model.spec.architecture}, {attention}, {model.parameters:,} parameters, "
+        f"weights {model.spec.weights} ({model.weights_hash}{read})"
     )
 
 
@@ -157,31 +155,29 @@ def suites_table(suites: pd.DataFrame) -> Table:
     return table
 
 
-def print_run(
-    console: Console, manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFrame, folder: str
-) -> None:
+def print_run(console: Console, manifest: Manifest, summary: pd.DataFrame, suites: pd.DataFrame, folder: str) -> None:
     """The whole report of a run: threat model, tables, models, notes, folder."""
     console.print(Text(threat_model(manifest), style="dim"))
     corruptions = summary["kind"] == "corruption"
-    console.print(accuracy_table(summary[~corruptions], manifest["plan"]["data"]["name"]))
+    console.print(accuracy_table(summary[~corruptions], manifest.plan.data.name))
     for suite in summary.loc[corruptions, "suite"].unique():
         console.print(corruption_table(summary, suite))
     if len(suites):
         console.print(suites_table(suites))
-    for name, card in manifest["models"].items():
-        console.print(Text(model_line(name, card)))
+    for name, model in manifest.models.items():
+        console.print(Text(model_line(name, model)))
     for note in notes(manifest, summary, suites):
         console.print(Text(note, style="yellow"))
     console.print(Text(f"Run folder: {folder}"), soft_wrap=True)
 
 
-def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFrame) -> list[str]:
+def notes(manifest: Manifest, summary: pd.DataFrame, suites: pd.DataFrame) -> list[str]:
     """What a reader of the table must know and might overlook."""
     found = []
     smaller: dict[tuple[int, int], list[str]] = {}
     for threat, rows in summary.groupby("threat", sort=False):
         samples = int((rows["n"] + rows["failed"]).max())
-        available = manifest["data"][threat]["samples"]
+        available = manifest.data[str(threat)].samples
         if samples < available:
             smaller.setdefault((samples, available), []).append(str(threat))
     for (samples, available), threats in smaller.items():
@@ -195,18 +191,14 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         found.append(
             f"Successes in {where} that float32 did not confirm: {each}. Those samples were attacked in float32."
         )
-    if any(threat.get("eight_bit") for threat in manifest["plan"]["threats"]) and (
-        summary["accuracy"].equals(summary["accuracy_8bit"])
-    ):
+    if any(threat.eight_bit for threat in manifest.attacks) and (summary["accuracy"].equals(summary["accuracy_8bit"])):
         found.append("Rounding the attacked images to 8 bits changes no accuracy.")
-    warnings = list(dict.fromkeys(w for part in manifest["data"].values() for w in part.get("warnings", ())))
+    warnings = list(dict.fromkeys(w for part in manifest.data.values() for w in part.warnings))
     found += [f"Not the complete suite: {warning}." for warning in warnings[:_WARNINGS]]
     if len(warnings) > _WARNINGS:
         found.append(f"And {len(warnings) - _WARNINGS} more of these; `twicing-bench data check` lists them.")
-    found += [
-        _in_pixels(name, card["std"], manifest) for name, card in manifest["models"].items() if _normalized(manifest)
-    ]
-    generated = {t["suite"] for t in manifest["plan"]["threats"] if t["kind"] == "corruption" and t["generated"]}
+    found += [_in_pixels(name, model.std, manifest) for name, model in manifest.models.items() if _normalized(manifest)]
+    generated = {t.suite for t in manifest.plan.threats if t.kind == "corruption" and t.generated}
     found += [f"{suite}: corruptions computed in memory; not comparable with published files." for suite in generated]
     for denominator, rows in suites[suites["mce"].notna()].groupby("denominator"):
         found.append(f"mCE of {', '.join(rows['suite'].unique())} is relative to {denominator}.")
@@ -214,7 +206,7 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
         f"{suite}: {note}"
         for suite, note in suites.loc[suites["note"] != "", ["suite", "note"]].drop_duplicates().values
     ]
-    if summary["kind"].eq("attack").any() and not manifest.get("preflight", {"ran": True})["ran"]:
+    if summary["kind"].eq("attack").any() and not manifest.means.preflight.ran:
         found.append("The preflight check was off: nothing looked at whether attacks on these models can work.")
     if not summary["kind"].eq("clean").any() and not suites.empty:
         found.append(
@@ -226,16 +218,11 @@ def notes(manifest: Mapping[str, Any], summary: pd.DataFrame, suites: pd.DataFra
     return found
 
 
-def _attacks(manifest: Mapping[str, Any]) -> list[AttackThreat]:
-    threats = manifest["plan"]["threats"]
-    return [AttackThreat.model_validate(t, context=AS_WRITTEN) for t in threats if t["kind"] == "attack"]
+def _normalized(manifest: Manifest) -> list[AttackThreat]:
+    return [threat for threat in manifest.attacks if threat.rules.space == "normalized"]
 
 
-def _normalized(manifest: Mapping[str, Any]) -> list[AttackThreat]:
-    return [threat for threat in _attacks(manifest) if threat.rules.space == "normalized"]
-
-
-def _in_pixels(model: str, std: Sequence[float], manifest: Mapping[str, Any]) -> str:
+def _in_pixels(model: str, std: Sequence[float], manifest: Manifest) -> str:
     """What an eps in normalised units means in pixels, for one model."""
     sizes = {str(t.eps): [255 * size for size in pixel_equivalent(t, std)] for t in _normalized(manifest)}
     parts = [f"{eps} is {min(size):.3g} to {max(size):.3g} / 255" for eps, size in sizes.items()]

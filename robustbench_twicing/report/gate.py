@@ -2,8 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +9,7 @@ from rich.text import Text
 
 from robustbench_twicing.report.compare import signed_points
 from robustbench_twicing.report.console import percent
+from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.gate import CellResult, GateResult
 
 _STYLES = {"pass": "green", "regressed": "bold red", "inconclusive": "yellow"}
@@ -26,10 +25,9 @@ def headline(result: GateResult) -> str:
     return f"{result.verdict.upper()}: {', '.join(parts)}"
 
 
-def baseline_line(manifest: Mapping[str, Any]) -> str:
+def baseline_line(accepted: Acceptance) -> str:
     """Who accepted the baseline, when and why."""
-    accepted = manifest["accepted"]
-    return f"Baseline accepted by {accepted['who']} on {accepted['when']}: {accepted['why']} (run {accepted['run']})"
+    return f"Baseline accepted by {accepted.who} on {accepted.when}: {accepted.why} (run {accepted.run})"
 
 
 def print_gate(console: Console, result: GateResult, baseline: str) -> None:
@@ -75,7 +73,7 @@ def junit(result: GateResult, suite: str) -> bytes:
     return content
 
 
-def markdown(result: GateResult, baseline: Mapping[str, Any], run: str) -> str:
+def markdown(result: GateResult, baseline: Acceptance, run: str) -> str:
     """A summary for a CI page. Cells that pass are folded away."""
     lines = [f"## {headline(result)}", "", f"Run `{run}`. {_plain(baseline_line(baseline))}", ""]
     loud = [cell for cell in _worst_first(result) if cell.verdict != "pass"]

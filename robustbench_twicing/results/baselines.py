@@ -1,6 +1,6 @@
 """Accepted numbers: what a gate compares a run with, and who accepted it, when and why.
 
-    baseline.json     what was accepted, by whom; the checksum of the records
+    baseline.json     what was accepted, by whom; the manifest of the run; the checksum of the records
     records.parquet   of each record only what a comparison needs
 
 Small enough to commit. Written whole or not at all.
@@ -8,7 +8,6 @@ Small enough to commit. Written whole or not at all.
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,10 +21,16 @@ import pyarrow.parquet as pq
 from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.paired import MUST_AGREE
-from robustbench_twicing.results.store import Manifest, write_whole
+from robustbench_twicing.results.acceptance import refuse_table
+from robustbench_twicing.results.manifest import Manifest, Moment, Said, refuse_other_hash, written
+from robustbench_twicing.results.parse import json_object, parquet_table, typed
+from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.store import SCHEMA, write_whole
+from robustbench_twicing.spec.attacks import AS_WRITTEN
 from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
+from robustbench_twicing.spec.values import Frozen
 
-FORMAT = 1
+FORMAT = 2
 """Raised when baseline.json or the columns kept change their meaning."""
 
 MANIFEST, RECORDS = "baseline.json", "records.parquet"
@@ -38,106 +43,135 @@ _KEPT = (
 KEPT = tuple(column.name for column in COLUMNS if column.name in _KEPT)
 """Columns of `records.py` that a baseline holds."""
 
+_AGAIN = "Restore the file (Git LFS pointers need `git lfs pull`), or accept a run again."
+
+
+class Acceptance(Frozen):
+    """Who took which run for right."""
+
+    who: Said
+    when: Moment
+    why: Said
+    run: Said
+    """Its folder at that time."""
+    run_started: Moment
+    weights: Mapping[str, str]
+    """The weights' hash, by model."""
+
+
+class BaselineManifest(Frozen):
+    """What baseline.json says."""
+
+    format: int = FORMAT
+    schema_version: int = SCHEMA_VERSION
+    made_by: str
+    accepted: Acceptance
+    earlier: tuple[Acceptance, ...]
+    """What was accepted here before, newest first."""
+    run: Manifest
+    """Of the accepted run."""
+    records: int
+    sha256: str
+    """Of the file of records."""
+
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """A baseline, read."""
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: BaselineManifest
     records: pd.DataFrame
     """One row per (model, threat, sample), with the columns `KEPT`."""
 
 
-def accept(
-    records: pd.DataFrame, run: Mapping[str, Any], path: Path, *, run_folder: str, who: str, why: str
-) -> Baseline:
+def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
     """Make a finished run the baseline in the folder `path`, in place of one that may be there.
 
-    `run` is the run's manifest. Who accepted what before is kept in `earlier`, newest first. Raises `UserError` if the
-    run is not finished, has no answered record, or `path` holds something that is no baseline.
+    Who accepted what before is kept in `earlier`. Raises `UserError` if the run (`results.run.load_finished`) has no
+    answered record, or `path` holds something that is no baseline.
     """
-    if run["status"] != "finished":
-        raise UserError(
-            f"The run in {run_folder} is not finished.", "The command that began it, given again, continues it."
-        )
-    if not (records["status"] == "ok").any():
-        raise UserError(f"The run in {run_folder} has no answered sample.", "Look at the records' error column.")
-    earlier: list[Mapping[str, Any]] = []
+    if not (run.records["status"] == "ok").any():
+        raise UserError(f"The run in {run.path} has no answered sample.", "Look at the records' error column.")
+    earlier: tuple[Acceptance, ...] = ()
     if (path / MANIFEST).exists():
         before = _manifest(path)
-        earlier = [before["accepted"], *before["earlier"]]
+        earlier = (before.accepted, *before.earlier)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is no baseline.", "Name another place with --to.")
-    content = _packed(records)
-    models = records.drop_duplicates("model").set_index("model")
-    manifest = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "made_by": f"twicing-bench {__version__}",
-        "accepted": {
-            "who": who,
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "why": why,
-            "run": run_folder,
-            "run_started": run["started"],
-            "weights": {str(name): str(hash_) for name, hash_ in models["weights_hash"].items()},
-        },
-        "earlier": earlier,
-        "plan": run["plan"],
-        "versions": run["versions"],
-        "git": run["git"],
-        "device": run["device"],
-        "records": len(records),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    content = _packed(run.records)
+    accepted = Acceptance(
+        who=who,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+        run=str(run.path),
+        run_started=run.manifest.started,
+        weights={name: run.manifest.models[name].weights_hash for name in run.models},
+    )
+    manifest = BaselineManifest(
+        made_by=f"twicing-bench {__version__}",
+        accepted=accepted,
+        earlier=earlier,
+        run=run.manifest,
+        records=len(run.records),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
     # Records first: between the two writes the checksum tells that they do not belong together.
     write_whole(path / RECORDS, content)
-    write_whole(path / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path / MANIFEST, written(manifest))
     return load_baseline(path)
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline. Raises `UserError` if there is none, if it is damaged, or if another version made it."""
-    manifest = _manifest(path)
+    """Read a baseline, and check its records as those of a run are checked (`results.acceptance`).
+
+    Raises `UserError` if there is none, if it is damaged or was altered, or if another version made it.
+    """
+    manifest, file = _manifest(path), path / RECORDS
     try:
-        content = (path / RECORDS).read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{path / RECORDS} cannot be read: {error.strerror}.", "Accept a run again.") from None
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise UserError(
-            f"{path / RECORDS} is damaged: its bytes are not those that {MANIFEST} names.",
-            "Restore the file (Git LFS pointers need `git lfs pull`), or accept a run again.",
-        )
-    records = pq.ParquetFile(io.BytesIO(content)).read().to_pandas()
-    return Baseline(path, manifest, records)
+        raise UserError(f"{file} cannot be read: {error.strerror}.", "Accept a run again.") from None
+    if hashlib.sha256(content).hexdigest() != manifest.sha256:
+        raise UserError(f"{file} is damaged: its bytes are not those that {MANIFEST} names.", _AGAIN)
+    table = parquet_table(content, file, _AGAIN)
+    refuse_table(table, KEPT, manifest.run, str(file), _AGAIN)
+    return Baseline(path, manifest, table.to_pandas())
 
 
 def _packed(records: pd.DataFrame) -> bytes:
     """Parquet bytes of the kept columns, the same for the same records."""
-    table = pa.Table.from_pandas(records[list(KEPT)], preserve_index=False)
+    schema = pa.schema([SCHEMA.field(name) for name in KEPT])
+    table = pa.Table.from_pandas(records[list(KEPT)], schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path) -> BaselineManifest:
     file = path / MANIFEST
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is not a baseline: it has no {MANIFEST}.",
             "Make one of a run that you trust: twicing-bench baseline accept RUN.",
         ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}.", "Accept a run again.") from None
-    version = (content.get("format"), content.get("schema_version")) if isinstance(content, dict) else (None, None)
-    if version != (FORMAT, SCHEMA_VERSION):
-        made_by = content.get("made_by", "an unknown version") if isinstance(content, dict) else "something else"
-        raise UserError(
-            f"The baseline {path} was made by {made_by} with format {version[0]!r} and record schema {version[1]!r}; "
-            f"this version reads format {FORMAT} and schema {SCHEMA_VERSION}.",
-            f"Compare with {reader_of(version[1])}, or accept a run of this version.",
-        )
-    return Manifest(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.", "Accept a run again.") from None
+    found = json_object(content, file, _AGAIN)
+    _refuse_other_version(found, path)
+    manifest = typed(BaselineManifest, found, file, _AGAIN, **AS_WRITTEN)
+    refuse_other_hash(found["run"], manifest.run, file, _AGAIN)
+    return manifest
+
+
+def _refuse_other_version(found: Mapping[str, Any], path: Path) -> None:
+    form, schema = found.get("format"), found.get("schema_version")
+    if (form, schema) == (FORMAT, SCHEMA_VERSION):
+        return
+    raise UserError(
+        f"The baseline {path} was made by {found.get('made_by', 'an unknown version')} with format {form!r} and record "
+        f"schema {schema!r}; this version reads format {FORMAT} and schema {SCHEMA_VERSION}.",
+        f"Compare with {reader_of(schema)}, or accept a run of this version.",
+    )

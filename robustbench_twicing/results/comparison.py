@@ -151,18 +151,9 @@ def _matched_rows(
 def _refuse_other_suites(baseline: Side, candidate: Side) -> None:
     """Raise `UserError` if a suite that both have was scored over other classes, or by other labels."""
     for name in baseline.suites.keys() & candidate.suites.keys():
-        one, other = baseline.suites[name], candidate.suites[name]
-        differ = [
-            what
-            for what, same in (
-                ("classes", one.classes_hash == other.classes_hash),
-                ("labels", one.spec.labels == other.spec.labels),
-            )
-            if not same
-        ]
-        if differ:
+        if baseline.suites[name].judges != candidate.suites[name].judges:
             raise UserError(
-                f"{baseline.name} and {candidate.name} were not scored alike: the {' and '.join(differ)} of the suite "
+                f"{baseline.name} and {candidate.name} were not judged alike: the classes or labels of the suite "
                 f"{name!r} are others.",
                 "Its definition was edited between the two runs; repeat one of them.",
             )

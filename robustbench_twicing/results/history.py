@@ -1,22 +1,19 @@
 """Accuracy by night: an index of the runs under results/runs/, in results/history.sqlite. No torch.
 
-The index holds nothing that the run folders do not: it is made from each finished run's run.json and summary.csv, and
+The index holds nothing that the run folders do not: it is made from each finished run's run.json and records, and
 made again by `rebuild` if it is lost, damaged or of another version.
 """
 
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.store import RUNS, SUMMARY, RunFolder, explained
+from robustbench_twicing.results.run import Run, load_finished
+from robustbench_twicing.results.store import RUNS, explained, unfinished
 
 INDEX = RUNS.parent / "history.sqlite"
 
@@ -35,7 +32,6 @@ CREATE TABLE cells (
 ) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
 """
-_TEXT = ("model", "threat", "data", "recipe", "protocol_hash", "weights_hash")
 _CELL = ("model", "threat", "data", "recipe", "protocol_hash", "seed", "weights_hash", "n", "failed", "accuracy",
          "ci_low", "ci_high")  # fmt: skip
 
@@ -68,19 +64,19 @@ class Series:
     points: tuple[Point, ...]
 
 
-def add(folder: RunFolder, index: Path = INDEX) -> str:
+def add(run: Run, index: Path = INDEX) -> str:
     """Put a finished run into the index, in place of what it says about this folder. Runs elsewhere are left out.
 
     Returns what to tell the user if that could not be done, else nothing: a run is worth more than its index. An index
     that is lost, damaged or of another version is made anew.
     """
-    if folder.path.resolve().parent != _runs(index).resolve():
+    if run.path.resolve().parent != _runs(index).resolve():
         return ""
     try:
         if not _usable(index):
             rebuild(index)
         with _opened(index) as database:
-            _insert(database, folder)
+            _insert(database, run)
     except (sqlite3.Error, UserError) as error:
         return f"The run is whole, but {index} could not be written ({error}). Later: twicing-bench history --rebuild"
     return ""
@@ -91,20 +87,19 @@ def rebuild(index: Path = INDEX) -> tuple[int, list[str]]:
     count, left_out = 0, []
     with explained(index):
         index.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=".", suffix=".part")
-        os.close(handle)
+        temporary = unfinished(index)
         try:
-            with _opened(Path(temporary)) as database:
+            with _opened(temporary) as database:
                 database.executescript(_SCHEMA)
                 for path in sorted(path for path in _runs(index).glob("*") if path.is_dir()):
                     try:
-                        _insert(database, RunFolder(path))
+                        _insert(database, load_finished(path))
                         count += 1
                     except UserError as error:
                         left_out.append(error.message)
-            Path(temporary).replace(index)
+            temporary.replace(index)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return count, left_out
 
 
@@ -147,29 +142,20 @@ def series(
     ]
 
 
-def _insert(database: sqlite3.Connection, folder: RunFolder) -> None:
-    manifest = folder.manifest()
-    if manifest.get("status") != "finished":
-        raise UserError(f"{folder.path} is not finished.")
-    try:
-        types = dict.fromkeys(_TEXT, str)  # a hash may look like a number
-        summary = pd.read_csv(folder.path / SUMMARY, dtype=types, keep_default_na=False, na_values=[""])
-        cells = summary[list(_CELL)].astype(object).where(summary[list(_CELL)].notna(), None)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder.path / SUMMARY} cannot be read: {error}.") from None
-    name = folder.path.name
-    commit = (manifest.get("git") or {}).get("commit", "")
+def _insert(database: sqlite3.Connection, run: Run) -> None:
+    cells, manifest, name = run.summary[list(_CELL)], run.manifest, run.path.name
+    cells = cells.astype(object).where(cells.notna(), None)
     with database:
         database.execute("DELETE FROM runs WHERE folder = ?", [name])
         database.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)",
             [
                 name,
-                manifest.get("name", ""),
-                manifest["plan_hash"],
-                manifest["started"],
-                manifest["versions"]["twicing-bench"],
-                commit,
+                manifest.name,
+                manifest.plan_hash,
+                manifest.started,
+                manifest.versions.get("twicing-bench", ""),
+                manifest.git.commit if manifest.git else "",
             ],
         )
         database.executemany(

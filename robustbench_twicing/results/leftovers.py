@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.manifest import manifest_shards
 from robustbench_twicing.results.store import RECORDS, RUNS, RunFolder, explained
 
 
@@ -65,15 +64,14 @@ def _holding(path: Path) -> Holding:
     folder = RunFolder(path)
     try:
         manifest = folder.manifest()
-        status = manifest["status"]
-        named = [file for shard in manifest_shards(manifest) for file in folder.files_of(shard)]
+        named = [file for shard in manifest.shards for file in folder.files_of(shard)]
     except UserError:
         return Holding(path, "unreadable", 0, 0, (), 0)
     kept, files = set(named), list(_files(path))
     stray = tuple(file for file in files if file not in kept)
     return Holding(
         folder=path,
-        status=status,
+        status=manifest.status,
         shards=len(named),
         size=_size(named),
         stray=stray,

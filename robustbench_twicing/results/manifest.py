@@ -1,18 +1,385 @@
-"""What a run's manifest promises. No torch."""
+"""The manifest of a run, run.json: everything beside the records that a reader needs. No torch.
 
+Every number of a report is made from the records and from what stands here; reading opens neither the catalog nor the
+working folder. An unknown key is refused by name: a reader that passed over it could show a number without its
+condition. A key that is added has a default, so that this version reads what earlier ones of the same schema wrote.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-from robustbench_twicing.results.store import Shard
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
+
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.parse import boundary, json_object, typed
+from robustbench_twicing.spec.attacks import AS_WRITTEN
+from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.plan import Plan
+from robustbench_twicing.spec.policy import Policy
+from robustbench_twicing.spec.records import SCHEMA_VERSION, reader_of
+from robustbench_twicing.spec.suite import SuiteDefinition
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Frozen, content_hash
+
+MANIFEST = "run.json"
+
+_MOST_SHARDS = 1_000_000
+"""Of one cell: ImageNet in the smallest shards has 6,250. More is no run but a trap for whoever lists them."""
 
 
-def cell_shards(cell: Mapping[str, Any]) -> list[Shard]:
-    """The shards of a cell of a manifest, in order."""
-    size, samples = cell["shard_size"], cell["samples"]
-    return [Shard(cell["folder"], start, min(start + size, samples)) for start in range(0, samples, size)]
+def _plain(name: str) -> str:
+    if not name or name in (".", "..") or any(c in '/\\:"' or ord(c) < 32 for c in name):
+        raise ValueError(f"{name!r} is not the plain name of a folder")
+    return name
 
 
-def manifest_shards(manifest: Mapping[str, Any]) -> Iterator[Shard]:
-    """Every shard that a run's manifest promises, in the order of its cells."""
-    for cell in manifest["cells"]:
-        yield from cell_shards(cell)
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return text
+
+
+def _writable(text: Any) -> Any:
+    """What stands for bytes that are no UTF-8 (a file's name, an argument) is escaped: JSON has no way to write it."""
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+FolderName = Annotated[str, AfterValidator(_plain)]
+"""One plain name, so that nothing outside the run folder is read or removed."""
+Moment = Annotated[str, AfterValidator(_moment)]
+"""ISO 8601 with its time zone."""
+Said = Annotated[str, BeforeValidator(_writable)]
+"""Text from outside."""
+
+
+class Shard(NamedTuple):
+    """Samples `start` to `stop` (exclusive) of a cell, in the data set's order."""
+
+    cell: str
+    """The cell's folder: a readable name and the hash of everything that decides its numbers."""
+    start: int
+    stop: int
+
+
+class CellEntry(Frozen):
+    """One (model, threat) of the plan, and where its records lie."""
+
+    model: str
+    threat: str
+    threat_hash: str
+    recipe: str
+    folder: FolderName
+    samples: int = Field(ge=0)
+    shard_size: int = Field(ge=1)
+    samples_hash: str
+    """Of the ids and labels of these samples, in order: see `samples_hash`."""
+
+    @model_validator(mode="after")
+    def _can_be_listed(self) -> "CellEntry":
+        if self.samples > _MOST_SHARDS * self.shard_size:
+            raise ValueError(
+                f"{self.samples} samples in shards of {self.shard_size} are more than {_MOST_SHARDS} files"
+            )
+        return self
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Its shards, in order."""
+        starts = range(0, self.samples, self.shard_size)
+        return [Shard(self.folder, start, min(start + self.shard_size, self.samples)) for start in starts]
+
+
+def samples_hash(sample_ids: Any, labels: Any) -> str:
+    """First 12 hex digits of the SHA-256 of ids (texts) and labels (whole numbers), in order."""
+    return content_hash([[str(sample) for sample in sample_ids], [int(label) for label in labels]])
+
+
+class DataUsed(Frozen):
+    """The data set behind one threat."""
+
+    name: str
+    fingerprint: str
+    """Hash of the data set's samples: ids, labels and pixels or file sizes."""
+    samples: int = Field(ge=0)
+    """In the data set; a cell may be run on fewer."""
+    classes: int = Field(ge=1)
+    warnings: tuple[Said, ...] = ()
+    """What of the suite is not complete."""
+
+
+class ModelUsed(Frozen):
+    """A model as it was loaded."""
+
+    spec: ModelSpec
+    attention: str
+    """What the numerical probe found: `softmax`, `twicing`, `twicing@3,4,5`; empty if no block was probed."""
+    blocks: int = Field(ge=0)
+    parameters: int = Field(ge=0)
+    weights_hash: str
+    weights_note: Said
+    """Such as which key of a checkpoint was read."""
+    training_recipe: Said = ""
+    """Hash of the recipe that trained the weights; empty unless their file states it."""
+    training_seed: int = -1
+    """Seed of the training; -1 unless the weights' file states it."""
+    classes: int = Field(ge=1)
+    image_size: int = Field(ge=1)
+    mean: tuple[float, ...]
+    """Of the normalisation inside the model, channel by channel."""
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class Settled(Frozen):
+    """One way of computing, out of several, and what a warm-up found."""
+
+    choice: str
+    seconds: Mapping[str, float] = Field(default_factory=dict)
+    """That each took; empty where nothing was measured."""
+    reason: Said = ""
+    """Why it was not measured or is not the fastest."""
+    compiling: float | None = None
+    """Seconds that compiling took."""
+
+
+class ModelFinding(Frozen):
+    """Something that the preflight found about a model."""
+
+    model: str
+    check: str
+    refuses: bool
+    says: Said
+    remedy: str
+
+
+class Preflight(Frozen):
+    """Whether anybody looked at the models before they were attacked, and what was found."""
+
+    ran: bool = False
+    findings: tuple[ModelFinding, ...] = ()
+
+
+class MeansUsed(Frozen):
+    """How models were evaluated, which decides no verdict."""
+
+    batch_sizes: Mapping[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """By model."""
+    attention: Settled | None = None
+    """The path of all attention: explicit, fused or auto."""
+    memory_format: Settled | None = None
+    compilation: Settled | None = None
+    preflight: Preflight = Preflight()
+
+
+class Maker(Frozen):
+    """What decides a number beside the settings: our code, the packages and the kind of device."""
+
+    code: str
+    versions: Mapping[str, str]
+    device: str
+
+
+class Device(Frozen):
+    """What computed."""
+
+    type: str
+    name: str
+    cuda: str | None = None
+    threads: int | None = None
+    products: str = ""
+    """Who multiplies matrices."""
+    cores: int | None = None
+
+
+class Git(Frozen):
+    """The source tree that the package ran from."""
+
+    commit: str
+    changed: bool
+
+
+class Check(Frozen):
+    """One published accuracy beside the measured one. All accuracies are fractions."""
+
+    dataset: str
+    published: float
+    conditions: str
+    """How the published one was measured."""
+    measured: float | None
+    """None without a sample."""
+    low: float
+    high: float
+    inside: bool
+    n: int
+    failed: int
+    images: int
+    """How many the published one is of."""
+    cause: str = ""
+    """The first change under which the published accuracy would be inside; empty if it is, or if none of them helps."""
+
+
+class Verification(Frozen):
+    """All checks of one model against its published accuracies."""
+
+    model: str
+    published_model: str
+    rule: str
+    checks: tuple[Check, ...]
+    not_checked: Mapping[str, str]
+    """Why, by data set."""
+    tried: tuple[str, ...] = ()
+    """Changes that were tried to explain a miss."""
+
+    @property
+    def inside(self) -> bool:
+        """Every measured accuracy agrees with the published one."""
+        return all(check.inside for check in self.checks)
+
+
+_LISTS = ("index", "classes")
+
+
+class Manifest(Frozen):
+    """What was run, with what, where, and what there is to read."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: Literal["running", "finished"]
+    """A run that was stopped stays `running`."""
+    started: Moment
+    finished: Moment | None = None
+    name: str = ""
+    """Of the plan file, if the run is one's."""
+    title: str = ""
+    gate: Policy = Policy()
+    plan: Plan
+    plan_hash: str
+    means: MeansUsed = MeansUsed()
+    command: tuple[Said, ...] = ()
+    versions: Mapping[str, str]
+    device: Device
+    precision: str = "float32"
+    """Of every verdict."""
+    platform: str = ""
+    git: Git | None = None
+    made_by: tuple[Maker, ...]
+    """All that computed records of this run."""
+    data: Mapping[str, DataUsed]
+    """By threat."""
+    suites: Mapping[str, SuiteDefinition]
+    """Every suite that something was read or scored by, the data set that is attacked included, by the plan's name."""
+    models: Mapping[str, ModelUsed]
+    cells: tuple[CellEntry, ...]
+    verification: Verification | None = None
+
+    @property
+    def shards(self) -> Iterator[Shard]:
+        """Every shard that is promised, in the order of the cells."""
+        for cell in self.cells:
+            yield from cell.shards
+
+    @property
+    def attacks(self) -> list[AttackThreat]:
+        """The threats of the plan that are attacks."""
+        return [threat for threat in self.plan.threats if threat.kind == "attack"]
+
+    @field_serializer("plan_hash")
+    def _of_what_is_written(self, _: str) -> str:
+        return self.plan.hash
+
+    @model_serializer(mode="wrap")
+    def _lists_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Suites share their class lists, so `class_lists` holds each once, and a suite names it."""
+        content: dict[str, Any] = handler(self)
+        lists = {}
+        for suite in content.get("suites", {}).values():
+            for key in _LISTS:
+                name = content_hash(suite["spec"][key])
+                lists[name], suite["spec"][key] = suite["spec"][key], name
+        return content | ({"class_lists": lists} if lists else {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_back(cls, content: Any) -> Any:
+        lists = content.get("class_lists") if isinstance(content, dict) else None
+        if not isinstance(lists, dict) or not isinstance(content.get("suites"), dict):
+            return content
+
+        def whole(suite: Any) -> Any:
+            spec = suite.get("spec") if isinstance(suite, dict) else None
+            if not isinstance(spec, dict):
+                return suite  # left for the validation
+            named = {key: lists.get(spec[key], spec[key]) for key in _LISTS if isinstance(spec.get(key), str)}
+            return {**suite, "spec": {**spec, **named}}
+
+        suites = {name: whole(suite) for name, suite in content["suites"].items()}
+        return {**{key: value for key, value in content.items() if key != "class_lists"}, "suites": suites}
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Manifest":
+        if self.status == "finished" and self.finished is None:
+            raise ValueError("status is finished, and finished says no time")
+        cells = [(cell.model, cell.threat) for cell in self.cells]
+        if cells != [(cell.model.name, cell.threat.id) for cell in self.plan.cells]:
+            raise ValueError("cells are not those of the plan")
+        if len({cell.folder for cell in self.cells}) < len(cells):
+            raise ValueError("two cells have one folder")
+        for spec in self.plan.all_models:
+            if spec.name not in self.models or self.models[spec.name].spec != spec:
+                raise ValueError(f"models has no {spec.name!r} as the plan has it")
+        for threat in self.plan.threats:
+            if threat.id not in self.data:
+                raise ValueError(f"data has no {threat.id!r}")
+        for cell in self.cells:
+            if cell.samples > self.data[cell.threat].samples:
+                raise ValueError(f"the cell {cell.model}:{cell.threat} has more samples than its data set")
+        for name in self.plan.suites:
+            if name not in self.suites:
+                raise ValueError(f"suites has no {name!r}")
+        return self
+
+
+def written(value: Frozen) -> bytes:
+    """A manifest as JSON, for people and machines."""
+    return (json.dumps(value.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def parse_manifest(content: bytes, file: Path) -> Manifest:
+    """Read run.json. Raises `UserError`, naming the file and the key, if it is none, was altered or is another
+    version's.
+    """
+    hint = "Restore the file, or run again into another folder."
+    found = json_object(content, file, hint)
+    refuse_other_schema(found.get("schema_version"), str(file), "run again into another folder")
+    manifest = typed(Manifest, found, file, hint, **AS_WRITTEN)
+    refuse_other_hash(found, manifest, file, hint)
+    return manifest
+
+
+def refuse_other_hash(found: Mapping[str, Any], manifest: Manifest, file: Path, hint: str) -> None:
+    """Raise `UserError` unless the plan in `found`, from which `manifest` was read, has the hash beside it."""
+    with boundary(file, hint):
+        # Of what is written, not of what was read: a setting that a later version added has no part in it.
+        written, meant = found["plan_hash"], content_hash(found["plan"])
+        manifest.plan.hash  # noqa: B018 - settings nested too deep to be written again are found here
+    if written != meant:
+        raise UserError(f"{file} was altered: plan_hash is {written!r}, and the hash of its plan is {meant!r}.", hint)
+
+
+def refuse_other_schema(version: Any, what: str, instead: str) -> None:
+    """Raise `UserError`, naming the version that reads it, unless `version` is this one's record schema."""
+    if type(version) is int and version == SCHEMA_VERSION:
+        return
+    raise UserError(
+        f"{what} has record schema {version!r}; this version reads {SCHEMA_VERSION}.",
+        f"Use {reader_of(version)}, or {instead}.",
+    )

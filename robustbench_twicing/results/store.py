@@ -13,13 +13,12 @@ the key.
 import errno
 import hashlib
 import io
-import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -27,28 +26,21 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
+from robustbench_twicing.results.manifest import MANIFEST, Manifest, Shard, parse_manifest, written
+from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION
 from robustbench_twicing.spec.values import content_hash
 
 RUNS = Path("results") / "runs"
 """Where run folders go unless the user says otherwise."""
 
-MANIFEST, RECORDS, SUMMARY = "run.json", "records", "summary.csv"
+RECORDS, SUMMARY = "records", "summary.csv"
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [pa.field(column.name, _TYPES[column.type], nullable=column.type == "float64") for column in COLUMNS],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
-
-
-class Shard(NamedTuple):
-    """Samples `start` to `stop` (exclusive) of a cell, in the data set's order."""
-
-    cell: str
-    """The cell's folder: a readable name and the hash of everything that decides its numbers."""
-    start: int
-    stop: int
+"""What a shard holds: exactly these columns, in this order."""
 
 
 def cell_folder(model: str, threat: str, decides: Mapping[str, Any]) -> str:
@@ -94,31 +86,26 @@ def is_there(path: Path) -> bool:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the name and its permissions.") from None
 
 
-class Manifest(dict[str, Any]):
-    """What a JSON file says; a `UserError` instead of a `KeyError` for what it should say and does not."""
-
-    def __init__(self, file: Path, content: Mapping[str, Any]) -> None:
-        super().__init__(content)
-        self.file = file
-
-    def __missing__(self, key: str) -> Any:
-        raise UserError(f"{self.file} was altered: it has no {key!r}.", "Restore the file, or make it again.")
+def unfinished(path: Path) -> Path:
+    """A new empty file beside `path`, to be filled and given its name, with the permissions that the umask leaves."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return temporary
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under its final name only when all of it is on the disk."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        temporary = unfinished(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -129,38 +116,29 @@ class RunFolder:
         self.path = path
         self.remarks: list[str] = []
         """What a user should be told about this run: what was damaged, taken over or continued."""
-        self.lacking: list[Shard] = []
-        """What `records` was asked for and did not find whole."""
 
     # --- manifest
 
-    def manifest(self) -> dict[str, Any]:
-        """The content of run.json. Raises `UserError` if this is no run folder."""
+    def manifest(self) -> Manifest:
+        """What run.json says. Raises `UserError` if this is no run folder, or its manifest was altered."""
         file = self.path / MANIFEST
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{self.path} is not a run folder: it has no {MANIFEST}.", "Pass the folder that a run printed."
             ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read: {error}.", "Run again into another folder.") from None
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            made = content.get("schema_version") if isinstance(content, dict) else None
-            raise UserError(
-                f"{file} has record schema {made!r}; this version reads {SCHEMA_VERSION}.",
-                f"Use {reader_of(made)}, or run again into another folder.",
-            )
-        return Manifest(file, content)
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}.", "Run again into another folder.") from None
+        return parse_manifest(content, file)
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return is_there(self.path / MANIFEST)
 
-    def write_manifest(self, content: Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Replace run.json."""
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2, ensure_ascii=False)
-        write_whole(self.path / MANIFEST, (text + "\n").encode())
+        write_whole(self.path / MANIFEST, written(manifest))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -186,29 +164,35 @@ class RunFolder:
         """The files under a shard's name; their bytes are not looked at."""
         return sorted((self.path / RECORDS / shard.cell).glob(f"{_span(shard)}-*.parquet"))
 
-    def shard_file(self, shard: Shard) -> Path | None:
-        """The file of a finished shard, or None. A file whose bytes do not match its name is renamed aside first."""
-        found = None
+    def whole_files(self, shard: Shard) -> dict[Path, bytes]:
+        """The files under a shard's name whose bytes are those that the name says, with their bytes.
+
+        Raises `UserError` for one that may not be read.
+        """
+        found = {}
         for file in self.files_of(shard):
-            if file.stem.rpartition("-")[2] == _checksum(file.read_bytes()):
-                found = file
-            else:
-                with suppress(OSError):  # where nothing may be written it stays, and still does not count
-                    file = file.rename(file.with_suffix(".damaged"))
-                self.remarks.append(f"A shard was damaged and is computed again; the old file is {file}.")
+            with suppress(FileNotFoundError), explained(file):
+                content = file.read_bytes()
+                if file.stem.rpartition("-")[2] == _checksum(content):
+                    found[file] = content
         return found
+
+    def set_aside(self, file: Path) -> Path:
+        """Rename a shard that does not count, so that nobody takes it for one. Only for who holds the lock."""
+        with explained(file):
+            return file.rename(file.with_suffix(".damaged"))
 
     def copy_shard(self, shard: Shard, other: "RunFolder") -> bool:
         """Take a finished shard over from another run, which is left as it is. False if it has none that is whole."""
-        for file in other.files_of(shard):
-            try:
-                content = file.read_bytes()
-            except OSError:  # removed or unreadable: it will be computed
-                continue
-            if file.stem.rpartition("-")[2] == _checksum(content):
-                write_whole(self.path / RECORDS / shard.cell / file.name, content)
-                return True
-        return False
+        try:
+            found = other.whole_files(shard)
+        except UserError:  # unreadable: it will be computed
+            return False
+        if len(found) != 1:
+            return False
+        ((file, content),) = found.items()
+        write_whole(self.path / RECORDS / shard.cell / file.name, content)
+        return True
 
     def damaged(self) -> list[Path]:
         """Shards that were found cut short or altered, and set aside."""
@@ -216,20 +200,11 @@ class RunFolder:
 
     def write_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
         """Keep the records of one finished shard."""
-        table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=_SCHEMA, preserve_index=False)
+        table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=SCHEMA, preserve_index=False)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         content = buffer.getvalue()
         write_whole(self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet", content)
-
-    def records(self, shards: Iterable[Shard]) -> pd.DataFrame:
-        """The records of those of these shards that are finished, in the given order."""
-        found = {shard: self.shard_file(shard) for shard in shards}
-        self.lacking = [shard for shard, file in found.items() if file is None]
-        files = [file for file in found.values() if file is not None]
-        tables = [pq.ParquetFile(file).read().cast(_SCHEMA) for file in files]
-        result: pd.DataFrame = pa.concat_tables([_SCHEMA.empty_table(), *tables]).to_pandas()
-        return result
 
     def write_summary(self, summary: pd.DataFrame) -> None:
         """Replace summary.csv."""

@@ -17,6 +17,7 @@ from robustbench_twicing.metrics.calibration import (
 )
 from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
 from robustbench_twicing.metrics.intervals import paired_difference_interval, wilson_interval
+from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition
 
 
@@ -266,7 +267,7 @@ def generated_differences(records: pd.DataFrame, official: str, generated: str) 
     return pd.DataFrame(rows, columns=[*keys, "n", "official", "generated", "difference", "low", "high"])
 
 
-def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Manifest, folder: str) -> dict[str, Any]:
     """The summary for machines: what was run, and the rows. Missing numbers are null."""
 
     def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -274,13 +275,11 @@ def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Mapping[str, 
 
     return {
         "run": folder,
-        "plan_hash": manifest["plan_hash"],
-        "status": manifest["status"],
-        "seed": manifest["plan"]["seed"],
-        "device": manifest["device"],
-        "data": manifest["data"],
-        "models": manifest["models"],
-        "threats": manifest["plan"]["threats"],
+        "plan_hash": manifest.plan_hash,
+        "status": manifest.status,
+        "seed": manifest.plan.seed,
+        **manifest.model_dump(mode="json", include={"device", "data", "models"}),
+        "threats": manifest.plan.model_dump(mode="json")["threats"],
         "rows": rows(summary),
         "suites": rows(suites),
     }

@@ -14,35 +14,36 @@ import torch
 
 from robustbench_twicing import __version__
 from robustbench_twicing.machine import onednn
+from robustbench_twicing.results.manifest import Device, Git, Maker
 
 _PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and source state, for run.json."""
+    """Fields of the manifest: versions, device and source state."""
     return {
-        "command": sys.argv,
+        "command": tuple(sys.argv),
         "versions": {"python": platform.python_version(), "twicing-bench": __version__, **_versions()},
-        "device": {
-            "type": device.type,
-            "name": torch.cuda.get_device_name(device)
+        "device": Device(
+            type=device.type,
+            name=torch.cuda.get_device_name(device)
             if device.type == "cuda"
             else platform.processor() or platform.machine(),
-            "cuda": torch.version.cuda if device.type == "cuda" else None,
-            "threads": torch.get_num_threads(),
-            "products": "oneDNN" if device.type == "cpu" and onednn.available() else "torch",
-            "cores": os.cpu_count(),
-        },
+            cuda=torch.version.cuda if device.type == "cuda" else None,
+            threads=torch.get_num_threads(),
+            products="oneDNN" if device.type == "cpu" and onednn.available() else "torch",
+            cores=os.cpu_count(),
+        ),
         "precision": "float32",
         "platform": platform.platform(),
         "git": _git(),
     }
 
 
-def made_by(device: torch.device) -> dict[str, Any]:
+def made_by(device: torch.device) -> Maker:
     """What decides a number beside the settings: our code, the packages and the kind of device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"code": _code(), "versions": _versions(), "device": name}
+    return Maker(code=_code(), versions=_versions(), device=name)
 
 
 @cache
@@ -65,7 +66,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git() -> dict[str, Any] | None:
+def _git() -> Git | None:
     """Commit of the source tree the package runs from, and whether it was changed; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -77,9 +78,6 @@ def _git() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {
-            "commit": ask("rev-parse", "HEAD"),
-            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
-        }
+        return Git(commit=ask("rev-parse", "HEAD"), changed=bool(ask("status", "--porcelain", "--untracked-files=no")))
     except (OSError, subprocess.SubprocessError):
         return None

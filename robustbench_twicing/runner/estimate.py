@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from robustbench_twicing.machine.device import choose_device
-from robustbench_twicing.results.manifest import cell_shards
-from robustbench_twicing.results.store import RUNS, RunFolder, Shard
+from robustbench_twicing.results.manifest import MeansUsed, Shard
+from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import made_by
 from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, to_take_over
@@ -78,12 +78,12 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
     ready = prepare(plan, means, device, {})
-    known = folder.manifest() if folder.exists() else {}
+    known = folder.manifest().means if folder.exists() else MeansUsed()
     ready.tune(means.model_copy(update={"compiles": False}), known)
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):
-        left[cell] = [shard for shard in cell_shards(entry) if not folder.files_of(shard)]
+        left[cell] = [shard for shard in entry.shards if not folder.files_of(shard)]
     if not means.fresh:
         elsewhere = to_take_over(folder, [s for some in left.values() for s in some], RUNS, made_by(device))
         left = {cell: [shard for shard in some if shard not in elsewhere] for cell, some in left.items()}
@@ -96,7 +96,7 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
             CellCost(
                 model=cell.model.name,
                 threat=cell.threat.id,
-                samples=entry["samples"],
+                samples=entry.samples,
                 left=samples,
                 forwards=evaluations_of(cell, samples),
                 backwards=None if gradients is None else samples * gradients,

@@ -8,7 +8,8 @@ import torch
 
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.models.faster.precision import tensor_cores
-from robustbench_twicing.results.store import RunFolder, Shard
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.schedule import BLOCK
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.tasks.images.block import Block, Work

@@ -13,20 +13,19 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision
-from robustbench_twicing.results.store import RunFolder, Shard
+from robustbench_twicing.results.manifest import CellEntry, MeansUsed, Settled, Shard, samples_hash
+from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.execute import execute
 from robustbench_twicing.runner.schedule import folder_of, shard_size
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.spec.threats import Threat
+from robustbench_twicing.spec.values import content_hash
 from robustbench_twicing.tasks.images.attack import Roles
 from robustbench_twicing.tasks.images.block import Work
 from robustbench_twicing.tasks.images.sources import Source, open_sources
 from robustbench_twicing.tasks.task import Progress
-
-TUNED = ("memory_format", "attention", "compilation")
-"""What the manifest says of how models are evaluated, beside their batch sizes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Ready:
     plan: Plan
     models: Mapping[str, Classifier]
     source: Callable[[Threat], Source]
-    entries: list[dict[str, Any]]
+    entries: list[CellEntry]
     """For each of the plan's cells what the manifest says of it, shards included."""
     device: torch.device
     frost_dir: str | None
@@ -77,28 +76,33 @@ class Ready:
             "device": self.device.type,
             "precision": cell.threat.precision if cell.threat.kind == "attack" else "float32",
             "source_weights_hash": source_model.card.weights_hash if source_model else "",
+            "scored": content_hash([source.scored, source.accepted]),
         }
 
-    def tune(self, means: Means, old: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Settle how models are evaluated: as the user says, else as `old` (a manifest) has it, else as measured.
+    def tune(self, means: Means, old: MeansUsed) -> MeansUsed:
+        """Settle how models are evaluated: as the user says, else as `old` has it, else as measured.
 
-        Returns what the manifest says of it: `TUNED`. `means.compiles` allows a measurement, no more.
+        `means.compiles` allows a measurement, no more.
         """
         gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
-        known = means.attention_path or old.get("attention", {}).get("path")
         models = list(self.models.values())
-        memory_format = settle_memory_format(models, self.device, gradients, old.get("memory_format", {}).get("choice"))
-        attention = settle_attention(models, self.device, gradients, known)
+        memory_format = settle_memory_format(models, self.device, gradients, _choice(old.memory_format))
+        attention = settle_attention(models, self.device, gradients, means.attention_path or _choice(old.attention))
         for name, model in self.models.items():
-            size = means.batch_size or old.get("batch_sizes", {}).get(name)
+            size = means.batch_size or old.batch_sizes.get(name)
             model.batch_size = size or find_batch_size(model, self.device, gradients)
-        choice = old.get("compilation", {}).get("choice", None if means.compiles else "as loaded")
+        choice = _choice(old.compilation) or (None if means.compiles else "as loaded")
         if choice != "as loaded":
             for cell in self.plan.cells:
                 self._roles(cell)  # so that every model that attacks compute with is there
         crafting, compilation = settle_compilation(self._crafting, self.device, gradients, choice)
         self._crafting.update(crafting)
-        return {"memory_format": memory_format, "attention": attention, "compilation": compilation}
+        return MeansUsed(
+            batch_sizes={name: model.batch_size for name, model in self.models.items()},
+            attention=attention,
+            memory_format=memory_format,
+            compilation=compilation,
+        )
 
     def execute(self, work: list[Work], folder: RunFolder, progress: Progress) -> None:
         """Do the work and keep its shards in `folder`."""
@@ -131,20 +135,27 @@ def prepare(plan: Plan, means: Means, device: torch.device, models: Mapping[str,
                 "Choose a model that was trained for this data set.",
             )
     ready = Ready(plan, loaded, source, [], device, means.frost_dir)
-    for cell in plan.cells:
-        common = ready.common(cell)
-        ready.entries.append(
-            {
-                "model": cell.model.name,
-                "threat": cell.threat.id,
-                "threat_hash": cell.threat.hash,
-                "recipe": common["recipe"],
-                "folder": folder_of(cell, common),
-                "samples": plan.samples_for(cell.threat, len(source(cell.threat).dataset.labels)),
-                "shard_size": shard_size(cell.threat),
-            }
-        )
+    ready.entries.extend(_entry(ready, cell) for cell in plan.cells)
     return ready
+
+
+def _entry(ready: Ready, cell: Cell) -> CellEntry:
+    common, dataset = ready.common(cell), ready.source(cell.threat).dataset
+    samples = ready.plan.samples_for(cell.threat, len(dataset.labels))
+    return CellEntry(
+        model=cell.model.name,
+        threat=cell.threat.id,
+        threat_hash=cell.threat.hash,
+        recipe=common["recipe"],
+        folder=folder_of(cell, common),
+        samples=samples,
+        shard_size=shard_size(cell.threat),
+        samples_hash=samples_hash(dataset.sample_ids[:samples], dataset.labels[:samples]),
+    )
+
+
+def _choice(settled: Settled | None) -> str | None:
+    return settled.choice if settled else None
 
 
 def with_frost(plan: Plan, frost_dir: str | None) -> Plan:

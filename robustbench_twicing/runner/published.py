@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.metrics.intervals import Interval, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.results.manifest import manifest_shards
+from robustbench_twicing.results.manifest import Check, Verification
+from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
@@ -41,45 +42,6 @@ CROP_RATIOS = (0.875, 0.9, 0.95, 1.0)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The two pairs of mean and standard deviation in common use: timm's IMAGENET_DEFAULT and IMAGENET_INCEPTION."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One published accuracy beside the measured one. All accuracies are fractions."""
-
-    dataset: str
-    published: float
-    conditions: str
-    """How the published one was measured."""
-    measured: float
-    low: float
-    high: float
-    inside: bool
-    n: int
-    failed: int
-    images: int
-    """How many the published one is of."""
-    cause: str = ""
-    """The first change under which the published accuracy would be inside; empty if it is, or if none of them helps."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All checks of one model. Goes into the run's manifest."""
-
-    model: str
-    published_model: str
-    rule: str
-    checks: tuple[Check, ...]
-    not_checked: Mapping[str, str]
-    """Why, by data set."""
-    tried: tuple[str, ...] = ()
-    """Changes that were tried to explain a miss."""
-
-    @property
-    def inside(self) -> bool:
-        """Every measured accuracy agrees with the published one."""
-        return all(check.inside for check in self.checks)
 
 
 class _Count(NamedTuple):
@@ -132,7 +94,9 @@ def verify_model(
     if not chosen:
         raise _nothing(not_checked)
     checks = [_check(name, figure, counts[spec.name, SETS[name].threat.id]) for name, figure in chosen.items()]
-    verification = Verification(spec.name, published_model, RULE, tuple(checks), not_checked)
+    verification = Verification(
+        model=spec.name, published_model=published_model, rule=RULE, checks=tuple(checks), not_checked=not_checked
+    )
     _write(folder, verification)  # already now: explaining takes as long again
 
     missed = {check.dataset: chosen[check.dataset] for check in checks if not check.inside and check.n}
@@ -149,10 +113,11 @@ def verify_model(
             outcomes = [(_MASK, here._replace(right=here.right_unmasked))]
             outcomes += [(variant.text, again[variant.name, threat]) for variant in variants]
             found = (text for text, count in outcomes if _check(check.dataset, figure, count).inside)
-            return replace(check, cause=next(found, ""))
+            return check.model_copy(update={"cause": next(found, "")})
 
         tried = (_MASK, *(variant.text for variant in variants))
-        verification = replace(verification, checks=tuple(explained(check) for check in checks), tried=tried)
+        explaining = {"checks": tuple(explained(check) for check in checks), "tried": tried}
+        verification = verification.model_copy(update=explaining)
         _write(folder, verification)
     return folder, verification
 
@@ -185,7 +150,7 @@ def _nothing(not_checked: Mapping[str, str]) -> UserError:
 
 def _counts(folder: RunFolder) -> dict[tuple[str, str], _Count]:
     """By model and threat."""
-    records = folder.records(manifest_shards(folder.manifest()))
+    records = load_finished(folder.path).records
     counts = {}
     for (model, threat), rows in records.groupby(["model", "threat"], sort=False):
         ok = rows[rows["status"] == "ok"]
@@ -201,7 +166,7 @@ def _check(dataset: str, figure: Figure, count: _Count) -> Check:
         dataset=dataset,
         published=expected,
         conditions=f"{figure.img_size} pixels, crop {figure.crop_pct:g}, {figure.interpolation}",
-        measured=count.right / count.n if count.n else math.nan,
+        measured=count.right / count.n if count.n else None,
         low=low,
         high=high,
         inside=count.n > 0 and low <= expected <= high,
@@ -213,15 +178,7 @@ def _check(dataset: str, figure: Figure, count: _Count) -> Check:
 
 def _write(folder: RunFolder, verification: Verification) -> None:
     with folder.locked():
-        folder.write_manifest({**folder.manifest(), "verification": as_json(verification)})
-
-
-def as_json(verification: Verification) -> dict[str, Any]:
-    """A verification for the manifest and for machines. A missing accuracy is null."""
-    content = asdict(verification)
-    for check in content["checks"]:
-        check["measured"] = None if math.isnan(check["measured"]) else check["measured"]
-    return {**content, "inside": verification.inside}
+        folder.write_manifest(folder.manifest().model_copy(update={"verification": verification}))
 
 
 # --- what could explain a miss -----------------------------------------------------------------------------------

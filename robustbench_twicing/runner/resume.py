@@ -3,15 +3,13 @@
 No torch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
+from robustbench_twicing.catalog.suites import suite_definition
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.store import RunFolder, Shard
-from robustbench_twicing.spec.attacks import AS_WRITTEN
+from robustbench_twicing.results.manifest import Maker, Shard
+from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.spec.plan import Plan
 
 
@@ -22,25 +20,22 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
     """
     if not folder.exists():
         return
-    theirs, ours = folder.manifest()["plan"], plan.model_dump(mode="json")
-    said_apart = {"data": ("data", "name"), "limit": ("data", "limit"), "recipe": ("recipe",), "seed": ("seed",)}
-    differ = [word for word, keys in said_apart.items() if _at(theirs, keys) != _at(ours, keys)]
-    try:
-        content = {**ours, "models": theirs["models"], "threats": theirs["threats"]}
-        had = Plan.model_validate(content, context=AS_WRITTEN)
-    except ValidationError:
-        raise UserError(
-            f"The plan of the run in {folder.path} is one that this version does not understand.",
-            "Use the version of twicing-bench that made it, or pass --out with another folder.",
-        ) from None
+    had = folder.manifest()
+    differ = [] if had.plan.data.name == plan.data.name else ["data"]
+    differ += [] if had.plan.data.limit == plan.data.limit else ["limit"]
+    differ += [key for key in ("recipe", "seed") if getattr(had.plan, key) != getattr(plan, key)]
     models = {model.name: model.model_dump() for model in plan.models}
     threats = {threat.id: threat.model_dump() for threat in plan.threats}
     for kind, name, content, now in (
-        *(("model", model.name, model.model_dump(), models) for model in had.models),
-        *(("threat", threat.id, threat.model_dump(), threats) for threat in had.threats),
+        *(("model", model.name, model.model_dump(), models) for model in had.plan.models),
+        *(("threat", threat.id, threat.model_dump(), threats) for threat in had.plan.threats),
     ):
         if now.get(name) != content:
             differ.append(f"{kind} {name}" + ("" if name in now else " (not in the plan)"))
+    for name in plan.suites:
+        before, now_ = had.suites.get(name), suite_definition(name)
+        if before and (before.judges, before.sums_up) != (now_.judges, now_.sums_up):
+            differ.append(f"the definition of the suite {name}")
     if differ:
         raise UserError(
             f"{folder.path} holds a run with other settings: {', '.join(differ)} differ(s).",
@@ -49,15 +44,7 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
         )
 
 
-def _at(content: Any, keys: Iterable[str]) -> Any:
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content
-
-
-def to_take_over(
-    folder: RunFolder, shards: Iterable[Shard], runs: Path, made_by: Mapping[str, Any]
-) -> dict[Shard, RunFolder]:
+def to_take_over(folder: RunFolder, shards: Iterable[Shard], runs: Path, made_by: Maker) -> dict[Shard, RunFolder]:
     """Those of the shards that another run in the folder `runs` has finished, each with that run. Nothing is changed.
 
     Only from runs all of whose records were made by the same code, versions and device (`made_by`): the shard's name
@@ -70,15 +57,15 @@ def to_take_over(
         if not holds or place.resolve() == folder.path.resolve():
             continue
         try:
-            makers = other.manifest().get("made_by")
+            makers = other.manifest().made_by
         except UserError:  # not a run, or one that this version cannot read
             continue
-        if makers == [made_by]:
+        if makers == (made_by,):
             found |= dict.fromkeys(holds, other)
     return found
 
 
-def take_over(folder: RunFolder, shards: Iterable[Shard], runs: Path, made_by: Mapping[str, Any]) -> dict[Shard, str]:
+def take_over(folder: RunFolder, shards: Iterable[Shard], runs: Path, made_by: Maker) -> dict[Shard, str]:
     """Copy what `to_take_over` finds, as far as it is whole: which shards, and the names of the runs they came from."""
     found = to_take_over(folder, shards, runs, made_by)
     return {shard: other.path.name for shard, other in found.items() if folder.copy_shard(shard, other)}

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -20,15 +19,24 @@ from robustbench_twicing.engine.preflight import preflight as look_at
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.results.manifest import cell_shards
-from robustbench_twicing.results.store import RUNS, RunFolder, Shard
+from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
+from robustbench_twicing.results.manifest import (
+    DataUsed,
+    Maker,
+    Manifest,
+    MeansUsed,
+    ModelFinding,
+    ModelUsed,
+    Preflight,
+    Shard,
+)
+from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import environment, made_by
-from robustbench_twicing.runner.prepare import TUNED, Ready, prepare, with_frost
+from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.images.attack import with_smaller_batches
-from robustbench_twicing.tasks.images.sources import EMBEDDED
 from robustbench_twicing.tasks.task import Progress, evaluations_of
 from robustbench_twicing.tensors import Images, Labels
 
@@ -63,72 +71,101 @@ def run_plan(
     maker = made_by(device)
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
-        old = folder.manifest() if folder.exists() else {}
-        pending = {
-            cell: [shard for shard in cell_shards(entry) if folder.shard_file(shard) is None]
-            for cell, entry in zip(plan.cells, ready.entries, strict=True)
-        }
-        if not means.fresh:
-            taken = take_over(folder, chain(*pending.values()), RUNS, maker)
-            for name, count in Counter(taken.values()).items():
-                folder.remarks.append(f"{count} shard(s) were taken over from the run {name}.")
-            pending = {cell: [shard for shard in some if shard not in taken] for cell, some in pending.items()}
-        makers, surroundings = list(old.get("made_by", [])), environment(device)
+        old = folder.manifest() if folder.exists() else None
+        draft = _draft(ready, old, maker, notes)
+        pending = _pending(ready, folder, draft, maker, not means.fresh)
         computes = any(pending.values())
-        if computes or not old:
-            if maker not in makers:
-                makers.append(maker)
-            if len(makers) > 1:
-                folder.remarks.append(_several_makers(makers))
+        if computes or old is None:
+            manifest = draft.model_copy(update=environment(device))
+            if maker not in draft.made_by:
+                manifest = manifest.model_copy(update={"made_by": (*draft.made_by, maker)})
+            if len(manifest.made_by) > 1:
+                folder.remarks.append(_several_makers(manifest.made_by))
         else:  # nothing is computed, so what was said about where it was computed stays
-            surroundings |= {key: old[key] for key in surroundings if key in old}
+            manifest = draft
         to_do = {}
         for cell, entry in zip(plan.cells, ready.entries, strict=True):
             left = sum(shard.stop - shard.start for shard in pending[cell])
-            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry["samples"]))
+            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry.samples))
         progress = (begin or without_progress)(to_do)
-        tuned, sizes = {key: old.get(key, {}) for key in TUNED}, old.get("batch_sizes", {})
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
-            known = old if maker in old.get("made_by", ()) else {}
-            if known.get("compilation", {}).get("choice", "compiled" if means.compiles else "as loaded") == "compiled":
+            known = draft.means if old and maker in old.made_by else MeansUsed()
+            if (known.compilation.choice == "compiled") if known.compilation else means.compiles:
                 progress.say("Compiling each model first, which takes seconds to minutes.")
-            tuned = ready.tune(means, known)
-            sizes = {name: model.batch_size for name, model in ready.models.items()}
-        data = {t.id: _data(ready.source(t).dataset) for t in plan.threats}
-        if computes:
-            warnings = dict.fromkeys(chain.from_iterable(part["warnings"] for part in data.values()))
+            used = ready.tune(means, known)
+            warnings = dict.fromkeys(chain.from_iterable(part.warnings for part in manifest.data.values()))
             for warning in list(warnings)[:3]:  # the report says how many more
                 progress.say(warning)
-        checked = old.get("preflight", {"ran": False, "findings": []})
-        if computes:
-            checked = _preflight(ready, pending) if means.preflight else {"ran": False, "findings": []}
-            for finding in checked["findings"]:
-                progress.say(f"{finding['model']}: {finding['says']} {finding['remedy']}")
-        manifest = {
-            "started": old.get("started", _now()),
-            **notes,
-            "plan": plan.model_dump(mode="json"),
-            "plan_hash": plan.hash,
-            "batch_sizes": sizes,
-            **surroundings,
-            **tuned,
-            "made_by": makers,
-            "preflight": checked,
-            "data": data,
-            "suites": {name: suite_definition(name).model_dump(mode="json") for name in _suites(plan)},
-            "models": {name: _card(model) for name, model in ready.models.items()},
-            "cells": ready.entries,
-        }
-        if computes or not old:
-            folder.write_manifest({**manifest, "status": "running"})
+            checked = _preflight(ready, pending) if means.preflight else Preflight()
+            for finding in checked.findings:
+                progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
+            manifest = manifest.model_copy(update={"means": used.model_copy(update={"preflight": checked})})
+        if computes or old is None:
+            folder.write_manifest(manifest)
         ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, progress)
-        finished = _now() if computes else old.get("finished", _now())
-        folder.write_manifest({**manifest, "status": "finished", "finished": finished})
+        refuse_lacking(
+            f"The run in {folder.path} went to its end and",
+            lacking_of(folder, manifest),
+            "Something else changed the folder while it was running. The same command again computes them again.",
+        )
+        finished = _now() if computes or old is None or old.finished is None else old.finished
+        folder.write_manifest(manifest.model_copy(update={"status": "finished", "finished": finished}))
     return folder
 
 
-def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[str, Any]:
+def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str, Any]) -> Manifest:
+    """The manifest before anything is computed: what was said of the run before, and what its plan says now."""
+    suites = {name: suite_definition(name) for name in ready.plan.suites}
+    before = {} if old is None else {key: getattr(old, key) for key in _OF_THE_SESSION}
+    return Manifest(
+        status="running",
+        **{"started": _now(), **environment(ready.device), "made_by": (maker,), **before},
+        **notes,
+        plan=ready.plan,
+        plan_hash=ready.plan.hash,
+        data={threat.id: _data(ready.source(threat).dataset) for threat in ready.plan.threats},
+        suites=suites,
+        models={name: _model(model) for name, model in ready.models.items()},
+        cells=tuple(ready.entries),
+    )
+
+
+_OF_THE_SESSION = ("started", "command", "versions", "device", "precision", "platform", "git", "made_by", "means",
+                   "verification")  # fmt: skip
+"""What a manifest says of how it was computed: it stays as long as nothing else is computed."""
+
+
+def _pending(ready: Ready, folder: RunFolder, draft: Manifest, maker: Maker, reuse: bool) -> dict[Cell, list[Shard]]:
+    """What is still to be computed of each cell, after what other runs have finished was taken over."""
+    left = _set_aside(folder, draft)
+    if reuse and left:
+        taken = take_over(folder, left, RUNS, maker)
+        for name, count in Counter(taken.values()).items():
+            folder.remarks.append(f"{count} shard(s) were taken over from the run {name}.")
+        left = _set_aside(folder, draft) if taken else left
+    return {
+        cell: [shard for shard in entry.shards if shard in left]
+        for cell, entry in zip(ready.plan.cells, ready.entries, strict=True)
+    }
+
+
+def _set_aside(folder: RunFolder, draft: Manifest) -> set[Shard]:
+    """The shards that do not count, after whatever lies in their place was renamed.
+
+    Raises `UserError` where whole files contradict each other.
+    """
+    lacking = lacking_of(folder, draft)
+    disputed = [lack for lack in lacking if lack.disputed]
+    refuse_lacking(f"The run in {folder.path}", disputed, "Remove the files that are not this run's own.")
+    for lack in lacking:
+        for file in lack.files:
+            aside = folder.set_aside(file)
+            folder.remarks.append(f"A shard {lack.why} and is computed again; the old file is {aside}.")
+    return {lack.shard for lack in lacking}
+
+
+def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> Preflight:
     """What run.json says of the models that are still to be attacked. Raises `UserError` if one is not worth it."""
     attacked = {
         cell.model.name: (cell, cell.threat)
@@ -136,7 +173,7 @@ def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[st
         if shards and cell.threat.kind == "attack"
     }
     gradients = any(threat.settings.gradients != 0 for threat in ready.plan.threats if threat.kind == "attack")
-    findings: list[dict[str, Any]] = []
+    findings: list[ModelFinding] = []
     for cell, threat in attacked.values():
         work = ready.work(cell, ())
         first = range(ready.plan.samples_for(threat, len(work.source.dataset.labels)))[:SAMPLES]
@@ -147,59 +184,61 @@ def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[st
         for model in {work.roles.judging, work.roles.fallback}:
             images = batch.images[work.recipe].to(ready.device)
             found = _look(model, images, labels, gradients)
-            findings += [{"model": model.card.spec.name, **finding._asdict()} for finding in found]
-    refused = [finding for finding in findings if finding["refuses"]]
+            findings += [ModelFinding(model=model.card.spec.name, **finding._asdict()) for finding in found]
+    refused = [finding for finding in findings if finding.refuses]
     if refused:
         raise UserError(
             "The preflight check found what would make every number meaningless:\n"
-            + "\n".join(f"  {f['model']}: {f['says']} {f['remedy']}" for f in refused),
+            + "\n".join(f"  {f.model}: {f.says} {f.remedy}" for f in refused),
             "Put it right, or pass --no-preflight to run all the same (the run folder will say so).",
         )
-    return {"ran": True, "findings": findings}
+    return Preflight(ran=True, findings=tuple(findings))
 
 
 def _look(model: Classifier, images: Images, labels: Labels, gradients: bool) -> list[Finding]:
     return with_smaller_batches(lambda size: look_at(Queries(model, size), images, labels, gradients), model)
 
 
-def _several_makers(makers: Sequence[Mapping[str, Any]]) -> str:
+def _several_makers(makers: Sequence[Maker]) -> str:
     """What differs between the sessions that this run's records come from."""
     first, last = makers[0], makers[-1]
-    packages = {**first["versions"], **last["versions"]}
+    packages = {**first.versions, **last.versions}
     differ = [
-        f"{name} {first['versions'].get(name)} → {last['versions'].get(name)}"
+        f"{name} {first.versions.get(name)} → {last.versions.get(name)}"
         for name in packages
-        if first["versions"].get(name) != last["versions"].get(name)
+        if first.versions.get(name) != last.versions.get(name)
     ]
-    differ += [f"{key} {first[key]} → {last[key]}" for key in ("code", "device") if first[key] != last[key]]
+    for what, one, other in (("code", first.code, last.code), ("device", first.device, last.device)):
+        differ += [f"{what} {one} → {other}"] if one != other else []
     return f"This run was begun and continued under different conditions: {', '.join(differ)}."
 
 
-def _suites(plan: Plan) -> list[str]:
-    """Every suite that something in the plan is read or scored by, the base data set's included."""
-    named = [threat.classes_of if threat.kind == "clean" else getattr(threat, "suite", None) for threat in plan.threats]
-    base = [] if plan.data.name == EMBEDDED else [plan.data.name]
-    return list(dict.fromkeys([*base, *(name for name in named if name)]))
+def _data(dataset: Dataset) -> DataUsed:
+    return DataUsed(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        samples=len(dataset.labels),
+        classes=dataset.classes,
+        warnings=tuple(dataset.warnings) if isinstance(dataset, ImageFiles) else (),
+    )
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "samples": len(dataset.labels),
-        "classes": dataset.classes,
-        "warnings": list(dataset.warnings) if isinstance(dataset, ImageFiles) else [],
-    }
-
-
-def _card(model: Classifier) -> dict[str, Any]:
+def _model(model: Classifier) -> ModelUsed:
     card = model.card
-    return {
-        **{key: value for key, value in asdict(card).items() if key not in ("spec", "recipe")},
-        **card.spec.model_dump(mode="json"),
-        "attention": card.attention,
-        "std": model.std.flatten().tolist(),
-    }
+    return ModelUsed(
+        spec=card.spec,
+        attention=card.attention,
+        blocks=card.blocks,
+        parameters=card.parameters,
+        weights_hash=card.weights_hash,
+        weights_note=card.weights_note,
+        training_recipe=card.training_recipe,
+        training_seed=card.training_seed,
+        classes=card.classes,
+        image_size=card.image_size,
+        mean=tuple(model.mean.flatten().tolist()),
+        std=tuple(model.std.flatten().tolist()),
+    )
 
 
 def _now() -> str:

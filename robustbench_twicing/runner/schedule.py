@@ -26,7 +26,7 @@ def folder_of(cell: Cell, common: Mapping[str, Any]) -> str:
     """Folder of a cell: named after what decides its numbers, out of the columns common to its records."""
     names = (
         *("weights_hash", "architecture", "attention", "data", "data_fingerprint", "recipe", "protocol_hash", "seed"),
-        "source_weights_hash",
+        *("source_weights_hash", "scored"),
     )
     decides = {"threat": cell.threat.id, **{name: common[name] for name in names}}
     return cell_folder(cell.model.name, cell.threat.id, decides)

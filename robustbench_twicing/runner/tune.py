@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.attention_path import use_fastest_path
 from robustbench_twicing.models.faster.compiled import compiled
 from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, convolves, set_memory_format
+from robustbench_twicing.results.manifest import Settled
 
 Key = TypeVar("Key")
 
@@ -30,9 +31,7 @@ _SECONDS = 10.0
 """For one model; a size that was begun is finished."""
 
 
-def settle_attention(
-    models: Sequence[Classifier], device: torch.device, gradients: bool, path: str | None
-) -> dict[str, Any]:
+def settle_attention(models: Sequence[Classifier], device: torch.device, gradients: bool, path: str | None) -> Settled:
     """Put all models on one path of attention, so that a comparison compares nothing else: `path`, or the fastest.
 
     Returns the path and the seconds that each took, if they were measured. Raises `UserError` for an unknown path.
@@ -43,18 +42,19 @@ def settle_attention(
     if path is None and len(sizes) == 1:
         images = _random_images(models[0], _FIRST, device)
         try:
-            return dict(use_fastest_path([model.network for model in models], images, gradients))
+            found = use_fastest_path([model.network for model in models], images, gradients)
+            return Settled(choice=found["path"], seconds=found["seconds"])
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
     path = path or "auto"
     for model in models:
         set_attention_path(model.network, path)
-    return {"path": path}
+    return Settled(choice=path)
 
 
 def settle_memory_format(
     models: Sequence[Classifier], device: torch.device, gradients: bool, choice: str | None
-) -> dict[str, Any]:
+) -> Settled:
     """Put all models with convolutions into one memory format: `choice`, or what they are faster in together.
 
     Returns the format and the seconds that each took, if they were measured. Raises `UserError` for an unknown format.
@@ -66,33 +66,32 @@ def settle_memory_format(
     networks = [model.network for model in measured]
     if choice is not None:
         set_memory_format(networks, choice)
-        return {"choice": choice}
+        return Settled(choice=choice)
 
     def seconds(memory_format: str) -> float:
         set_memory_format(networks, memory_format)
         return sum(_seconds(model, _random_images(model, _FIRST, device), gradients, 1) for model in measured)
 
-    found: dict[str, Any]
     try:
         fastest, _ = in_turns(list(MEMORY_FORMATS), seconds)
-        found = {"choice": first_unless_slower(fastest), "seconds": fastest}
+        found = Settled(choice=first_unless_slower(fastest), seconds=fastest)
     except RuntimeError as error:  # a view that this format does not allow, or no memory for so many images
         torch.cuda.empty_cache()
-        found = {"choice": "contiguous", "reason": str(error).strip().splitlines()[0]}
-    set_memory_format(networks, found["choice"])
+        found = Settled(choice="contiguous", reason=str(error).strip().splitlines()[0])
+    set_memory_format(networks, found.choice)
     return found
 
 
 def settle_compilation(
     models: Mapping[Key, Classifier], device: torch.device, gradients: bool, choice: str | None
-) -> tuple[Mapping[Key, Classifier], dict[str, Any]]:
+) -> tuple[Mapping[Key, Classifier], Settled]:
     """All `models` compiled, or all as they are, so that models compared differ in nothing else.
 
     `choice` is "compiled", "as loaded", or None for what a warm-up with batches of each model's size finds faster.
     Returns the models and what was found. Raises `UserError` for a model that cannot be compiled.
     """
     if choice == "as loaded" or not models:
-        return models, {"choice": "as loaded"}
+        return models, Settled(choice="as loaded")
     shadows = {key: compiled(model) for key, model in models.items()}
     began = time.perf_counter()
     for model in shadows.values():
@@ -102,13 +101,13 @@ def settle_compilation(
                 _seconds(model, images, wanted)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            return models, {"choice": "as loaded", "reason": "compiled, it runs out of memory"}
+            return models, Settled(choice="as loaded", reason="compiled, it runs out of memory")
         except Exception as error:  # torch.compile and the compilers behind it raise many kinds
             raise UserError(
                 f"Model {model.card.spec.name!r} cannot be compiled: {str(error).strip().splitlines()[0]}",
                 "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
             ) from error
-    found: dict[str, Any] = {"choice": choice, "compiling": time.perf_counter() - began}
+    compiling, fastest = time.perf_counter() - began, dict[str, float]()
     if choice is None:
         ways = {"as loaded": models, "compiled": shadows}
 
@@ -118,7 +117,7 @@ def settle_compilation(
 
         fastest, _ = in_turns(list(ways), seconds)
         choice = first_unless_slower(fastest)
-        found |= {"choice": choice, "seconds": fastest}
+    found = Settled(choice=choice, seconds=fastest, compiling=compiling)
     return shadows if choice == "compiled" else models, found
 
 

@@ -8,6 +8,9 @@ from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.spec.values import Frozen, content_hash
 
+EMBEDDED = "digits"
+"""The data set that ships with the tool, and is no suite."""
+
 
 class DataSpec(Frozen):
     """A data set and how much of it."""
@@ -60,6 +63,17 @@ class Plan(Frozen):
     def all_models(self) -> list[ModelSpec]:
         """The models, and those that only make images for a transfer."""
         return list({spec.name: spec for spec in (*self._sources, *self.models)}.values())
+
+    @property
+    def suites(self) -> list[str]:
+        """Every suite that something is read or scored by, the data set that is attacked first."""
+        named = [None if self.data.name == EMBEDDED else self.data.name]
+        for threat in self.threats:
+            if threat.kind == "clean":
+                named.append(threat.classes_of)
+            elif threat.kind != "attack":
+                named.append(threat.suite)
+        return list(dict.fromkeys(name for name in named if name))
 
     @property
     def cells(self) -> list[Cell]:

@@ -5,7 +5,7 @@ One TOML file in corruptions/ each; corruptions/README.md explains every key.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -138,7 +138,9 @@ class Denominator(Frozen):
     """Such as `AlexNet`, or the model's name in the plan."""
     clean: float | None = Field(default=None, ge=0, le=1)
     """Top-1 error on clean images, as a fraction; None for a model of the run, whose records say it."""
-    errors: Mapping[str, float] = Field(default_factory=dict)
+    errors: Mapping[Annotated[str, Field(pattern=r"./[1-5]$")], Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict
+    )
     """Top-1 error by `CORRUPTION/SEVERITY`, as a fraction; empty for a model of the run."""
 
     @property
@@ -157,8 +159,15 @@ class SuiteDefinition(Frozen):
     """Everything that reading a run needs to know of one of its suites. It lies in the run's manifest."""
 
     spec: SuiteSpec
-    classes_hash: str
-    """Hash of the class names behind the logits and of those that the suite is scored over: with two hashes, two runs
-    were not scored alike."""
     denominator: Denominator | None = None
     """None where mCE means nothing."""
+
+    @property
+    def judges(self) -> tuple[object, ...]:
+        """What decides its records: runs in which it differs were not judged alike."""
+        return self.spec.index, self.spec.classes, self.spec.labels
+
+    @property
+    def sums_up(self) -> tuple[object, ...]:
+        """What decides its figures, the records given."""
+        return self.spec.families, self.spec.extra_families, self.denominator

@@ -3,6 +3,8 @@
 import pytest
 
 from robustbench_twicing.report.console import model_line
+from robustbench_twicing.results.manifest import ModelUsed
+from robustbench_twicing.spec.models import ModelSpec
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,16 @@ from robustbench_twicing.report.console import model_line
     ],
 )
 def test_a_model_line_claims_no_attention_that_nobody_looked_at(attention: str, blocks: int, said: str) -> None:
-    card = {"architecture": "a", "attention": attention, "blocks": blocks, "parameters": 1000, "weights_note": ""}
-    assert (
-        model_line("m", card | {"weights": "w", "weights_hash": "h"})
-        == f"m: a, {said}, 1,000 parameters, weights w (h)"
+    model = ModelUsed(
+        spec=ModelSpec(name="m", architecture="a", weights="w"),
+        attention=attention,
+        blocks=blocks,
+        parameters=1000,
+        weights_hash="h",
+        weights_note="",
+        classes=10,
+        image_size=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
+    assert model_line("m", model) == f"m: a, {said}, 1,000 parameters, weights w (h)"

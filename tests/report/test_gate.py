@@ -8,11 +8,19 @@ import pandas as pd
 from rich.console import Console
 
 from robustbench_twicing.report.gate import headline, junit, markdown, print_gate
+from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
 
-ACCEPTED = {"accepted": {"who": "ada", "when": "2026-11-20", "why": "first | night <b>", "run": "results/runs/x"}}
+ACCEPTED = Acceptance(
+    who="ada",
+    when="2026-11-20T02:00:00+00:00",
+    why="first | night <b>",
+    run="results/runs/x",
+    run_started="2026-11-19T20:00:00+00:00",
+    weights={},
+)
 
 
 def _result() -> GateResult:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from robustbench_twicing.report.history import as_json, print_history, sparkline
 from robustbench_twicing.results.history import Point, Series, add, series
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.run import load_run
 from tests.records_builder import records, run_folder
 
 
@@ -57,8 +57,8 @@ def test_a_night_without_an_answer_is_shown_as_none() -> None:
 def test_cells_without_an_accuracy_are_shown(tmp_path: Path) -> None:
     """No answer to an outlier is right, so ImageNet-O has neither accuracy nor interval."""
     frame = records({("deit", "clean"): [True] * 5, ("deit", "imagenet-o"): [False] * 5})
-    folder = RunFolder(run_folder(tmp_path / "runs" / "night", frame))
-    assert add(folder, tmp_path / "history.sqlite") == ""
+    run = load_run(run_folder(tmp_path / "runs" / "night", frame))
+    assert add(run, tmp_path / "history.sqlite") == ""
     found = series(tmp_path / "history.sqlite")
     assert [line.points[0].interval is None for line in found] == [False, True]
     for width in (80, 200):

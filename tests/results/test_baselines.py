@@ -10,7 +10,7 @@ import pytest
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.baselines import KEPT, accept, load_baseline
 from robustbench_twicing.results.gate import check
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import records, run_folder
 
@@ -21,7 +21,7 @@ FRAME = records({(model, threat): RIGHT for model in ("deit", "deit-tw") for thr
 def _accept(tmp_path: Path, why: str = "first night", who: str = "ada", name: str = "nightly") -> Path:
     run = run_folder(tmp_path / "run", FRAME)
     place = tmp_path / "baselines" / name
-    accept(FRAME, RunFolder(run).manifest(), place, run_folder=str(run), who=who, why=why)
+    accept(load_finished(run), place, who=who, why=why)
     return place
 
 
@@ -37,10 +37,10 @@ def test_it_says_who_accepted_what_when_and_why_and_who_did_before(tmp_path: Pat
     _accept(tmp_path)
     place = _accept(tmp_path, why="new weights, checked by hand", who="grace")
     manifest = load_baseline(place).manifest
-    assert (manifest["accepted"]["who"], manifest["accepted"]["why"]) == ("grace", "new weights, checked by hand")
-    assert manifest["accepted"]["when"].endswith("+00:00")
-    assert manifest["accepted"]["weights"] == {"deit": "weights of deit", "deit-tw": "weights of deit-tw"}
-    assert [earlier["who"] for earlier in manifest["earlier"]] == ["ada"]
+    assert (manifest.accepted.who, manifest.accepted.why) == ("grace", "new weights, checked by hand")
+    assert manifest.accepted.when.endswith("+00:00")
+    assert manifest.accepted.weights == {"deit": "weights of deit", "deit-tw": "weights of deit-tw"}
+    assert [earlier.who for earlier in manifest.earlier] == ["ada"]
 
 
 def test_the_same_records_give_the_same_file(tmp_path: Path) -> None:
@@ -51,13 +51,14 @@ def test_the_same_records_give_the_same_file(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", FRAME, status="running")
     with pytest.raises(UserError, match="not finished"):
-        accept(FRAME, RunFolder(run).manifest(), tmp_path / "b", run_folder="run", who="ada", why="")
+        accept(load_finished(run), tmp_path / "b", who="ada", why="")
 
 
 def test_a_run_without_an_answer_is_refused(tmp_path: Path) -> None:
-    manifest = RunFolder(run_folder(tmp_path / "run", FRAME)).manifest()
+    frame = records({("deit", "clean"): RIGHT}, status="failed")
+    run = load_finished(run_folder(tmp_path / "run", frame))
     with pytest.raises(UserError, match="no answered sample"):
-        accept(FRAME.assign(status="failed"), manifest, tmp_path / "b", run_folder="run", who="ada", why="")
+        accept(run, tmp_path / "b", who="ada", why="")
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The history: an index that can always be made again from the run folders."""
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ import pytest
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.history import add, rebuild, series
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.run import Run, load_run
 from tests.records_builder import records, run_folder
 
 
-def _night(place: Path, date: str, right: int, n: int = 100, **manifest: Any) -> RunFolder:
+def _night(place: Path, date: str, right: int, n: int = 100, **manifest: Any) -> Run:
     frame = records({("deit", "clean"): np.arange(n) < right}, weights_hash=f"1e{date[-2:]}")
     settings = {"name": "nightly", "started": f"{date}T02:00:00+00:00", **manifest}
-    return RunFolder(run_folder(place / "runs" / f"nightly-{date}", frame, **settings))
+    return load_run(run_folder(place / "runs" / f"nightly-{date}", frame, **settings))
 
 
 def _accuracies(index: Path, **only: Any) -> list[list[float | None]]:
@@ -101,9 +100,9 @@ def test_a_run_elsewhere_is_not_in_the_history(tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_lost_because_its_index_cannot_be_written(tmp_path: Path) -> None:
-    folder = _night(tmp_path, "2026-11-21", 90)
-    (folder.path / "summary.csv").unlink()
-    said = add(folder, tmp_path / "history.sqlite")
+    run = _night(tmp_path, "2026-11-21", 90)
+    (tmp_path / "history.sqlite").mkdir()
+    said = add(run, tmp_path / "history.sqlite")
     assert "The run is whole" in said
     assert "history --rebuild" in said
 
@@ -116,7 +115,6 @@ def test_a_folder_in_the_place_of_the_index_is_explained(tmp_path: Path) -> None
 
 def test_a_threat_without_any_answer_is_a_gap(tmp_path: Path) -> None:
     frame = records({("deit", "clean"): np.zeros(10, dtype=bool)}, status="failed")
-    folder = RunFolder(run_folder(tmp_path / "runs" / "x", frame))
-    assert json.loads((folder.path / "run.json").read_text())["status"] == "finished"
-    assert add(folder, tmp_path / "history.sqlite") == ""
+    run = load_run(run_folder(tmp_path / "runs" / "x", frame))
+    assert add(run, tmp_path / "history.sqlite") == ""
     assert _accuracies(tmp_path / "history.sqlite") == [[None]]

@@ -6,8 +6,9 @@ import numpy as np
 from filelock import FileLock
 
 from robustbench_twicing.results.leftovers import prune, survey
-from robustbench_twicing.results.manifest import manifest_shards
-from robustbench_twicing.results.store import RunFolder, Shard
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.run import load_finished
+from robustbench_twicing.results.store import RunFolder
 from tests.records_builder import cell, records, run_folder
 
 RIGHT = np.ones(20, dtype=bool)
@@ -17,7 +18,7 @@ FRAME = records({("deit", "clean"): RIGHT, ("deit", "fgsm-linf-1/255"): RIGHT})
 def _run(runs: Path, name: str = "one") -> RunFolder:
     """A run with a shard of older weights, one of another limit, a damaged one and a piece of interrupted writing."""
     folder = RunFolder(run_folder(runs / name, FRAME))
-    named = next(iter(manifest_shards(folder.manifest())))
+    named = next(folder.manifest().shards)
     folder.write_shard(Shard("deit.clean.oldweights00", 0, 20), cell("deit", "clean", RIGHT))
     folder.write_shard(Shard(named.cell, 0, 5), cell("deit", "clean", RIGHT[:5]))
     (folder.path / "records" / named.cell / "0000000-0000020-00.damaged").write_bytes(b"x" * 100)
@@ -42,7 +43,7 @@ def test_pruning_removes_the_stray_and_keeps_the_run_whole(tmp_path: Path) -> No
     assert left_alone == []
     assert survey(tmp_path)[0].stray == ()
     assert not (folder.path / "records" / "deit.clean.oldweights00").exists()
-    assert len(folder.records(manifest_shards(folder.manifest()))) == 40
+    assert len(load_finished(folder.path).records) == 40
     assert (folder.path / "notes.txt").exists()
     assert prune(tmp_path) == ([], [])
 

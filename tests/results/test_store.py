@@ -2,15 +2,16 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.store import RunFolder, Shard, cell_folder, write_whole
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.store import RunFolder, cell_folder, write_whole
 from robustbench_twicing.spec.records import COLUMNS
 
 _FILLER = {"string": "x", "int64": 3, "float64": 0.5, "bool": True}
@@ -22,34 +23,33 @@ def _rows(start: int, stop: int) -> pd.DataFrame:
     return rows
 
 
-def test_shards_come_back_in_order_and_unchanged(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    first, second = Shard("cell", 0, 4), Shard("cell", 4, 6)
-    folder.write_shard(second, _rows(4, 6))
-    folder.write_shard(first, _rows(0, 4))
-    read = folder.records([first, second])
-    assert list(read["sample_id"]) == [f"s{number}" for number in range(6)]
-    assert list(read.columns) == [column.name for column in COLUMNS]
-    assert read["loss"].dtype == np.float64
-    assert read["correct"].dtype == np.bool_
-
-
 @pytest.mark.parametrize("harm", ["truncate", "flip"])
-def test_a_damaged_shard_counts_as_missing_and_is_set_aside(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_shard_is_not_whole_and_stays_until_it_is_set_aside(tmp_path: Path, harm: str) -> None:
     folder, shard = RunFolder(tmp_path), Shard("cell", 0, 4)
     folder.write_shard(shard, _rows(0, 4))
-    file = folder.shard_file(shard)
-    assert file is not None
+    (file,) = folder.whole_files(shard)
     content = bytearray(file.read_bytes())
     if harm == "truncate":
         content = content[:-7]
     else:
         content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
-    assert folder.shard_file(shard) is None
-    assert len(folder.damaged()) == 1
+    assert folder.whole_files(shard) == {}
+    assert folder.files_of(shard) == [file]
+    assert folder.damaged() == []
+    assert folder.set_aside(file) == folder.damaged()[0]
     folder.write_shard(shard, _rows(0, 4))
-    assert len(folder.records([shard])) == 4
+    assert list(folder.whole_files(shard)) == [file]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_get_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "run.json", b"{}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run.json").stat().st_mode) == mode
 
 
 def test_a_file_appears_under_its_name_only_when_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,20 +86,6 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}'])
-def test_a_manifest_of_another_kind_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UserError, match=r"run\.json"):
-        RunFolder(tmp_path).manifest()
-
-
-def test_an_earlier_schema_is_refused_naming_the_version_that_reads_it(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"schema_version": 2}')
-    with pytest.raises(UserError, match="record schema 2; this version reads 3") as caught:
-        RunFolder(tmp_path).manifest()
-    assert "Use twicing-bench 0.1," in caught.value.hint
-
-
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         RunFolder(tmp_path).manifest()
@@ -118,27 +104,3 @@ def test_what_a_disk_cannot_do_is_explained(tmp_path: Path) -> None:
             write_whole(place / "run.json", b"{}")
     with pytest.raises(UserError, match="File name too long"):
         RunFolder(tmp_path / ("x" * 300)).exists()
-
-
-def test_a_damaged_shard_that_cannot_be_set_aside_counts_as_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, shard = RunFolder(tmp_path), Shard("cell", 0, 4)
-    folder.write_shard(shard, _rows(0, 4))
-    (file,) = folder.files_of(shard)
-    file.write_bytes(file.read_bytes()[:-7])
-
-    def refused(self: Path, target: Path) -> Path:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "rename", refused)
-    assert len(folder.records([shard])) == 0
-    assert folder.lacking == [shard]
-    assert "damaged" in folder.remarks[0]
-
-
-def test_a_manifest_that_lacks_something_says_what(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_manifest({"status": "finished"})
-    with pytest.raises(UserError, match=r"run\.json was altered: it has no 'cells'"):
-        folder.manifest()["cells"]

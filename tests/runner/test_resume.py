@@ -1,5 +1,6 @@
 """What a run takes over: a larger plan from its own folder, finished shards from other runs made alike."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.manifest import manifest_shards
+from robustbench_twicing.results.manifest import Maker
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over, to_take_over
 from robustbench_twicing.spec.plan import Plan
-from tests.records_builder import records, run_folder
+from tests.records_builder import begun_folder, records, run_folder
 
 FRAME = records({("deit", threat): np.ones(20, dtype=bool) for threat in ("clean", "fgsm-linf-1/255")})
-MAKER = {"code": "0f3a", "versions": {"torch": "2.6"}, "device": "cpu"}
+MAKER = Maker(code="0f3a", versions={"torch": "2.6"}, device="cpu")
 
 
 def _plan(tmp_path: Path, text: str) -> Plan:
@@ -28,9 +29,7 @@ SMALL = 'models = ["deit"]\n[[attacks]]\nnames = ["fgsm"]\n'
 
 
 def _begun(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "run")
-    folder.write_manifest({"plan": _plan(tmp_path, SMALL).model_dump(mode="json")})
-    return folder
+    return RunFolder(begun_folder(tmp_path / "run", _plan(tmp_path, SMALL)))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +63,11 @@ def test_any_other_plan_is_refused_by_what_differs(tmp_path: Path, text: str, sa
 
 def test_a_plan_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     folder = _begun(tmp_path)
-    plan = folder.manifest()["plan"]
-    folder.write_manifest({"plan": {**plan, "threats": [{"kind": "a threat of tomorrow"}]}})
-    with pytest.raises(UserError, match="does not understand"):
+    file = folder.path / "run.json"
+    content = json.loads(file.read_text())
+    content["plan"]["threats"][0] = {"kind": "a threat of tomorrow"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"run\.json was altered: plan\.threats\.0.* 'a threat of tomorrow'"):
         refuse_other_settings(folder, _plan(tmp_path, SMALL))
 
 
@@ -76,35 +77,34 @@ def _other(runs: Path, frame: pd.DataFrame = FRAME, **manifest: Any) -> RunFolde
 
 def test_finished_shards_of_a_run_made_alike_are_copied_whole(tmp_path: Path) -> None:
     other, ours = _other(tmp_path / "runs"), RunFolder(tmp_path / "runs" / "tonight")
-    shards = list(manifest_shards(other.manifest()))
+    shards = list(other.manifest().shards)
     assert set(take_over(ours, shards, tmp_path / "runs", MAKER).values()) == {"last-night"}
-    pd.testing.assert_frame_equal(ours.records(shards), other.records(shards))
     for shard in shards:  # a copy, so that harm to one run does not reach the other
-        mine, theirs = ours.shard_file(shard), other.shard_file(shard)
-        assert mine is not None
-        assert theirs is not None
+        ((mine, content),) = ours.whole_files(shard).items()
+        ((theirs, same),) = other.whole_files(shard).items()
+        assert content == same
         assert not mine.samefile(theirs)
 
 
 @pytest.mark.parametrize(
     "makers",
     [
-        [{**MAKER, "code": "changed"}],
-        [{**MAKER, "versions": {"torch": "2.7"}}],
-        [{**MAKER, "device": "NVIDIA H100"}],
-        [MAKER, {**MAKER, "code": "changed"}],
+        [MAKER.model_copy(update={"code": "changed"})],
+        [MAKER.model_copy(update={"versions": {"torch": "2.7"}})],
+        [MAKER.model_copy(update={"device": "NVIDIA H100"})],
+        [MAKER, MAKER.model_copy(update={"code": "changed"})],
         [],
     ],
 )
-def test_nothing_is_taken_from_a_run_that_was_made_otherwise(tmp_path: Path, makers: list[dict[str, Any]]) -> None:
+def test_nothing_is_taken_from_a_run_that_was_made_otherwise(tmp_path: Path, makers: list[Maker]) -> None:
     other = _other(tmp_path / "runs", made_by=makers)
-    shards = list(manifest_shards(other.manifest()))
+    shards = list(other.manifest().shards)
     assert to_take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER) == {}
 
 
 def test_a_damaged_shard_is_not_taken_over_and_stays_as_it_is(tmp_path: Path) -> None:
     other = _other(tmp_path / "runs")
-    shards = list(manifest_shards(other.manifest()))
+    shards = list(other.manifest().shards)
     file = other.files_of(shards[0])[0]
     file.write_bytes(file.read_bytes()[:-3])
     taken = take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER)
@@ -114,7 +114,7 @@ def test_a_damaged_shard_is_not_taken_over_and_stays_as_it_is(tmp_path: Path) ->
 
 def test_folders_that_are_no_runs_are_passed_over(tmp_path: Path) -> None:
     other = _other(tmp_path / "runs")
-    shards = list(manifest_shards(other.manifest()))
+    shards = list(other.manifest().shards)
     (other.path / "run.json").write_text("{")
     assert to_take_over(RunFolder(tmp_path / "runs" / "tonight"), shards, tmp_path / "runs", MAKER) == {}
     assert to_take_over(RunFolder(tmp_path / "x"), shards, tmp_path / "nowhere", MAKER) == {}

@@ -12,7 +12,7 @@ import torch
 from robustbench_twicing.data.dataset import Batch, Dataset
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.results.store import Shard
+from robustbench_twicing.results.manifest import Shard
 from robustbench_twicing.spec.models import Recipe
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.threats import Threat
@@ -60,6 +60,7 @@ class Block:
         table = _evaluate(work, samples, judged, self._attacks, progress)
         unread = [position for position in here if position in self.batch.errors]
         table = _with_unreadable(table, work.source.dataset, unread, self.batch.errors)
+        table = table.iloc[np.argsort([*(self.batch.readable[row] for row in rows), *unread])]  # in the data's order
         return table.assign(seconds=(time.perf_counter() - began) / len(table))
 
     def _judged(self, work: Work, shard: Shard, rows: list[int]) -> tuple[Samples, Judgement]:

@@ -13,11 +13,9 @@ from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.models import Recipe
-from robustbench_twicing.spec.plan import Plan
+from robustbench_twicing.spec.plan import EMBEDDED, Plan
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 from robustbench_twicing.spec.threats import CorruptionThreat, ShiftThreat, Threat
-
-EMBEDDED = "digits"
 
 
 @dataclass(frozen=True, eq=False)

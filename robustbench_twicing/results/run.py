@@ -1,0 +1,67 @@
+"""A run, read: its manifest, the records that count, and every figure made from them again. No torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.acceptance import Lack, accepted_records, refuse_lacking
+from robustbench_twicing.results.manifest import Manifest
+from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.summary import summarize, summarize_suites
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """A run folder, read."""
+
+    path: Path
+    manifest: Manifest
+    records: pd.DataFrame
+    """One row per (model, threat, sample) that counts; columns in docs/records.md."""
+    summary: pd.DataFrame
+    """One row per (model, threat), computed from `records`."""
+    suites: pd.DataFrame
+    """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
+    remarks: tuple[str, ...] = ()
+    """What happened while it was run, and a user should know: damaged, taken over or continued shards."""
+    lacking: tuple[Lack, ...] = field(default=())
+    """What the manifest promises and `records` lacks: shards that are missing or do not count, or still to be done."""
+
+    def __repr__(self) -> str:
+        models, threats = len(self.manifest.plan.models), len(self.manifest.plan.threats)
+        return f"Run({str(self.path)!r}: {self.manifest.status}, {models} model(s) × {threats} threat(s))"
+
+    @property
+    def models(self) -> list[str]:
+        """The models' names, in the plan's order."""
+        return [model.name for model in self.manifest.plan.models]
+
+    def rows(self, model: str) -> pd.DataFrame:
+        """The records of one model."""
+        return self.records[self.records["model"] == model]
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder and compute its figures again. Nothing in it is changed.
+
+    What does not count (`results.acceptance`) is in `lacking`. Raises `UserError` if it is no run folder.
+    """
+    folder = RunFolder(Path(path))
+    manifest = folder.manifest()
+    records, lacking = accepted_records(folder, manifest)
+    figures = summarize(records, manifest.suites), summarize_suites(records, manifest.suites)
+    return Run(folder.path, manifest, records, *figures, lacking=lacking)
+
+
+def load_finished(path: str | Path) -> Run:
+    """A run that went to its end, with every record that its manifest promises. Raises `UserError` for any other."""
+    run = load_run(path)
+    again = "The command that made it, given again, computes them again."
+    if run.manifest.status != "finished":
+        raise UserError(
+            f"The run in {run.path} is not finished.", "The command that began it, given again, continues it."
+        )
+    refuse_lacking(f"The run in {run.path}", run.lacking, again)
+    return run
