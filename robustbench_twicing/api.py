@@ -173,8 +173,9 @@ def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
     `stated` has the suites `imagenet-c` and `imagenet-c-generated`. Raises `UserError`, before anything is computed,
     also if the two folders have no image in common. `generated_against_official` reads the run.
     """
+    from robustbench_twicing.data.contents import some
     from robustbench_twicing.data.imagenet import index_images
-    from robustbench_twicing.data.layout import find_suite, some
+    from robustbench_twicing.data.layout import find_suite
     from robustbench_twicing.spec.suite import Part
 
     directories = stated.means.directories

@@ -63,7 +63,7 @@ def check(
             table.add_column(name, justify="left" if name == "part" else "right")
         for row in report.rows:
             counts = (row.classes, row.expected_classes, row.images, row.expected_images)
-            table.add_row(row.part, *(f"{count:,}" for count in counts))
+            table.add_row(row.part, *("" if count is None else f"{count:,}" for count in counts))
         console.print(table)
         for finding in report.findings:
             style = "red" if finding.severity == "error" else "yellow"

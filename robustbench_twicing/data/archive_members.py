@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from robustbench_twicing.data.foreign_names import foreign_file
 from robustbench_twicing.errors import UserError
 
 # How a member lies in its archive.
@@ -74,7 +75,11 @@ def members(archive: Path) -> Iterator[Member | Link | Odd]:
         elif _checksum_is_right(start):
             yield from _tar_members(archive)
         else:
-            raise UserError(f"{archive} is neither a folder nor a tar or zip archive.", "Pass the data set itself.")
+            what = foreign_file(archive.name, start)
+            looks = f" It looks like {what}, which is not read here." if what else ""
+            raise UserError(
+                f"{archive} is neither a folder nor a tar or zip archive.{looks}", "Pass the data set itself."
+            )
 
 
 @contextmanager
@@ -126,6 +131,11 @@ def read_member(archive: Path, kind: int, offset: int, packed: int, size: int, c
     if len(content) != size or zlib.crc32(content) != crc:
         raise OSError("its length or checksum is not what the archive says: the archive is damaged here")
     return content
+
+
+def raw_place(archive: Path, kind: int, offset: int, packed: int, size: int, crc: int) -> tuple[Path, int, int] | None:
+    """(archive, offset, bytes) of a member that lies there as it is; None in a zip, whose checksum must be seen."""
+    return (archive, offset, size) if kind == _AS_IS else None
 
 
 def _behind_local_header(header: bytes, offset: int) -> int:

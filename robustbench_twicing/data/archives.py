@@ -14,7 +14,16 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from robustbench_twicing.data.archive_members import COMPRESSED, PLACE_FIELDS, Link, Member, Odd, members, read_member
+from robustbench_twicing.data.archive_members import (
+    COMPRESSED,
+    PLACE_FIELDS,
+    Link,
+    Member,
+    Odd,
+    members,
+    raw_place,
+    read_member,
+)
 from robustbench_twicing.errors import UserError, shown
 
 
@@ -44,6 +53,10 @@ class Tree(Protocol):
 
     def read(self, path: str) -> bytes:
         """The file's contents. Raises `OSError`."""
+        ...
+
+    def raw(self, path: str) -> tuple[Path, int, int] | None:
+        """(file on disk, offset in it, bytes) where the file lies as it is; None if it is packed. Raises `OSError`."""
         ...
 
     def where(self, path: str) -> str:
@@ -111,6 +124,9 @@ class FolderTree:
         if not stat.S_ISREG(status.st_mode):  # reading from a pipe or a device might never end
             raise OSError("no regular file")
         return Path(self._path(path)).read_bytes()
+
+    def raw(self, path: str) -> tuple[Path, int, int]:
+        return Path(self._path(path)), 0, self.size(path)
 
     def where(self, path: str) -> str:
         return shown(self._path(path))
@@ -255,6 +271,10 @@ class ArchiveTree:
     def read(self, path: str) -> bytes:
         number, *place = self._place_of_file(path)
         return read_member(self._archives[number], *place)
+
+    def raw(self, path: str) -> tuple[Path, int, int] | None:
+        number, *place = self._place_of_file(path)
+        return raw_place(self._archives[number], *place)
 
     def where(self, path: str) -> str:
         place = self._place(path)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_twicing.data.archives import join
-from robustbench_twicing.data.decode import Unreadable, decode, image_size, is_image
-from robustbench_twicing.data.layout import (
+from robustbench_twicing.data.contents import (
     SuiteFolder,
-    class_folders,
-    class_of,
-    find_suite,
+    contents,
     refuse_names_of_another,
     sample_stem,
     some,
 )
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.data.decode import Unreadable, decode, image_size
+from robustbench_twicing.data.layout import find_suite
+from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 
 
@@ -33,7 +32,8 @@ class Row:
     """Class folders that hold an image."""
     expected_classes: int
     images: int
-    expected_images: int
+    expected_images: int | None
+    """None where the suite does not say."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def check_suite(
     Raises `UserError` if there is nothing to check: another suite, no suite, or a damaged archive.
     """
     found = find_suite(suite, directory)
-    rows, findings = [], list(_missing_parts(found))
+    suite = found.suite
+    rows, findings = [], [*_missing_parts(found), *_left_out(found)]
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="check") as pool:
         try:
             for part in found.roots:
@@ -110,6 +111,13 @@ def _missing_parts(found: SuiteFolder) -> Iterator[Finding]:
         yield Finding("warning", where, message)
 
 
+def _left_out(found: SuiteFolder) -> Iterator[Finding]:
+    left_out = found.tree.left_out
+    if left_out:
+        message = f"{len(left_out):,} member(s) of the archive are no files and left out: {some(left_out)}"
+        yield Finding("error", shown(str(found.tree.root)), message, left_out)
+
+
 @dataclass
 class _Seen:
     """What a walk over the class folders of one part gathers."""
@@ -127,27 +135,21 @@ def _check_part(
     found: SuiteFolder, part: Part | None, pool: ThreadPoolExecutor | None, advance: Callable[[int], object]
 ) -> tuple[Row, list[Finding]]:
     suite, tree, root = found.suite, found.tree, found.roots[part]
-    expected = suite.classes
-    nothing = Row(str(part or ""), 0, len(expected), 0, suite.images)
+    nothing = Row(str(part or ""), 0, len(suite.classes), 0, suite.images)
     try:
-        folders = class_folders(found, part)
-        top = tree.listing(root)
+        inside = contents(found, part)
     except UserError as error:
         return nothing, [Finding("error", tree.where(root), error.message)]
     except OSError as error:
         return nothing, [Finding("error", tree.where(root), f"cannot be read: {error.strerror or error}")]
-    seen = _Seen(strays=[join(root, name) for name in (*top.folders, *top.files) if not class_of(suite, name)])
-    for name, folder in folders.items():
-        try:
-            inside = tree.listing(folder)
-        except OSError as error:
-            seen.locked[folder] = error.strerror or str(error)
+    seen = _Seen(strays=list(inside.strays))
+    folders = {name: files.folder for name, files in inside.classes.items()}
+    for name, (folder, files, locked) in inside.classes.items():
+        if locked:
+            seen.locked[folder] = locked.strerror or str(locked)
             continue
-        images = [f"{folder}/{file}" for file in inside.files if is_image(file)]
+        images = [join(folder, file) for file in files]
         seen.images[name] = images
-        if inside.folders or len(images) < len(inside.files):
-            strays = [*inside.folders, *(file for file in inside.files if not is_image(file))]
-            seen.strays += [join(folder, stray) for stray in strays]
         if pool is not None:
             verdicts = zip(images, pool.map(lambda path: _fault(found, path, deep=True), images), strict=True)
             seen.broken |= {path: fault for path, fault in verdicts if fault}
@@ -158,7 +160,7 @@ def _check_part(
         if first and fault:
             seen.broken[first] = fault
     with_images = [name for name, paths in seen.images.items() if paths]
-    row = Row(nothing.part, len(with_images), len(expected), sum(map(len, seen.images.values())), suite.images)
+    row = Row(nothing.part, len(with_images), len(suite.classes), sum(map(len, seen.images.values())), suite.images)
     return row, list(_findings(found, root, folders, seen, row))
 
 
@@ -198,7 +200,7 @@ def _findings(found: SuiteFolder, root: str, folders: Mapping[str, str], seen: _
     if uneven:
         counts = some([f"{folders[name].removeprefix(f'{root}/')} has {count}" for name, count in uneven.items()])
         yield finding("error", f"{len(uneven):,} class folder(s) do not hold {every} images: {counts}")
-    if row.images != row.expected_images:
+    if row.expected_images not in (None, row.images):
         message = f"{row.images:,} images, expected {row.expected_images:,}"
         yield finding("error" if suite.images_exact else "warning", message)
     twins = [path for paths in seen.images.values() for path in _twins(paths)]
@@ -218,15 +220,17 @@ def _twins(paths: Sequence[str]) -> list[str]:
 
 def _misnamed(found: SuiteFolder, where: str, images: Sequence[str]) -> Iterator[Finding]:
     suite = found.suite
-    if images:
-        try:
-            refuse_names_of_another(suite, images[0], where)
-        except UserError as error:
-            yield Finding("error", where, error.message)
+    try:
+        refuse_names_of_another(suite, images, where)
+    except UserError as error:
+        yield Finding("error", where, error.message)
     if suite.file_names:
         pattern = re.compile(suite.file_names)
         odd = [path for path in images if not pattern.fullmatch(sample_stem(path))]
         if odd:
-            message = f"{len(odd):,} image(s) not named like {suite.file_names}, so not matched with other suites"
+            names = some([path.rpartition("/")[2] for path in odd])
+            message = (
+                f"{len(odd):,} image(s) not named like {suite.file_names}, so not matched with other suites: {names}"
+            )
             severity: Literal["error", "warning"] = "error" if suite.labels == "real" else "warning"
-            yield Finding(severity, where, f"{message}: {some([path.rpartition('/')[2] for path in odd])}", tuple(odd))
+            yield Finding(severity, where, message, tuple(map(found.tree.where, odd)))

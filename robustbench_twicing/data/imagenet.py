@@ -12,19 +12,20 @@ from sys import intern
 from PIL import Image
 
 from robustbench_twicing.data.archives import Tree, join, unreadable_folder
-from robustbench_twicing.data.dataset import Batch
-from robustbench_twicing.data.decode import ENDINGS, Unreadable, decode, is_image
-from robustbench_twicing.data.layout import (
+from robustbench_twicing.data.contents import (
+    Contents,
     SuiteFolder,
-    class_folders,
     class_positions,
+    contents,
     refuse_names_of_another,
     sample_stem,
     some,
 )
+from robustbench_twicing.data.dataset import Batch
+from robustbench_twicing.data.decode import ENDINGS, Unreadable, decode, is_image
 from robustbench_twicing.data.order import balanced_order
 from robustbench_twicing.data.transforms import prepared, stacked
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.models import Recipe
 from robustbench_twicing.spec.suite import Part
 
@@ -76,7 +77,7 @@ class ImageFiles:
                 views = [prepared(image, recipe) for recipe in recipes]
             except (OSError, Unreadable) as error:
                 why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-                errors[position] = f"{self.tree.where(self.path(position))}: {why}"
+                errors[position] = f"{self.tree.where(self.path(position))}: {shown(why)}"
                 continue
             readable.append(position)
             for recipe, view in zip(recipes, views, strict=True):
@@ -143,26 +144,23 @@ def index_images(found: SuiteFolder, part: Part | None = None) -> ImageFiles:
     sample_ids: list[str] = []
     labels: list[int] = []
     files: list[str] = []
-    empty: list[str] = []
     try:
-        folders = class_folders(found, part)
-        for name, folder in folders.items():
-            images = [file for file in tree.listing(folder).files if is_image(file)]
-            if not images:
-                empty.append(folder)
-            if images and not files:
-                refuse_names_of_another(suite, images[0], where)
-            # Interned, so that the 95 copies of ImageNet-C share ids and file names: 2 MB each instead of 12.
-            sample_ids += [intern(f"{name}/{sample_stem(file)}") for file in images]
-            labels += [positions[name]] * len(images)
-            files += map(intern, images)
+        inside = contents(found, part)
     except OSError as error:
-        raise unreadable_folder(str(error.filename or where), error) from None
+        raise unreadable_folder(shown(str(error.filename or where)), error) from None
+    for name, (folder, images, locked) in inside.classes.items():
+        if locked:
+            raise unreadable_folder(tree.where(folder), locked)
+        # Interned, so that the 95 copies of ImageNet-C share ids and file names: 2 MB each instead of 12.
+        sample_ids += [intern(f"{name}/{sample_stem(file)}") for file in images]
+        labels += [positions[name]] * len(images)
+        files += map(intern, images)
     if not files:
         raise UserError(
-            f"{where} holds {len(folders):,} class folders of suite {suite.name!r} and no image in any of them.",
+            f"{where} holds {len(inside.classes):,} class folders of suite {suite.name!r} and no image in any of them.",
             f"An image's name ends in {', '.join(ENDINGS)}, in any letter case.",
         )
+    refuse_names_of_another(suite, files, where)
     _refuse_twins(sample_ids, files, where)
     # Balanced over the files, before unlabelled ones leave, so that ReaL keeps the order of ImageNet.
     order = balanced_order(sample_ids, labels)
@@ -173,11 +171,11 @@ def index_images(found: SuiteFolder, part: Part | None = None) -> ImageFiles:
         labels=tuple(labels[position] for position in order),
         fingerprint="",
         tree=tree,
-        folders={positions[name]: folder for name, folder in folders.items()},
+        folders={positions[name]: files.folder for name, files in inside.classes.items()},
         files=tuple(files[position] for position in order),
         sizes=(),
         image_size=suite.image_size,
-        warnings=_incomplete(found, where, len(folders) - len(empty), empty, len(files)),
+        warnings=_incomplete(found, where, inside),
     )
     dataset = replace(dataset, sizes=array("q", (_size(tree, dataset.path(row)) for row in range(len(files)))))
     if suite.labels == "real":
@@ -201,14 +199,20 @@ def _size(tree: Tree, path: str) -> int:
         return -1
 
 
-def _incomplete(found: SuiteFolder, where: str, classes: int, empty: Sequence[str], images: int) -> tuple[str, ...]:
+def _incomplete(found: SuiteFolder, where: str, inside: Contents) -> tuple[str, ...]:
     suite = found.suite
-    expected = len(suite.classes)
+    empty = [files.folder for files in inside.classes.values() if not files.images]
+    classes, images = len(inside.classes) - len(empty), sum(len(files.images) for files in inside.classes.values())
     warnings = [f"{where}: no image in {len(empty):,} class folder(s): {some(empty)}"] if empty else []
-    if classes != expected:
-        warnings.append(f"{where}: images of {classes:,} classes; the complete suite has {expected:,}")
-    if images != suite.images:
+    if classes != len(suite.classes):
+        warnings.append(f"{where}: images of {classes:,} classes; the complete suite has {len(suite.classes):,}")
+    if suite.images not in (None, images):
         warnings.append(f"{where}: {images:,} images; the complete suite has {suite.images:,}")
+    unlabelled = [path for path in inside.strays if found.labels and is_image(path.rpartition("/")[2])]
+    if unlabelled:
+        warnings.append(f"{where}: {len(unlabelled):,} image(s) without a label are left out: {some(unlabelled)}")
+    if found.tree.left_out:
+        warnings.append(f"{where}: {len(found.tree.left_out):,} member(s) are left out: {some(found.tree.left_out)}")
     return tuple(warnings)
 
 

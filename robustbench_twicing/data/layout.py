@@ -1,37 +1,19 @@
-"""Where a suite's images lie: finding the class folders, and noticing that they are another suite's.
+"""Where a suite lies: the folder of its class folders, in a folder, an archive or a folder of archives."""
 
-Nothing here reads an image. A class comes from the name of its folder, looked up in the suite's index, never from the
-order of folders, so what is stray, missing or hidden can shift no label.
-"""
-
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_twicing.catalog.suites import class_list, class_list_names, suite, suite_names
 from robustbench_twicing.data.archives import Tree, join, open_tree, unreadable_folder
+from robustbench_twicing.data.cifar import cifar_c_tree, cifar_tree
+from robustbench_twicing.data.contents import HELP, OWN_CLASSES, SuiteFolder, class_of, expectation, images_of, some
 from robustbench_twicing.data.decode import is_image
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.data.foreign import foreign_layout
+from robustbench_twicing.data.label_files import FORMS, LabelFile, find_labels
+from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 
-_HELP = "Pass the right folder with --data-dir; docs/datasets.md says what each suite looks like."
-
-
-@dataclass(frozen=True)
-class SuiteFolder:
-    """A suite found on disk. No image has been looked at yet."""
-
-    suite: SuiteSpec
-    tree: Tree
-    roots: Mapping[Part | None, str]
-    """The folder of the class folders: of the one data set (None), or of each (corruption, severity) that is there."""
-
-    @property
-    def missing(self) -> tuple[Part, ...]:
-        """Every (corruption, severity) of the suite that is not there."""
-        return tuple(part for part in self.suite.parts() if part not in self.roots)
+_SPLITS = ("val", "validation", "valid", "test", "testing", "dev", "eval")
+"""Names of folders that hold a whole data set to evaluate on."""
 
 
 def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
@@ -47,116 +29,107 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
         )
     tree = open_tree(directory)
     try:
-        if suite.layout == "corruptions":
-            return SuiteFolder(suite, tree, _corruption_roots(suite, tree))
-        return SuiteFolder(suite, tree, {None: _class_root(suite, tree)})
+        if suite.layout == "cifar":
+            suite, tree = cifar_tree(suite, tree)
+        if suite.layout == "cifar-c":
+            tree = cifar_c_tree(suite, tree)
+        if suite.severities:
+            return _with_classes(SuiteFolder(suite, tree, _corruption_roots(suite, tree)))
+        root, labels = _class_root(suite, tree)
+        return _with_classes(SuiteFolder(suite, tree, {None: root}, labels))
     except OSError as error:
         raise unreadable_folder(str(error.filename or directory), error) from None
 
 
-@cache
-def class_positions(index: tuple[str, ...]) -> Mapping[str, int]:
-    """Class name -> position among the model's logits."""
-    return {name: position for position, name in enumerate(index)}
-
-
-def class_of(suite: SuiteSpec, folder: str) -> str | None:
-    """The class that a folder's name stands for; None for a stray one. Numbers count only in a numbered suite."""
-    if folder in class_positions(suite.index):
-        return folder
-    if suite.layout == "numbered" and re.fullmatch("[0-9]{1,9}", folder):
-        return dict(enumerate(suite.index)).get(int(folder))
-    return None
-
-
-def sample_stem(path: str) -> str:
-    """A file's name without folder and ending, which sample ids are made of."""
-    name = path.rpartition("/")[2]
-    return name.rpartition(".")[0] or name
-
-
-def class_folders(found: SuiteFolder, part: Part | None) -> dict[str, str]:
-    """Class -> path of its folder, stray folders left out.
-
-    Raises `OSError` if the folder cannot be listed, and `UserError` if two folders stand for one class or if the
-    classes are those of another suite.
-    """
-    suite, root = found.suite, found.roots[part]
-    where = found.tree.where(root)
-    folders: dict[str, str] = {}
-    for folder in found.tree.listing(root).folders:
-        name = class_of(suite, folder)
-        if name is None:
-            continue
-        if name in folders:
-            raise UserError(
-                f"{where} holds two folders of class {name}: {sample_stem(folders[name])} and {folder}.",
-                "Remove one of them.",
-            )
-        folders[name] = join(root, folder)
-    _refuse_classes_of_another(suite, set(folders), where)
-    return folders
-
-
-def _refuse_classes_of_another(suite: SuiteSpec, classes: set[str], where: str) -> None:
-    expected = set(suite.classes)
-    others = [name for name in class_list_names() if classes == set(class_list(name)) != expected]
-    outside = sorted(classes - expected)
-    if outside or others:
-        message = f"{where} is not suite {suite.name!r}: expected {expectation(suite)}, found {len(classes):,} classes"
-        message += f", {len(outside):,} of which do not belong to it (such as {outside[0]})" if outside else ""
-        raise UserError(f"{message}{f'; they are the classes of {others[0]}' if others else ''}.", _HELP)
-
-
-def refuse_names_of_another(suite: SuiteSpec, path: str, where: str) -> None:
-    """Raise `UserError` if an image at `path` is named as another suite names its images, and this suite does not."""
-    stem = sample_stem(path)
-    if suite.file_names and re.fullmatch(suite.file_names, stem):
-        return
-    for pattern, other in _file_names().items():
-        if re.fullmatch(pattern, stem):
-            raise UserError(
-                f"{where} is not suite {suite.name!r}: its images are named like those of {other} ({stem}).", _HELP
-            )
-
-
-@cache
-def _file_names() -> Mapping[str, str]:
-    """File name pattern -> the first suite that has it."""
-    specs = [suite(name) for name in suite_names()]
-    return {spec.file_names: spec.name for spec in reversed(specs) if spec.file_names}
-
-
-def expectation(suite: SuiteSpec) -> str:
-    """What the folder of a suite should hold, with an example."""
-    example = suite.classes[0]
-    if suite.layout == "corruptions":
-        return f"folders such as {suite.parts()[0]}/{example}"
-    numbers = f" or 0 to {len(suite.index) - 1}" if suite.layout == "numbered" else ""
-    return f"{len(suite.classes):,} class folders such as {example}{numbers}"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of many names, for a message."""
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-
-
-def _class_root(suite: SuiteSpec, tree: Tree) -> str:
-    """The folder that holds the class folders: the top, or one folder below it."""
-    top = tree.listing("").folders
-    if any(class_of(suite, folder) for folder in top):
-        return ""
-    below = [folder for folder in top if any(class_of(suite, name) for name in tree.listing(folder).folders)]
-    named = [folder for folder in below if folder.lower() in suite.folders]
-    if len(below) > 1 and len(named) != 1:
+def _with_classes(found: SuiteFolder) -> SuiteFolder:
+    """The suite with the classes that its folders name, if it has no list of them."""
+    if found.suite.index:
+        return found
+    root = next(iter(found.roots.values()))
+    if found.labels:
+        names = sorted(set(found.labels.classes.values()))
+    else:
+        names = sorted(map(shown, found.tree.listing(root).folders))
+    if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
-            f"{tree.root} holds several data sets ({some(below)}), and which of them is suite {suite.name!r} "
-            "cannot be told.",
-            "Pass the folder itself with --data-dir.",
+            f"{found.tree.where(root)} names the classes of suite {found.suite.name!r}, and they are {some(names)}.",
+            "Two class folders are needed at least. " + OWN_CLASSES,
         )
-    if not below:
-        raise _wrong_folder(suite, tree)
-    return named[0] if len(below) > 1 else below[0]
+    named = found.suite.model_copy(update={"index": tuple(names), "classes": tuple(names)})
+    return SuiteFolder(named, found.tree, found.roots, found.labels)
+
+
+def _class_root(suite: SuiteSpec, tree: Tree) -> tuple[str, LabelFile | None]:
+    """The folder that holds the class folders: the top, or one folder below it; or images whose labels lie in a file.
+
+    A folder of training images is never it, unless the suite names it.
+    """
+    top = tree.listing("").folders
+    if _holds_classes(suite, tree, ""):
+        return "", None
+    candidates = [name for name in top if name.lower() in suite.folders or not _is_training(name)]
+    below = [name for name in candidates if _holds_classes(suite, tree, name)]
+    if below:
+        return _the_one(suite, tree, below), None
+    flat = _flat_folders(tree, candidates)
+    if len(flat) == 1 or _named(suite, flat):
+        root = _the_one(suite, tree, flat)
+        labels = find_labels(suite, tree, root)
+        if labels is None and foreign_layout(tree) is None:
+            raise _without_labels(suite, tree, root, [name for name in top if name not in candidates])
+        if labels is not None:
+            return root, labels
+    raise _wrong_folder(suite, tree, [name for name in top if name not in candidates])
+
+
+def _is_training(name: str) -> bool:
+    return name.lower().startswith("train") or name.lower().endswith("train")
+
+
+def _holds_classes(suite: SuiteSpec, tree: Tree, root: str) -> bool:
+    folders = tree.listing(root).folders
+    if suite.index:
+        return any(class_of(suite, folder) for folder in folders)
+    apart = [folder for folder in folders if _is_training(folder) or folder.lower() in (*_SPLITS, *suite.folders)]
+    if len(apart) == len(folders):
+        return False
+    looked_at = [*folders[:5], *apart]
+    images = [bool(images_of(tree, join(root, folder))[0].images) for folder in dict.fromkeys(looked_at)]
+    return all(images) if apart else any(images)
+
+
+def _flat_folders(tree: Tree, candidates: Sequence[str]) -> list[str]:
+    """Folders that hold images themselves: the top, or some below it, or the folder `images` in one of them."""
+    if any(map(is_image, tree.listing("").files)):
+        return [""]
+    found = []
+    for folder in candidates:
+        inside = tree.listing(folder)
+        if any(map(is_image, inside.files)):
+            found.append(folder)
+        elif "images" in inside.folders:
+            found.append(join(folder, "images"))
+    return found
+
+
+def _the_one(suite: SuiteSpec, tree: Tree, folders: Sequence[str]) -> str:
+    if len(folders) == 1:
+        return folders[0]
+    named = _named(suite, folders)
+    if len(named) != 1:
+        raise UserError(
+            f"{shown(str(tree.root))} holds several data sets ({some(named or folders)}), and which of them is suite "
+            f"{suite.name!r} cannot be told.",
+            "Pass the folder itself with --data-dir, or write its name into the suite, such as "
+            f'folders = ["{shown((named or folders)[0]).lower()}"].',
+        )
+    return named[0]
+
+
+def _named(suite: SuiteSpec, folders: Sequence[str]) -> list[str]:
+    """Those that are called as the suite says, or as data sets to evaluate on are called."""
+    wanted = suite.folders or (_SPLITS if suite.own_classes else ())
+    return [folder for folder in folders if folder.partition("/")[0].lower() in wanted]
 
 
 def _corruption_roots(suite: SuiteSpec, tree: Tree) -> dict[Part | None, str]:
@@ -171,7 +144,7 @@ def _corruption_roots(suite: SuiteSpec, tree: Tree) -> dict[Part | None, str]:
             name = path.rpartition("/")[2]
             if name in corruptions:
                 raise UserError(
-                    f"{tree.root} holds {name} twice: {corruptions[name]} and {path}.",
+                    f"{shown(str(tree.root))} holds {name} twice: {corruptions[name]} and {path}.",
                     "Remove one of them, or pass the folder above the other with --data-dir.",
                 )
             if name in wanted:
@@ -185,18 +158,47 @@ def _corruption_roots(suite: SuiteSpec, tree: Tree) -> dict[Part | None, str]:
         if str(part.severity) in severities.get(part.corruption, ())
     }
     if not roots:
-        raise _wrong_folder(suite, tree)
+        raise _wrong_folder(suite, tree, [])
     return roots
 
 
-def _wrong_folder(suite: SuiteSpec, tree: Tree) -> UserError:
+def _training_remark(training: Sequence[str]) -> str:
+    return f" {some(training)} is left alone: training images are never a validation set." if training else ""
+
+
+def _without_labels(suite: SuiteSpec, tree: Tree, root: str, training: Sequence[str]) -> UserError:
+    images = [name for name in tree.listing(root).files if is_image(name)]
+    at = f"{root}/ in it" if root else "it"
+    return UserError(
+        f"{shown(str(tree.root))} is not suite {suite.name!r}: expected {expectation(suite)}, found {len(images):,} "
+        f"image(s) in no class folder ({some(images)}), and no file with their labels.{_training_remark(training)}",
+        f"Labels come from folder names: sort the images into class folders, or put a file with their labels into {at} "
+        f"or beside it. {FORMS}",
+    )
+
+
+def _wrong_folder(suite: SuiteSpec, tree: Tree, training: Sequence[str]) -> UserError:
     folders, files = tree.listing("")
+    foreign = foreign_layout(tree)
     images = [name for name in files if is_image(name)]
     found = [f"{len(folders):,} folder(s) ({some(folders)})"] if folders else []
     found += [f"{len(images):,} image(s) ({some(images)})"] if images else []
-    hint = "Labels come from folder names: sort the images into class folders first. " if images and not folders else ""
-    return UserError(
-        f"{tree.root} is not suite {suite.name!r}: expected {expectation(suite)}, "
-        f"found {' and '.join(found) or 'no folder and no image'}.",
-        hint + _HELP,
+    what = f"what looks like {foreign}" if foreign else " and ".join(found) or "no folder and no image"
+    hint = (
+        f"Images are read from folders, tars and zips, CLASS/IMAGE: write them out first. {HELP}" if foreign else HELP
     )
+    if not foreign and any(_holds_own_classes(tree, name) for name in ("", *folders[:5])):
+        hint = f'If its folders are classes of your own, write layout = "imagefolder" into a suite TOML. {HELP}'
+    return UserError(
+        f"{shown(str(tree.root))} is not suite {suite.name!r}: expected {expectation(suite)}, found {what}."
+        f"{_training_remark(training)}",
+        hint,
+    )
+
+
+def _holds_own_classes(tree: Tree, folder: str) -> bool:
+    try:
+        below = tree.listing(folder).folders[:5]
+        return len(below) > 1 and all(any(map(is_image, tree.listing(join(folder, name)).files)) for name in below)
+    except OSError:
+        return False

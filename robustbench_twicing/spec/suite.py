@@ -30,9 +30,10 @@ class SuiteSpec(Frozen):
     name: str
     title: str
     source: str
-    layout: Literal["classes", "numbered", "corruptions", "generated"]
-    """`classes`: CLASS/IMAGE. `numbered`: the same, or folders named by class number from 0.
-    `corruptions`: [FAMILY/]CORRUPTION/SEVERITY/CLASS/IMAGE.
+    layout: Literal["classes", "numbered", "imagefolder", "cifar", "corruptions", "cifar-c", "generated"]
+    """`classes`: CLASS/IMAGE. `numbered`: the same, or folders named by class number from 0. `imagefolder`: CLASS/IMAGE
+    with classes of one's own. `cifar`: CIFAR-10 or -100 as python batches.
+    `corruptions`: [FAMILY/]CORRUPTION/SEVERITY/CLASS/IMAGE. `cifar-c`: CORRUPTION.npy and labels.npy.
     `generated`: no files of its own; the images of `clean` are corrupted in memory."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     """In a generated suite: quality of the JPEG round trip after each corruption, if there is one."""
@@ -42,8 +43,12 @@ class SuiteSpec(Frozen):
     """All classes, in the order of the model's logits. Empty: the class folders' names, once they have been seen."""
     classes: tuple[str, ...] = ()
     """Those that the suite is scored over, a subset of `index`."""
-    images: int = Field(ge=1)
-    """Images of the complete data set; in a suite of corruptions, of each (corruption, severity)."""
+    own_classes: bool = False
+    """The classes are the names of the class folders, sorted."""
+    label_file: str | None = None
+    """Name of the text file that says the class of each image, where they lie in no class folders."""
+    images: int | None = Field(default=None, ge=1)
+    """Images of the complete data set, if that is known; in a suite of corruptions, of each (corruption, severity)."""
     images_exact: bool = True
     """False where published copies disagree, so that another count is a warning and no error."""
     images_per_class: int | None = Field(default=None, ge=1)
@@ -98,8 +103,10 @@ class SuiteSpec(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteSpec":
-        if (self.layout in ("corruptions", "generated")) != bool(self.families and self.severities):
-            raise ValueError("layouts 'corruptions' and 'generated' go together with [families] and severities")
+        if (self.layout in ("corruptions", "cifar-c", "generated")) != bool(self.families and self.severities):
+            raise ValueError(
+                "layouts 'corruptions', 'cifar-c' and 'generated' go together with [families] and severities"
+            )
         if self.common_of is not None and self.layout != "generated":
             raise ValueError("common_of belongs to layout = 'generated': files have families of their own")
         if self.denominator is not None and not self.families:

@@ -149,8 +149,10 @@ def test_the_folder_above_is_enough_and_val_is_told_from_train(tmp_path: Path) -
     for split in ("train", "val"):
         build_tree(tmp_path / split, "imagenet", FEW, per_class=2 if split == "val" else 1)
     assert len(_dataset("imagenet", tmp_path).sample_ids) == 6
-    (tmp_path / "val").rename(tmp_path / "other")
-    with pytest.raises(UserError, match="several data sets") as refused:
+    (tmp_path / "val").rename(tmp_path / "one")
+    assert len(_dataset("imagenet", tmp_path).sample_ids) == 6
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    with pytest.raises(UserError, match=r"several data sets \(one, other\)") as refused:
         _dataset("imagenet", tmp_path)
     assert "--data-dir" in refused.value.hint
 
