@@ -35,6 +35,7 @@ from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.means import Means
+from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.images.attack import with_smaller_batches
 from robustbench_twicing.tasks.task import Progress, evaluations_of
@@ -126,7 +127,7 @@ def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str,
         plan_hash=ready.plan.hash,
         data={threat.id: _data(ready.source(threat).dataset) for threat in ready.plan.threats},
         suites=suites,
-        models={name: _model(model) for name, model in ready.models.items()},
+        models={spec.name: _model(spec, ready.models[spec.name]) for spec in ready.plan.all_models},
         cells=tuple(ready.entries),
     )
 
@@ -223,10 +224,10 @@ def _data(dataset: Dataset) -> DataUsed:
     )
 
 
-def _model(model: Classifier) -> ModelUsed:
+def _model(spec: ModelSpec, model: Classifier) -> ModelUsed:
     card = model.card
     return ModelUsed(
-        spec=card.spec,
+        spec=spec,
         attention=card.attention,
         blocks=card.blocks,
         parameters=card.parameters,

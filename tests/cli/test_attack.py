@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from robustbench_twicing import load_run
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.results.manifest import Preflight
 
 SMALL = ["--attack", "fgsm", "--limit", "20", "--quiet"]
 
@@ -228,7 +230,7 @@ def test_a_transfer_says_where_the_images_come_from() -> None:
 
 def test_a_skipped_preflight_is_recorded_and_said() -> None:
     summary = _summary("--model", "deit", *SMALL, "--no-preflight")
-    assert json.loads((Path(summary["run"]) / "run.json").read_text())["preflight"] == {"ran": False, "findings": []}
+    assert load_run(summary["run"]).manifest.means.preflight == Preflight(ran=False)
     assert "preflight check was off" in CliRunner().invoke(app, ["attack", "--model", "deit", *SMALL]).output
 
 

@@ -1,7 +1,5 @@
 """Batch sizes: found within the device's memory, halved when it runs out, without a result lost."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -10,6 +8,8 @@ from robustbench_twicing.api import evaluate
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.results.manifest import Settled
+from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner import tune
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
 from robustbench_twicing.tasks.images.attack import Attacks, Roles
@@ -43,8 +43,8 @@ def test_the_search_stays_within_the_memory() -> None:
 
 def test_a_device_that_has_no_memory_for_a_measurement_goes_without() -> None:
     model, cpu = _model(most=2, size=72), torch.device("cpu")
-    assert settle_attention([model], cpu, True, None) == {"path": "auto"}
-    assert settle_memory_format([model], cpu, True, None)["choice"] == "contiguous"
+    assert settle_attention([model], cpu, True, None) == Settled(choice="auto")
+    assert settle_memory_format([model], cpu, True, None).choice == "contiguous"
     assert find_batch_size(model, cpu, gradients=True) >= 1
 
 
@@ -83,7 +83,7 @@ def test_little_memory_is_enough_for_the_preflight(tmp_path) -> None:
 
     run = evaluate({"m": Little()}, attacks=["fgsm"], limit=6, out=tmp_path)
     assert len(run.records) == 12  # and the clean ones
-    assert json.loads((tmp_path / "run.json").read_text())["preflight"]["ran"]
+    assert RunFolder(tmp_path).manifest().means.preflight.ran
 
 
 def test_no_memory_for_a_single_image_is_said_clearly() -> None:
@@ -119,14 +119,15 @@ def test_all_convolutions_lie_as_is_faster_for_them_together(monkeypatch, gain: 
         assert _formats(model) == {False}
     convolutional = sum(bool(_formats(model)) for model in models)
     says = settle_memory_format(models, torch.device("cpu"), True, None)
-    assert says == {"choice": choice, "seconds": {"contiguous": convolutional, "channels last": convolutional * gain}}
+    measured = {"contiguous": convolutional, "channels last": convolutional * gain}
+    assert says == Settled(choice=choice, seconds=measured)
     assert _formats(*models[:2]) == {choice == "channels last"}
-    assert settle_memory_format(models, torch.device("cpu"), True, "channels last") == {"choice": "channels last"}
+    assert settle_memory_format(models, torch.device("cpu"), True, "channels last") == Settled(choice="channels last")
     assert _formats(*models[:2]) == {True}
 
 
 def test_small_images_on_a_cpu_keep_the_memory_format() -> None:
-    assert settle_memory_format([_convolutional(32)], torch.device("cpu"), True, None) == {"choice": "contiguous"}
+    assert settle_memory_format([_convolutional(32)], torch.device("cpu"), True, None) == Settled(choice="contiguous")
 
 
 def test_a_network_that_channels_last_breaks_keeps_its_memory_format() -> None:
@@ -136,8 +137,8 @@ def test_a_network_that_channels_last_breaks_keeps_its_memory_format() -> None:
 
     model = _convolutional(72, Views())
     says = settle_memory_format([model], torch.device("cpu"), True, None)
-    assert says["choice"] == "contiguous"
-    assert "view" in says["reason"]
+    assert says.choice == "contiguous"
+    assert "view" in says.reason
     assert _formats(model) == {False}
 
 
@@ -160,8 +161,8 @@ def test_all_models_are_compiled_if_that_is_faster_for_them_together(monkeypatch
     monkeypatch.setattr(tune, "_seconds", lambda model, *_: gain if model in same.seen else 1.0)
     models = {name: _model(most=10**6) for name in "ab"}
     found, says = settle_compilation(models, torch.device("cpu"), True, None)
-    assert says["choice"] == choice
-    assert says["seconds"] == {"as loaded": 2.0, "compiled": 2 * gain}
+    assert says.choice == choice
+    assert says.seconds == {"as loaded": 2.0, "compiled": 2 * gain}
     assert list(found.values()) == (same.seen if choice == "compiled" else list(models.values()))
 
 
@@ -173,7 +174,7 @@ def test_a_choice_that_was_made_is_kept(monkeypatch) -> None:
     assert same.seen == []
     found, says = settle_compilation(models, torch.device("cpu"), True, "compiled")
     assert list(found.values()) == same.seen
-    assert says["choice"] == "compiled"
+    assert says.choice == "compiled"
 
 
 def test_a_model_that_cannot_be_compiled_is_said_so(monkeypatch) -> None:
@@ -196,5 +197,5 @@ def test_a_compiled_run_has_the_verdicts_of_one_that_is_not(monkeypatch, tmp_pat
     plain = evaluate("deit", out=tmp_path / "plain", **options)
     allowed = evaluate("deit", out=tmp_path / "allowed", compiles=True, **options)
     assert allowed.records["correct"].equals(plain.records["correct"])
-    assert json.loads((tmp_path / "allowed" / "run.json").read_text())["compilation"]["choice"] == "as loaded"
-    assert json.loads((tmp_path / "plain" / "run.json").read_text())["compilation"] == {"choice": "as loaded"}
+    assert allowed.manifest.means.compilation.choice == "as loaded"
+    assert plain.manifest.means.compilation == Settled(choice="as loaded")
