@@ -6,8 +6,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
 
 from robustbench_twicing import __version__
 from robustbench_twicing.cli import (
@@ -26,12 +24,18 @@ from robustbench_twicing.cli import (
     train,
     verify,
 )
+from robustbench_twicing.cli.groups import Commands
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from robustbench_twicing.report.text import prepare_streams, say
 
 
-class _Commands(TyperGroup):
+class _Main(Commands):
     """The one place where a user's mistake becomes a message and an exit code. A bug keeps its traceback."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        prepare_streams()
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -56,16 +60,15 @@ _DISK = (
 
 
 def _refused(error: UserError) -> typer.Exit:
-    console = Console(stderr=True)
-    console.print(f"Error: {error.message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    say(f"Error: {error.message}", "bad", stderr=True)
     if error.hint:
-        console.print(error.hint, markup=False, highlight=False, soft_wrap=True)
+        say(error.hint, stderr=True)
     return typer.Exit(EXIT_USAGE)
 
 
 app = App(
     name="twicing-bench",
-    cls=_Commands,
+    cls=_Main,
     help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
     epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 130 interrupted.",
     no_args_is_help=True,

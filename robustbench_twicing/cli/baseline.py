@@ -9,7 +9,8 @@ import typer
 
 from robustbench_twicing import api
 from robustbench_twicing.cli.once import App
-from robustbench_twicing.report.gate import baseline_line
+from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.report.baseline import baseline_page
 from robustbench_twicing.results.baselines import accept as make_baseline
 from robustbench_twicing.results.baselines import load_baseline
 
@@ -26,22 +27,18 @@ def accept(
         Path | None, typer.Option("--to", help="Folder of the baseline. Default: results/baselines/NAME-OF-THE-PLAN.")
     ] = None,
     who: Annotated[str | None, typer.Option("--who", help="Default: git's user, or your login name.")] = None,
+    as_machine: Json = False,
 ) -> None:
     """Make this run the baseline, with who, when and why. Commit the folder that it prints."""
     found = api.load_finished(run)
     place = to or BASELINES / (found.manifest.name or found.path.name)
-    baseline = make_baseline(found, place, who=who or _user(), why=why)
-    print(baseline_line(baseline.manifest.accepted))
-    print(f"Baseline: {place}")
+    show_page(baseline_page(make_baseline(found, place, who=who or _user(), why=why)), as_machine)
 
 
 @app.command()
-def show(baseline: Annotated[Path, typer.Argument(help="Folder of the baseline.")]) -> None:
+def show(baseline: Annotated[Path, typer.Argument(help="Folder of the baseline.")], as_machine: Json = False) -> None:
     """Say who accepted a baseline, when and why, and who did before."""
-    manifest = load_baseline(baseline).manifest
-    print(baseline_line(manifest.accepted))
-    for earlier in manifest.earlier:
-        print(f"before: {earlier.who} on {earlier.when}: {earlier.why} (run {earlier.run})")
+    show_page(baseline_page(load_baseline(baseline)), as_machine)
 
 
 def _user() -> str:

@@ -1,6 +1,5 @@
 """`twicing-bench compare`."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +7,9 @@ from typing import Annotated
 import typer
 
 from robustbench_twicing import api
-from robustbench_twicing.cli.options import Begin, Quiet, followed, wide_console
-from robustbench_twicing.report.compare import as_json, print_comparisons
+from robustbench_twicing.cli.options import Begin, Quiet, followed
+from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves
 
 
@@ -27,7 +27,7 @@ def compare(
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
     ] = None,
     quiet: Quiet = False,
-    as_machine: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of tables.")] = False,
+    as_machine: Json = False,
 ) -> None:
     """Compare models on the same samples: better, worse, or no difference found, with what it would take to find one.
 
@@ -36,13 +36,10 @@ def compare(
     names = what or []
     for plan in api.still_to_do(*names, run=run):
         followed(quiet, partial(_carried_out, str(plan)))
-    found = api.compare(*names, run=run, alpha=alpha)
-    if as_machine:
-        print(json.dumps(as_json(found, flips), indent=2, ensure_ascii=False))
-    else:
-        print_comparisons(wide_console(), found, flips)
+    page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
+    show_page(page, as_machine)
     if plot:
-        plot_curves(found.curves, plot)
+        plot_curves(page.curves, plot)
 
 
 def _carried_out(plan: str, begin: Begin) -> api.Run:

@@ -1,6 +1,5 @@
 """`twicing-bench gate`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +8,12 @@ import typer
 
 from robustbench_twicing import api
 from robustbench_twicing.catalog.read_toml import validated
-from robustbench_twicing.cli.options import wide_console
+from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.report.gate import baseline_line, junit, markdown, print_gate
+from robustbench_twicing.report.formats import save
+from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.results.baselines import load_baseline
-from robustbench_twicing.results.gate import as_json, check
-from robustbench_twicing.results.store import write_whole
+from robustbench_twicing.results.gate import check
 from robustbench_twicing.spec.policy import Policy
 
 
@@ -34,7 +33,7 @@ def gate(
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Also write a Markdown summary, such as $GITHUB_STEP_SUMMARY.")
     ] = None,
-    as_machine: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON instead of a table.")] = False,
+    as_machine: Json = False,
 ) -> None:
     """Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.
 
@@ -46,19 +45,11 @@ def gate(
     settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}
     settings["floors"] = {**own.floors, **dict(map(_floor, floor or []))}
     result = check(found.records, accepted.records, validated(Policy, settings, "The gate's policy"))
-    if junit_file:
-        write_whole(junit_file, junit(result, f"robustness of {found.path.name}"))
-    if markdown_file:
-        write_whole(markdown_file, markdown(result, accepted.manifest.accepted, str(found.path)).encode())
-    if as_machine:
-        content = {
-            "run": str(found.path),
-            "baseline": str(baseline),
-            "accepted": accepted.manifest.accepted.model_dump(mode="json"),
-        }
-        print(json.dumps({**content, **as_json(result)}, indent=2, ensure_ascii=False))
-    else:
-        print_gate(wide_console(), result, baseline_line(accepted.manifest.accepted))
+    page = gate_page(result, Sides(str(found.path), str(baseline), accepted.manifest.accepted))
+    for file, format_ in ((junit_file, "junit"), (markdown_file, "markdown")):
+        if file:
+            save(page, file, format_)
+    show_page(page, as_machine)
     sys.exit(result.exit_code)
 
 

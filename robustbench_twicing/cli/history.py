@@ -1,14 +1,13 @@
 """`twicing-bench history`."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from robustbench_twicing.cli.options import wide_console
+from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.report.history import as_json, print_history
+from robustbench_twicing.report.history import history_page
 from robustbench_twicing.results.history import rebuild as rebuild_index
 from robustbench_twicing.results.history import series
 
@@ -19,19 +18,16 @@ def history(
     threat: Annotated[list[str] | None, typer.Option("--threat", help="Only this threat; repeatable.")] = None,
     last: Annotated[int | None, typer.Option(min=1, help="Only so many nights, the newest.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the run folders first.")] = False,
-    as_machine: Annotated[bool, typer.Option("--json", help="Print every night as JSON instead of a table.")] = False,
+    as_machine: Json = False,
 ) -> None:
     """Accuracy by night of every model under every threat, from the finished runs under results/runs."""
     if rebuild:
         count, left_out = rebuild_index()
         print(f"{count} run(s) in the index.", *(f"Left out: {why}" for why in left_out), sep="\n", file=sys.stderr)
     found = series(names=plan or (), models=model or (), threats=threat or (), last=last)
-    if as_machine:
-        print(json.dumps(as_json(found), indent=2, ensure_ascii=False))
-    elif found:
-        print_history(wide_console(), found)
-    else:
+    if not found and not as_machine:
         raise UserError(
             "No finished run fits." if plan or model or threat else "There is no finished run under results/runs.",
             "Runs with --out elsewhere are not in the history; `history --rebuild` reads every run folder again.",
         )
+    show_page(history_page(found), as_machine)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from robustbench_twicing.cli.groups import Commands
 from robustbench_twicing.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,7 +25,10 @@ class _Command(TyperCommand):
 
 
 class App(typer.Typer):
-    """Typer, with such commands."""
+    """Typer, with such commands, and help texts that are text: `[gate]` is no markup."""
+
+    def __init__(self, *, cls: type[TyperGroup] = Commands, **settings: Any) -> None:
+        super().__init__(cls=cls, rich_markup_mode=None, **settings)
 
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **settings: Any

@@ -8,7 +8,9 @@ import typer
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import plan_path, read_plan
 from robustbench_twicing.cli.once import App
+from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.report.plan import plan_page
 from robustbench_twicing.results.store import write_whole
 
 app = App(help="Write a plan to start from, or check one.", no_args_is_help=True)
@@ -29,10 +31,8 @@ def new(
 
 
 @app.command()
-def check(plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")]) -> None:
+def check(
+    plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")], as_machine: Json = False
+) -> None:
     """Read a plan and name every mistake; without any, list its cells."""
-    read = read_plan(plan, settings())
-    print(f"{read.name}: {read.title or 'no title'}")
-    print(f"models: {', '.join(model.name for model in read.plan.models)}")
-    print(f"threats on {read.plan.data.name}: {', '.join(threat.id for threat in read.plan.threats)}")
-    print(f"{len(read.plan.cells)} cells; twicing-bench run {plan} --dry-run says what they cost")
+    show_page(plan_page(read_plan(plan, settings()), plan), as_machine)

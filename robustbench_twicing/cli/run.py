@@ -1,10 +1,8 @@
 """`twicing-bench run`."""
 
-import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from robustbench_twicing import api
 from robustbench_twicing.cli.options import (
@@ -17,7 +15,8 @@ from robustbench_twicing.cli.options import (
     print_evaluated,
     taking,
 )
-from robustbench_twicing.report.estimate import as_json, print_cost
+from robustbench_twicing.cli.printing import show_page
+from robustbench_twicing.report.estimate import estimate_page
 
 
 @taking({**COMPUTING, **EVALUATING, **FROST, **OUTPUT})
@@ -37,10 +36,7 @@ def run(
     means = means_of(said)
     if dry_run:
         cost, folder = api.estimate_plan_file(plan, means)
-        if as_machine:
-            print(json.dumps(as_json(cost, str(folder)), indent=2))
-        else:
-            print_cost(Console(), cost, str(folder))
+        show_page(estimate_page(cost, str(folder)), as_machine)
         return
     found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin))
     print_evaluated(found, as_machine, skip_bad)

@@ -1,26 +1,23 @@
 """`twicing-bench verify`."""
 
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from robustbench_twicing.catalog.published import published as published_figures
-from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Json, Quiet, stated, taking
+from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Quiet, stated, taking
+from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
 from robustbench_twicing.report.console import CellProgress, model_line
-from robustbench_twicing.results.manifest import ModelUsed, Verification
+from robustbench_twicing.report.page import Line
+from robustbench_twicing.report.published import published_page
 from robustbench_twicing.spec.plan import Cell
 
 _HOW = {name: {**MODELS, **IMAGES}[name] for name in ("weights", "resample_pos_embed", "recipe", "limit")}
-_WIDE = 100
-"""Columns from which the interval has a column of its own; below, it stands under the accuracy."""
 
 
 @taking({**DIRECTORIES, **_HOW, **COMPUTING})
@@ -60,47 +57,7 @@ def verify(
             return stack.enter_context(CellProgress(Console(stderr=True), to_do, quiet))
 
         folder, verification = verify_model(plan, means, name, figures, explain=explain, begin=begin)
-    if as_machine:
-        content = {**verification.model_dump(mode="json"), "inside": verification.inside}
-        print(json.dumps({"run": str(folder.path), **content}, indent=2, ensure_ascii=False))
-    else:
-        _print(Console(), verification, folder.manifest().models[spec.name], str(folder.path))
+    known_as = Line(model_line(spec.name, folder.manifest().models[spec.name]))
+    show_page(published_page(verification, known_as, str(folder.path)), as_machine)
     if not verification.inside or any(check.failed for check in verification.checks):
         sys.exit(EXIT_FAILED_RECORDS)
-
-
-def _print(console: Console, verification: Verification, model: ModelUsed, folder: str) -> None:
-    table = Table(
-        title=f"{verification.model} beside the published {verification.published_model}", title_justify="left"
-    )
-    failed = ["failed"] if any(check.failed for check in verification.checks) else []
-    wide = console.width >= _WIDE
-    for head in ("data set", "n", *failed, "top-1 %", "published", "diff", *(["interval"] if wide else []), "verdict"):
-        justify: Literal["left", "right"] = "left" if head in ("data set", "verdict") else "right"
-        table.add_column(head, no_wrap=head not in ("data set", "n"), overflow="fold", justify=justify)
-    for check in verification.checks:
-        measured = float("nan") if check.measured is None else check.measured
-        interval = f"{100 * check.low:.2f} - {100 * check.high:.2f}"
-        table.add_row(
-            check.dataset,
-            str(check.n) if check.n >= check.images else f"{check.n} of {check.images}",
-            *([str(check.failed)] if failed else []),
-            f"{100 * measured:.2f}" + ("" if wide else f"\n({interval})"),
-            f"{100 * check.published:.2f}",
-            f"{100 * (measured - check.published):+.2f}",
-            *([interval] if wide else []),
-            Text("inside") if check.inside else Text("outside", style="bold red"),
-        )
-    console.print(table)
-    for name, why in verification.not_checked.items():
-        console.print(Text(f"{name}: not checked, {why}", style="yellow"), soft_wrap=True)
-    missed = [check for check in verification.checks if not check.inside]
-    for check in missed:
-        if verification.tried:
-            cause = check.cause or "none of the changes that were tried brings it inside"
-            console.print(Text(f"{check.dataset}: likeliest cause: {cause}", style="bold"), soft_wrap=True)
-    if missed and verification.tried:
-        console.print(Text(f"Published with: {missed[0].conditions}. Tried: {'; '.join(verification.tried)}."))
-    console.print(Text(f"The rule: {verification.rule}.", style="dim"))
-    console.print(Text(model_line(verification.model, model)))
-    console.print(Text(f"Run folder: {folder}"), soft_wrap=True)

@@ -1,42 +1,69 @@
-"""Models side by side: in the terminal and for machines."""
+"""The page of models side by side."""
 
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from robustbench_twicing.metrics.intervals import Interval
+from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.verdict import Comparison
-from robustbench_twicing.report.console import percent
-from robustbench_twicing.results.comparison import Comparisons, Curve, Row, SuiteMean
+from robustbench_twicing.report.numbers import count, eps, rounded
+from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
+from robustbench_twicing.results.comparison import Comparisons, Curve, SuiteMean
+from robustbench_twicing.results.comparison import Row as Compared
+from robustbench_twicing.spec.values import Eps
 
-_WIDE = 130
-"""Columns that the whole table needs; below, a shorter one is printed."""
+_COLUMNS = (
+    Column("threat", "threat"),
+    Column("n", "n", "count", Into("threat", "\nn = ")),
+    Column("baseline_accuracy", "baseline %", "percent", short="base %"),
+    Column("candidate_accuracy", "candidate %", "percent", short="cand %"),
+    Column("difference", "difference", "points"),
+    Column("interval", "95 % interval", "points interval", Into("difference", "\n(", ")")),
+    Column("lost", "lost", "count", "drop"),
+    Column("gained", "gained", "count", "drop"),
+    Column("p", "p (Holm)", "p", "drop"),
+    Column("said", "verdict", "prose", tones={"better": "good", "worse": "bad"}, toned_by="verdict"),
+    Column("could_show", "could show", "at least points", "drop"),
+)
+_CURVE_COLUMNS = (
+    Column("attack", "attack"),
+    Column("model", "model"),
+    Column("points", "eps: accuracy", "curve"),
+    Column("n", "n", "count"),
+    Column("area", "area %", "percent"),
+    Column("half", "half at eps", "eps"),
+    Column("difference", "difference of areas", "points", Into("points", "\narea ", " points")),
+    Column("interval", "95 % interval", "points interval", Into("points", " (", ")")),
+)
+_SUITE_COLUMNS = (
+    Column("suite", "suite"),
+    Column("figure", "figure"),
+    Column("models", "models"),
+    Column("n", "images", "count"),
+    Column("baseline", "baseline", "decimal", short="base → cand"),
+    Column("candidate", "candidate", "decimal", Into("baseline", " → ")),
+    Column("difference", "difference", "signed"),
+    Column("interval", "95 % interval", "signed interval", Into("difference", "\n(", ")")),
+)
 
-_STYLES = {"better": "green", "worse": "red", "no difference found": ""}
 
-
-def print_comparisons(console: Console, found: Comparisons, flips: bool = False) -> None:
+def compare_page(found: Comparisons, flips: bool = False) -> Page:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
-    wide = console.width >= _WIDE
+    parts: list[Line | Table | Curves] = []
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
-        table = _table if wide else _narrow_table
-        console.print(table(baseline, candidate, list(rows)))
-    console.print(Text(_legend(found, wide), style="dim"))
-    for line in _left_out(found.rows):
-        console.print(Text(line, style="yellow"))
+        title = f"{baseline} (baseline) against {candidate}"
+        parts.append(Table(f"{baseline} {candidate}", title, _COLUMNS, tuple(map(_row, rows))))
+    parts.append(Line(_legend(found), "note"))
+    parts += [Line(line, "warning") for line in _left_out(found.rows)]
     if found.one_sided:
-        console.print(Text("Not compared, " + "; ".join(found.one_sided), style="yellow"))
-    if found.curves:
-        console.print(_curves(found.curves))
-    if found.suites:
-        console.print(_suites(found.suites, wide))
-    for row in found.rows if flips else ():
-        console.print(_flips(row))
+        parts.append(Line("Not compared, " + "; ".join(found.one_sided), "warning"))
+    parts.append(_curve_table(found.curves))
+    parts += _drawn(found.curves)
+    means = tuple(map(_mean, found.suites))
+    parts.append(Table("suites", "Suites of corruptions; lower is better", _SUITE_COLUMNS, means))
+    parts += [_flips(row) for row in found.rows if flips]
+    return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
 
 
 def verdict_text(outcome: Comparison) -> str:
@@ -45,141 +72,37 @@ def verdict_text(outcome: Comparison) -> str:
         return outcome.verdict
     if outcome.more_samples is None:
         return f"{outcome.verdict} (as many gained as lost)"
-    return f"{outcome.verdict} (needs about {_rounded(outcome.more_samples):,} more images)"
+    return f"{outcome.verdict} (needs about {count(rounded(outcome.more_samples))} more images)"
 
 
-def signed_points(value: float) -> str:
-    """A difference of fractions in percentage points with a sign and one decimal; two below half a point."""
-    points = 100 * value
-    text = f"{points:+.2f}" if 0 < abs(points) < 0.5 else f"{points:+.1f}"
-    return text.replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    """As usual in tables: three decimals, `< 0.001` below."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def as_json(found: Comparisons, flips: bool = False) -> dict[str, Any]:
-    """Everything that `compare` says, for machines. Accuracies, differences and areas are fractions."""
-    return {
-        "alpha": found.alpha,
-        "power": found.power,
-        "family": len(found.rows),
-        "rows": [_row_json(row, flips) for row in found.rows],
-        "curves": [
-            {
-                **{name: value for name, value in vars(curve).items() if name != "area_difference"},
-                **_estimate("area_difference", curve.area_difference.value, curve.area_difference.interval),
-            }
-            for curve in found.curves
-        ],
-        "suites": [
-            {
-                **{name: value for name, value in vars(mean).items() if name != "difference"},
-                **_estimate("difference", mean.difference.value, mean.difference.interval),
-            }
-            for mean in found.suites
-        ],
-        "not_compared": list(found.one_sided),
-    }
-
-
-def _row_json(row: Row, flips: bool) -> dict[str, Any]:
+def _row(row: Compared) -> Row:
     outcome = row.outcome
-    content: dict[str, Any] = {
-        "baseline": row.baseline,
-        "candidate": row.candidate,
+    return {
         "threat": row.threat,
         "n": outcome.flips.n,
         "baseline_accuracy": row.baseline_accuracy,
         "candidate_accuracy": row.candidate_accuracy,
         "difference": outcome.difference,
-        "interval": list(outcome.interval),
+        "interval": outcome.interval,
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
-        "p_exact": outcome.p_exact,
-        "p_mid": outcome.p_mid,
-        "p_holm": outcome.p_holm,
+        "p": outcome.p_holm,
+        "said": verdict_text(outcome),
         "verdict": outcome.verdict,
-        "detectable_difference": outcome.detectable_difference,
-        "more_samples": outcome.more_samples,
-        "baseline_left_out": row.pairs.baseline_left_out._asdict(),
-        "candidate_left_out": row.pairs.candidate_left_out._asdict(),
+        "could_show": outcome.detectable_difference,
     }
-    if flips:
-        content["flips"] = row.changed.to_dict("records")
-    return content
 
 
-def _estimate(name: str, value: float, interval: Interval) -> dict[str, Any]:
-    return {name: value, f"{name}_interval": list(interval)}
-
-
-def _table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{baseline} (baseline) against {candidate}", title_justify="left")
-    table.add_column("threat", no_wrap=True)
-    headers = ("n", "baseline %", "candidate %", "difference", "95 % interval", "lost", "gained", "p (Holm)")
-    for name in headers:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    table.add_column("could show", justify="right", no_wrap=True)
-    for row in rows:
-        outcome = row.outcome
-        shown = outcome.detectable_difference
-        table.add_row(
-            row.threat,
-            str(outcome.flips.n),
-            percent(row.baseline_accuracy),
-            percent(row.candidate_accuracy),
-            signed_points(outcome.difference),
-            _interval(outcome.interval),
-            str(outcome.flips.lost),
-            str(outcome.flips.gained),
-            p_value(outcome.p_holm),
-            Text(verdict_text(outcome), style=_STYLES[outcome.verdict]),
-            "nothing" if shown is None else f"≥ {100 * shown:.1f}",
-        )
-    return table
-
-
-def _narrow_table(baseline: str, candidate: str, rows: Sequence[Row]) -> Table:
-    """What has room in 80 columns, the verdict before all."""
-    table = Table(title=f"{baseline} (baseline) against {candidate}", title_justify="left")
-    table.add_column("threat", overflow="fold")
-    for name in ("base %", "cand %", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in rows:
-        outcome = row.outcome
-        table.add_row(
-            f"{row.threat}\nn = {outcome.flips.n}",
-            percent(row.baseline_accuracy),
-            percent(row.candidate_accuracy),
-            f"{signed_points(outcome.difference)}\n({_interval(outcome.interval)})",
-            Text(verdict_text(outcome), style=_STYLES[outcome.verdict]),
-        )
-    return table
-
-
-def _legend(found: Comparisons, wide: bool) -> str:
-    shown = (
-        "lost / gained: samples that only the baseline / only the candidate has right. "
-        if wide
-        else "In brackets the 95 % interval. "
-    )
-    power = f"could show: the smallest true difference found with {100 * found.power:.0f} % probability. "
-    more = (
-        power if wide else f"A terminal of {_WIDE} columns, or --json, shows flips, p and what could have been found. "
-    )
+def _legend(found: Comparisons) -> str:
     return (
-        f"Same samples on both sides; differences in percentage points, candidate minus baseline. {shown}"
-        f"p: exact McNemar, Holm over all {len(found.rows)} row(s); a verdict needs p ≤ {found.alpha:g}. {more}"
-        "Intervals are for a single row."
+        "Same samples on both sides; differences in percentage points, candidate minus baseline, with their 95 % "
+        "intervals, each for a single row. lost / gained: samples that only the baseline / the candidate has right. "
+        f"p: exact McNemar, Holm over all {len(found.rows)} row(s); a verdict needs p ≤ {found.alpha:g}. "
+        f"could show: the smallest true difference found with {100 * found.power:.0f} % probability."
     )
 
 
-def _left_out(rows: Sequence[Row]) -> list[str]:
+def _left_out(rows: Sequence[Compared]) -> list[str]:
     """A line for each model that left samples unanswered, with the threats where it did."""
     found: dict[tuple[str, LeftOut], list[str]] = {}
     for row in rows:
@@ -193,79 +116,102 @@ def _left_out(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _curves(curves: Sequence[Curve]) -> Table:
-    table = Table(title="Robustness curves: accuracy in % over eps", title_justify="left")
-    for name in ("attack", "model"):
-        table.add_column(name, overflow="fold")
-    table.add_column("eps: accuracy")
-    for name in ("n", "area %", "half at eps"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _curve_table(curves: Sequence[Curve]) -> Table:
+    rows: list[Row] = []
+    for number, curve in enumerate(curves):
+        common = {"pair": number, "attack": curve.attack, "n": curve.n}
+        change = {"difference": curve.area_difference.value, "interval": curve.area_difference.interval}
+        for name, accuracies, area, half, more in (
+            (curve.baseline, curve.baseline_accuracies, curve.baseline_area, curve.baseline_half, {}),
+            (curve.candidate, curve.candidate_accuracies, curve.candidate_area, curve.candidate_half, change),
+        ):
+            points = tuple(zip(curve.eps, accuracies, strict=True))
+            last = curve.eps[-1]
+            said = f"> {last}" if half is None else eps(half, last)
+            rows.append({**common, "model": name, "points": points, "area": area, "half": said, **more})
+    title = "Robustness curves: accuracy in % over eps"
+    return Table("curves", title, _CURVE_COLUMNS, tuple(rows), groups=("pair", "attack"))
+
+
+def _drawn(curves: Sequence[Curve]) -> list[Curves]:
+    """A drawing for each attack and its eps; a baseline that stands against several candidates is drawn once."""
+    found: dict[tuple[str, tuple[str, ...]], dict[str, Graph]] = {}
     for curve in curves:
-        table.add_section()
-        sides = (
-            (curve.baseline, curve.baseline_accuracies, curve.baseline_area, curve.baseline_half),
-            (curve.candidate, curve.candidate_accuracies, curve.candidate_area, curve.candidate_half),
-        )
-        for position, (model, accuracies, area, half) in enumerate(sides):
-            points = "  ".join(f"{eps}: {percent(value)}" for eps, value in zip(curve.eps, accuracies, strict=True))
-            table.add_row(
-                curve.attack if position == 0 else "",
-                model,
-                points,
-                str(curve.n),
-                percent(area),
-                f"> {curve.eps[-1]}" if half is None else _eps(half, curve.eps[-1]),
-            )
-        change = curve.area_difference
-        table.add_row(
-            "", "difference", f"area {signed_points(change.value)} points, 95 % interval {_interval(change.interval)}"
-        )
-    return table
+        graphs = found.setdefault((curve.attack, curve.eps), {})
+        sides = ((curve.baseline, curve.baseline_accuracies), (curve.candidate, curve.candidate_accuracies))
+        for name, accuracies in sides:
+            ends = [wilson_interval(round(value * curve.n), curve.n) for value in accuracies]
+            low, high = (tuple(end[side] for end in ends) for side in (0, 1))
+            graphs.setdefault(name, Graph(name, accuracies, low, high))
+    drawn = []
+    for (attack, sizes), graphs in found.items():
+        x = tuple(float(Eps.parse(text, norm="L2")) for text in sizes)
+        drawn.append(Curves(attack, attack, "eps", x, sizes, tuple(graphs.values())))
+    return drawn
 
 
-def _eps(value: float, like: str) -> str:
-    """A measured eps in the notation of another one."""
-    return f"{255 * value:.2f}/255" if like.endswith("/255") else f"{value:.3g}"
+def _mean(mean: SuiteMean) -> Row:
+    scale = 100 if mean.figure == "mean error" else 1  # the others are in percent already
+    return {
+        "suite": mean.suite,
+        "figure": f"{mean.figure} %",
+        "models": f"{mean.baseline} → {mean.candidate}",
+        "n": mean.n,
+        "baseline": scale * mean.baseline_value,
+        "candidate": scale * mean.candidate_value,
+        "difference": scale * mean.difference.value,
+        "interval": tuple(scale * end for end in mean.difference.interval),
+    }
 
 
-def _suites(means: Sequence[SuiteMean], wide: bool) -> Table:
-    table = Table(title="Suites of corruptions; lower is better", title_justify="left")
-    for name in ("suite", "figure", "models"):
-        table.add_column(name, overflow="fold")
-    apart = ("baseline", "candidate", "difference", "95 % interval")
-    for name in ("images", *(apart if wide else ("base → cand", "difference"))):
-        table.add_column(name, justify="right", no_wrap=True)
-    for mean in means:
-        scale = 100 if mean.figure == "mean error" else 1  # the others are in percent already
-        baseline, candidate = (f"{scale * value:.2f}" for value in (mean.baseline_value, mean.candidate_value))
-        change = f"{scale * mean.difference.value:+.2f}".replace("-", "−")
-        interval = " to ".join(f"{scale * end:+.2f}" for end in mean.difference.interval).replace("-", "−")
-        together = (f"{baseline} → {candidate}", f"{change}\n({interval})")
-        table.add_row(
-            mean.suite,
-            f"{mean.figure} %",
-            f"{mean.baseline} → {mean.candidate}",
-            str(mean.n),
-            *((baseline, candidate, change, interval) if wide else together),
-        )
-    return table
+def _flips(row: Compared) -> Table:
+    columns = (
+        Column("sample_id", "sample"),
+        Column("label", "label"),
+        Column("change", "change"),
+        Column("baseline_prediction", row.baseline),
+        Column("candidate_prediction", row.candidate),
+    )
+    title = f"{row.threat}: {len(row.changed)} samples changed sides"
+    return Table(f"flips {row.baseline} {row.candidate} {row.threat}", title, columns, _records(row), aside=True)
 
 
-def _flips(row: Row) -> Table:
-    table = Table(title=f"{row.threat}: {len(row.changed)} samples changed sides", title_justify="left")
-    for name in ("sample", "label", "change", row.baseline, row.candidate):
-        table.add_column(name, overflow="fold")
-    for sample in row.changed.itertuples(index=False):
-        table.add_row(*map(str, sample))
-    return table
+def _records(row: Compared) -> tuple[Row, ...]:
+    return tuple({str(key): value for key, value in record.items()} for record in row.changed.to_dict("records"))
 
 
-def _interval(interval: Interval) -> str:
-    return f"{signed_points(interval.low)} to {signed_points(interval.high)}"
+def _facts(found: Comparisons, flips: bool) -> Row:
+    """Accuracies, differences and areas are fractions."""
+    return {
+        "alpha": found.alpha,
+        "power": found.power,
+        "family": len(found.rows),
+        "rows": [_row_facts(row) | ({"flips": _records(row)} if flips else {}) for row in found.rows],
+        "curves": [_with_interval(curve, "area_difference") for curve in found.curves],
+        "suites": [_with_interval(mean, "difference") for mean in found.suites],
+        "not_compared": found.one_sided,
+    }
 
 
-def _rounded(count: int) -> int:
-    """Two leading digits: the estimate is no better."""
-    scale = 10 ** max(0, len(str(count)) - 2)
-    result: int = round(count / scale) * scale
-    return result
+def _row_facts(row: Compared) -> dict[str, Any]:
+    outcome = row.outcome
+    return {
+        **{name: getattr(row, name) for name in ("baseline", "candidate", "threat")},
+        "n": outcome.flips.n,
+        **{name: getattr(row, name) for name in ("baseline_accuracy", "candidate_accuracy")},
+        "difference": outcome.difference,
+        "interval": outcome.interval,
+        "lost": outcome.flips.lost,
+        "gained": outcome.flips.gained,
+        **{name: getattr(outcome, name) for name in ("p_exact", "p_mid", "p_holm", "verdict")},
+        **{name: getattr(outcome, name) for name in ("detectable_difference", "more_samples")},
+        "baseline_left_out": row.pairs.baseline_left_out._asdict(),
+        "candidate_left_out": row.pairs.candidate_left_out._asdict(),
+    }
+
+
+def _with_interval(found: Curve | SuiteMean, name: str) -> Row:
+    """The fields, the estimate's two parts apart."""
+    estimate = getattr(found, name)
+    rest = {key: value for key, value in vars(found).items() if key != name}
+    return {**rest, name: estimate.value, f"{name}_interval": estimate.interval}

@@ -1,19 +1,17 @@
-"""Robustness curves as a picture. Needs matplotlib: pip install 'twicing-bench[plots]'."""
+"""A page's curves as a picture. Needs matplotlib: pip install 'twicing-bench[plots]'."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.intervals import wilson_interval
-from robustbench_twicing.results.comparison import Curve
+from robustbench_twicing.report.page import Curves
 from robustbench_twicing.results.store import explained
-from robustbench_twicing.spec.values import Eps
 
 FORMATS = (".png", ".svg", ".pdf")
 
 
-def plot_curves(curves: Sequence[Curve], path: Path) -> None:
-    """Write accuracy over eps, a panel for each attack, with 95 % Wilson intervals. Raises `UserError`.
+def plot_curves(curves: Sequence[Curves], path: Path) -> None:
+    """Write a panel for each of the curves, with the intervals as bars. Raises `UserError`.
 
     `path` ends in .png, .svg or .pdf.
     """
@@ -25,31 +23,27 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("Plots need matplotlib.", "pip install 'twicing-bench[plots]'") from None
-    attacks = list(dict.fromkeys(curve.attack for curve in curves))
-    figure = Figure(figsize=(4.5 * len(attacks), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
-    for panel, attack in zip(panels, attacks, strict=True):
-        drawn: set[str] = set()
-        for curve in (curve for curve in curves if curve.attack == attack):
-            eps = [float(Eps.parse(text, norm="L2")) for text in curve.eps]
-            for name, accuracies in (
-                (curve.baseline, curve.baseline_accuracies),
-                (curve.candidate, curve.candidate_accuracies),
-            ):
-                if name in drawn:  # one baseline stands against several candidates
-                    continue
-                drawn.add(name)
-                ends = [wilson_interval(round(value * curve.n), curve.n) for value in accuracies]
-                # Rounding may put an end past the value by a hair; an error bar must not be negative.
-                bars = [
-                    [max(value - end.low, 0) * 100 for value, end in zip(accuracies, ends, strict=True)],
-                    [max(end.high - value, 0) * 100 for value, end in zip(accuracies, ends, strict=True)],
-                ]
-                panel.errorbar(eps, [100 * value for value in accuracies], yerr=bars, label=name, marker="o", capsize=2)
-            panel.set_xticks(eps, curve.eps)
-        panel.set(title=attack, xlabel="eps", ylim=(0, 102))
+    figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for panel, drawn in zip(panels, curves, strict=True):
+        for graph in drawn.graphs:
+            # Rounding may put an end past the value by a hair; an error bar must not be negative.
+            bars = [
+                [max(value - low, 0) * 100 for value, low in zip(graph.values, graph.low, strict=True)],
+                [max(high - value, 0) * 100 for value, high in zip(graph.values, graph.high, strict=True)],
+            ]
+            heights = [100 * value for value in graph.values]
+            panel.errorbar(drawn.x, heights, yerr=bars, label=_literal(graph.name), marker="o", capsize=2)
+        panel.set_xticks(drawn.x, drawn.x_labels)
+        panel.set(title=_literal(drawn.title), xlabel=drawn.x_heading, ylim=(0, 102))
         panel.legend()
     panels[0].set_ylabel("accuracy in %")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
+
+
+def _literal(name: str) -> str:
+    """Text in which matplotlib sees no formula, and no label that it would hide."""
+    literal = name.replace("$", r"\$")
+    return f" {literal}" if literal.startswith("_") else literal

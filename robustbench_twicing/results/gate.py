@@ -8,7 +8,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -230,38 +230,3 @@ def _percent(fraction: float) -> str:
 
 def _points(difference: float, sign: str = "+") -> str:
     return f"{100 * difference:{sign}.1f} points"
-
-
-def as_json(result: GateResult) -> dict[str, Any]:
-    """A gate's result for machines."""
-    return {
-        "verdict": result.verdict,
-        "exit_code": result.exit_code,
-        "policy": result.policy.model_dump(mode="json"),
-        "cells": [
-            {
-                "model": cell.model,
-                "threat": cell.threat,
-                "verdict": cell.verdict,
-                "reason": cell.reason,
-                "baseline_accuracy": cell.baseline_accuracy,
-                "accuracy": cell.accuracy,
-                **(_outcome(cell.outcome) if cell.outcome else {}),
-            }
-            for cell in result.cells
-        ],
-        "new": list(result.new),
-        "vanished": list(result.vanished),
-    }
-
-
-def _outcome(outcome: Comparison) -> dict[str, Any]:
-    return {
-        "n": outcome.flips.n,
-        "lost": outcome.flips.lost,
-        "gained": outcome.flips.gained,
-        "difference": outcome.difference,
-        "interval": list(outcome.interval),
-        "p_exact": outcome.p_exact,
-        "p_holm": outcome.p_holm,
-    }

@@ -1,18 +1,16 @@
 """What a comparison looks like to a reader and to a machine."""
 
-import json
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.report.compare import as_json, print_comparisons, signed_points
+from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves
 from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
 from tests.records_builder import records, suites_of, with_flips
+from tests.report.shown import parsed, printed
 
 
 def _found(lost: int = 10, gained: int = 60) -> Comparisons:
@@ -30,10 +28,8 @@ def _found(lost: int = 10, gained: int = 60) -> Comparisons:
     return compare_sides([(sides[0], sides[1])])
 
 
-def _printed(found: Comparisons, flips: bool = False) -> str:
-    console = Console(width=200, file=StringIO())
-    print_comparisons(console, found, flips)
-    return console.file.getvalue()
+def _printed(found: Comparisons, flips: bool = False, width: int = 200) -> str:
+    return printed(compare_page(found, flips), width)
 
 
 def test_a_row_says_both_accuracies_the_difference_the_flips_and_the_verdict() -> None:
@@ -46,29 +42,32 @@ def test_a_row_says_both_accuracies_the_difference_the_flips_and_the_verdict() -
 
 
 def test_no_difference_found_says_what_it_would_take() -> None:
-    printed = _printed(_found(lost=10, gained=14))
-    assert "no difference found (needs about " in printed
-    assert "more images)" in printed
+    text = _printed(_found(lost=10, gained=14))
+    assert "no difference found (needs about " in text
+    assert "more images)" in text
     assert "as many gained as lost" in _printed(_found(lost=3, gained=3))
 
 
 def test_curves_stand_below_with_area_and_half() -> None:
-    printed = _printed(_found())
-    assert "Robustness curves" in printed
-    assert "0: 60.0  1/255: 40.0" in printed
-    assert "> 1/255" in printed
-    assert "area +8" in printed
+    for width in (80, 200):
+        text = _printed(_found(), width=width)
+        assert "Robustness curves" in text
+        assert "0: 60.0  1/255: 40.0" in text
+        assert "> 1/255" in text
+    assert "area +8" in _printed(_found(), width=80)
+    (line,) = [line for line in text.splitlines() if "1/255: 4" in line and "deit-tw" in line]
+    assert line.split("│")[-3].strip().startswith("+8")
 
 
 def test_flips_are_listed_only_when_asked_for() -> None:
     assert "test-00000" not in _printed(_found())
-    printed = _printed(_found(), flips=True)
-    assert "clean: 70 samples changed sides" in printed
-    assert "test-00000" in printed
+    text = _printed(_found(), flips=True)
+    assert "clean: 70 samples changed sides" in text
+    assert "test-00000" in text
 
 
 def test_the_machine_form_is_json_and_complete() -> None:
-    content = json.loads(json.dumps(as_json(_found(), flips=True)))
+    content = parsed(compare_page(_found(), flips=True))
     row = content["rows"][0]
     assert (row["verdict"], row["lost"], row["gained"], row["n"]) == ("better", 10, 60, 500)
     assert row["difference"] == pytest.approx(0.1)
@@ -76,20 +75,13 @@ def test_the_machine_form_is_json_and_complete() -> None:
     assert content["family"] == 2
     assert content["curves"][0]["eps"] == ["0", "1/255"]
     assert len(content["curves"][0]["area_difference_interval"]) == 2
-    assert "flips" not in as_json(_found())["rows"][0]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.1, "+10.0"), (-0.0021, "−0.21"), (0.0, "+0.0"), (-0.05, "−5.0"), (0.0049, "+0.49")]
-)
-def test_differences_have_a_sign_and_small_ones_two_decimals(value: float, text: str) -> None:
-    assert signed_points(value) == text
+    assert "flips" not in parsed(compare_page(_found()))["rows"][0]
 
 
 @pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
 def test_curves_become_a_picture(tmp_path: Path, ending: str, begins: bytes) -> None:
     pytest.importorskip("matplotlib")
-    plot_curves(_found().curves, tmp_path / "new" / f"curves{ending}")
+    plot_curves(compare_page(_found()).curves, tmp_path / "new" / f"curves{ending}")
     assert (tmp_path / "new" / f"curves{ending}").read_bytes().startswith(begins)
 
 
@@ -97,11 +89,11 @@ def test_a_picture_without_curves_or_of_an_unknown_kind_is_refused(tmp_path: Pat
     with pytest.raises(UserError, match="no curve"):
         plot_curves([], tmp_path / "curves.png")
     with pytest.raises(UserError, match=r"\.bmp"):
-        plot_curves(_found().curves, tmp_path / "curves.bmp")
+        plot_curves(compare_page(_found()).curves, tmp_path / "curves.bmp")
 
 
 def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="matplotlib") as caught:
-        plot_curves(_found().curves, tmp_path / "curves.png")
+        plot_curves(compare_page(_found()).curves, tmp_path / "curves.png")
     assert "twicing-bench[plots]" in caught.value.hint

@@ -1,17 +1,19 @@
 """The gate's verdict for people, for CI systems and for CI pages."""
 
 import xml.etree.ElementTree as ET
-from io import StringIO
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
+import pytest
 
-from robustbench_twicing.report.gate import headline, junit, markdown, print_gate
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.report.gate import Sides, gate_page, headline
+from robustbench_twicing.report.page import Page
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
+from tests.report.shown import printed, written
 
 ACCEPTED = Acceptance(
     who="ada",
@@ -36,21 +38,23 @@ def _result() -> GateResult:
     return check(pd.concat([frames[1], cell("deit\x00<>", "new", same[0])]), baseline, Policy())
 
 
+def _page(result: GateResult, run: str = "results/runs/tonight") -> Page:
+    return gate_page(result, Sides(run, "results/baselines/nightly", ACCEPTED))
+
+
 def test_the_headline_counts_every_verdict() -> None:
     assert headline(_result()) == "REGRESSED: 1 regressed, 1 inconclusive, 1 passed, 1 new, 1 vanished"
 
 
 def test_the_terminal_shows_the_worst_first_with_reasons_and_strangers() -> None:
-    console = Console(width=200, file=StringIO())
-    print_gate(console, _result(), "accepted by ada")
-    text = console.file.getvalue()
+    text = printed(_page(_result()))
     assert text.index("pgd-linf-1/255") < text.index("fgsm-linf-1/255") < text.index("clean")
     for words in ("lost 60, gained 3 of 600", "cannot be ruled out", "Vanished", "deit:old", "New", "accepted by ada"):
         assert words in text
 
 
 def test_junit_has_a_case_for_each_cell_and_counts_what_is_not_a_pass() -> None:
-    suite = ET.fromstring(junit(_result(), "night \x01")).find("testsuite")
+    suite = ET.fromstring(written(_page(_result(), "night \x01"), "junit").encode()).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "2")
     failure = suite.find("testcase[@name='pgd-linf-1/255']/failure")
@@ -62,7 +66,7 @@ def test_junit_has_a_case_for_each_cell_and_counts_what_is_not_a_pass() -> None:
 
 
 def test_markdown_cannot_be_broken_by_what_people_write() -> None:
-    text = markdown(_result(), ACCEPTED, "results/runs/tonight")
+    text = written(_page(_result()), "markdown")
     assert text.startswith("## REGRESSED: 1 regressed")
     assert "first \\| night &lt;b>" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -72,6 +76,11 @@ def test_markdown_cannot_be_broken_by_what_people_write() -> None:
 
 def test_a_pass_is_short() -> None:
     same = cell("deit", "clean", np.ones(600, dtype=bool))
-    text = markdown(check(same, same, Policy()), ACCEPTED, "r")
+    text = written(_page(check(same, same, Policy())), "markdown")
     assert text.startswith("## PASS: 1 passed")
     assert "regressed" not in text
+
+
+def test_a_page_that_judges_nothing_is_no_junit() -> None:
+    with pytest.raises(UserError, match="Nothing is judged"):
+        written(Page("a title", ()), "junit")

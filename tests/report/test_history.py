@@ -1,15 +1,13 @@
 """Sparklines: the shape of a series, with noise looking like noise."""
 
-import json
-from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
-
-from robustbench_twicing.report.history import as_json, print_history, sparkline
+from robustbench_twicing.report.history import history_page
+from robustbench_twicing.report.numbers import sparkline
 from robustbench_twicing.results.history import Point, Series, add, series
 from robustbench_twicing.results.run import load_run
 from tests.records_builder import records, run_folder
+from tests.report.shown import parsed, printed
 
 
 def _series(*accuracies: float | None) -> Series:
@@ -35,23 +33,17 @@ def test_changes_within_the_interval_do_not_fill_the_height() -> None:
 
 
 def test_the_table_says_the_newest_the_change_and_the_nights() -> None:
-    console = Console(width=200, file=StringIO())
-    print_history(console, [_series(0.80, 0.90, 0.85)])
-    text = console.file.getvalue()
+    text = printed(history_page([_series(0.80, 0.90, 0.85)]))
     for words in ("deit", "85.0", "80.0 - 90.0", "−5.0", "2026-11-03", "0f3a", " 3 "):
         assert words in text
 
 
 def test_a_narrow_table_says_the_data_set_and_how_many_samples() -> None:
-    console = Console(width=80, file=StringIO())
-    print_history(console, [_series(0.80)])
-    assert "digits, n = 597" in console.file.getvalue()
+    assert "digits, n = 597" in printed(history_page([_series(0.80)]), width=80)
 
 
 def test_a_night_without_an_answer_is_shown_as_none() -> None:
-    console = Console(width=200, file=StringIO())
-    print_history(console, [_series(0.80, None)])
-    assert "│ - " in console.file.getvalue().replace("        ", " ")
+    assert "│ - " in printed(history_page([_series(0.80, None)])).replace("        ", " ")
 
 
 def test_cells_without_an_accuracy_are_shown(tmp_path: Path) -> None:
@@ -62,12 +54,10 @@ def test_cells_without_an_accuracy_are_shown(tmp_path: Path) -> None:
     found = series(tmp_path / "history.sqlite")
     assert [line.points[0].interval is None for line in found] == [False, True]
     for width in (80, 200):
-        console = Console(width=width, file=StringIO())
-        print_history(console, found)
-        assert "imagenet-o" in console.file.getvalue()
-    json.dumps(as_json(found), allow_nan=False)
+        assert "imagenet-o" in printed(history_page(found), width)
+    assert len(parsed(history_page(found))) == 2
 
 
 def test_the_machine_form_is_json() -> None:
-    (line,) = json.loads(json.dumps(as_json([_series(0.8, None)])))
+    (line,) = parsed(history_page([_series(0.8, None)]))
     assert [point["accuracy"] for point in line["points"]] == [0.8, None]

@@ -1,6 +1,7 @@
 """Every table fits into 80 columns with the longest names there are: nothing is cut off, no number is broken."""
 
 from collections.abc import Callable
+from functools import cache
 from io import StringIO
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 from rich.console import Console
 
 from robustbench_twicing.catalog.suites import suite
-from robustbench_twicing.report.compare import print_comparisons
+from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.console import accuracy_table, corruption_table, suites_table
-from robustbench_twicing.report.estimate import print_cost
-from robustbench_twicing.report.gate import print_gate
-from robustbench_twicing.report.history import print_history
+from robustbench_twicing.report.estimate import estimate_page
+from robustbench_twicing.report.formats import terminal
+from robustbench_twicing.report.gate import Sides, gate_page
+from robustbench_twicing.report.history import history_page
+from robustbench_twicing.report.page import Page
+from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.comparison import Side, compare_sides
 from robustbench_twicing.results.gate import check
 from robustbench_twicing.results.history import Point, Series
@@ -41,9 +45,14 @@ def _frame() -> pd.DataFrame:
 FRAME = _frame()
 
 
-def _compare(console: Console) -> None:
+@cache
+def _comparison() -> Page:
     sides = [Side(name, FRAME[FRAME["model"] == name], suites_of(FRAME)) for name in MODELS]
-    print_comparisons(console, compare_sides([(sides[0], sides[1])]), flips=True)
+    return compare_page(compare_sides([(sides[0], sides[1])]), flips=True)
+
+
+def _compare(console: Console) -> None:
+    terminal.show(_comparison(), console)
 
 
 def _summary(console: Console) -> None:
@@ -54,7 +63,10 @@ def _summary(console: Console) -> None:
 
 
 def _gate(console: Console) -> None:
-    print_gate(console, check(FRAME, FRAME, Policy()), "Baseline accepted by ada")
+    when = "2026-11-20T02:00:00+00:00"
+    accepted = Acceptance(who="ada", when=when, why="first", run="results/runs/x", run_started=when, weights={})
+    sides = Sides("run", "baseline", accepted)
+    terminal.show(gate_page(check(FRAME, FRAME, Policy()), sides), console)
 
 
 def _history(console: Console) -> None:
@@ -62,13 +74,13 @@ def _history(console: Console) -> None:
         Point(f"night-{day}", "2026-11-23T02:00:00+00:00", "0f3a", "0.1.0", "", 1.0, (0.994, 1.0), 0)
         for day in range(40)
     )
-    print_history(console, [Series(MODELS[1], "apgd-dlr-linf-4/255", "imagenet", 50000, points)])
+    terminal.show(history_page([Series(MODELS[1], "apgd-dlr-linf-4/255", "imagenet", 50000, points)]), console)
 
 
 def _cost(console: Console) -> None:
     counts: dict[str, Any] = {"samples": 50000, "left": 50000, "forwards": 5_050_000, "backwards": 5_000_000}
     cells = tuple(CellCost(model=name, threat="apgd-dlr-linf-4/255", seconds=7200.0, **counts) for name in MODELS)
-    print_cost(console, Cost(cells=cells, loading_seconds=3.0, size=10**7, free=10**10), "run")
+    terminal.show(estimate_page(Cost(cells=cells, loading_seconds=3.0, size=10**7, free=10**10), "run"), console)
 
 
 @pytest.mark.parametrize("show", [_compare, _summary, _gate, _history, _cost])

@@ -185,7 +185,7 @@ def test_sets_without_data_or_figure_are_listed():
     assert result.exit_code == 0, result.output
     assert "imagenet-v2: not checked, no folder: --data-dir imagenet-v2=DIR" in result.stdout
     assert "imagenet-val: not checked, no published figure" in result.stdout
-    assert "6 of 7500" in result.stdout
+    assert "6 of 7,500" in result.stdout
     assert "outside" not in result.stdout
     assert "The rule: inside: the published accuracy lies in the 99% Wilson interval" in result.stdout
 

@@ -1,0 +1,102 @@
+"""The pages of the catalog: what there is, and what a name stands for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from robustbench_twicing.catalog import datasets
+from robustbench_twicing.catalog.protocols import protocol, protocol_names
+from robustbench_twicing.catalog.torchattacks import torchattacks_table
+from robustbench_twicing.catalog.zoo import ZooEntry, zoo
+from robustbench_twicing.errors import unknown_name
+from robustbench_twicing.report.page import Column, Line, Page, Table
+from robustbench_twicing.spec.protocol import Protocol
+
+_COLUMNS = (Column("name", ""), Column("what", "", "prose"))
+
+_Part = Line | Table
+
+
+def catalog_page() -> Page:
+    """Models, protocols, attacks and data sets."""
+    protocols = _protocols()
+    attacks: dict[str, list[str]] = {}
+    for name, content in protocols.items():
+        for attack in content.attacks:
+            attacks.setdefault(attack, []).append(name)
+    more = sorted(torchattacks_table().attacks)
+    titles = {
+        "models": {name: entry.title for name, entry in zoo().items()},
+        "protocols": {name: content.title for name, content in protocols.items()},
+        "data": datasets.titles(),
+    }
+    return Page(
+        "Catalog",
+        (
+            _table("models", "Models", titles["models"]),
+            _table("protocols", "Protocols", titles["protocols"]),
+            _table("attacks", "Attacks", {attack: "in " + ", ".join(names) for attack, names in attacks.items()}),
+            Line("Also by name, run by torchattacks: " + ", ".join(more)),
+            _table("data", "Data sets", titles["data"]),
+        ),
+        facts={**titles, "attacks": attacks, "torchattacks": more},
+    )
+
+
+def entry_page(name: str) -> Page:
+    """What one name stands for: a model, a protocol, an attack, a data set, or several of them. Raises `UserError`."""
+    protocols, models, there = _protocols(), zoo(), torchattacks_table().attacks
+    parts: list[_Part] = []
+    facts: dict[str, Any] = {"name": name}
+    if name in models:
+        parts += _model(name, models[name])
+        facts["model"] = models[name].model_dump(mode="json")
+    if name in protocols:
+        parts += _protocol(protocols[name])
+        facts["protocol"] = protocols[name].model_dump(mode="json")
+    for content in protocols.values():
+        if name in content.attacks:
+            settings = content.attacks[name].model_dump(mode="json")
+            parts += [Line(f"Attack {name} in protocol {content.name}", "strong"), _table(content.name, "", settings)]
+            facts.setdefault("attack", {})[content.name] = settings
+    if name in there:
+        entry = there[name]
+        title = f"Attack {name}, run by torchattacks.{entry.attack}: {entry.source}"
+        parts += [Line(title, "strong"), _table("torchattacks", "", entry.arguments)]
+        facts["torchattacks"] = entry.model_dump(mode="json")
+    if name in datasets.titles():
+        parts.append(Line(f"Data set {name}: {datasets.titles()[name]}", "strong"))
+        facts["data"] = datasets.titles()[name]
+    if not parts:
+        attacks = (attack for content in protocols.values() for attack in content.attacks)
+        raise unknown_name("name", name, {*models, *protocols, *datasets.titles(), *attacks})
+    return Page(f"What {name} stands for", tuple(parts), facts=facts)
+
+
+def _protocols() -> dict[str, Protocol]:
+    return {name: protocol(name) for name in protocol_names()}
+
+
+def _model(name: str, entry: ZooEntry) -> list[_Part]:
+    lines: list[_Part] = [
+        Line(f"Model {name}: {entry.title}", "strong"),
+        Line(f"twicing in blocks: {entry.twicing}"),
+    ]
+    for family, weights in (("digits", entry.digits), ("imagenet", entry.imagenet)):
+        behind = weights.weights or f"none public; pass --model {name}=CHECKPOINT"
+        lines.append(Line(f"on {family}: {weights.architecture}, weights {behind}"))
+    return lines
+
+
+def _protocol(content: Protocol) -> list[_Part]:
+    rules = {**content.rules.model_dump(mode="json"), "recipe": content.recipe}
+    return [
+        Line(f"Protocol {content.name}: {content.title}", "strong"),
+        Line(f"Source: {content.source}"),
+        _table("rules", "Rules of every attack", rules),
+        *(_table(attack, attack, settings.model_dump(mode="json")) for attack, settings in content.attacks.items()),
+    ]
+
+
+def _table(key: str, title: str, entries: Mapping[str, Any]) -> Table:
+    rows = tuple({"name": name, "what": str(what)} for name, what in entries.items())
+    return Table(key, title, _COLUMNS, rows, framed=False)

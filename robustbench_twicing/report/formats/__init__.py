@@ -1,0 +1,47 @@
+"""How a page is written: one file per format, and this table of them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from robustbench_twicing.errors import unknown_name
+from robustbench_twicing.report.formats import json, junit, markdown, terminal
+from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.text import console
+from robustbench_twicing.results.store import write_whole
+
+
+class Format(NamedTuple):
+    """One way to write a page."""
+
+    ending: str
+    """Of a file in this format."""
+    write: Callable[[Page], bytes]
+
+
+FORMATS = {
+    "terminal": Format(".txt", terminal.write),
+    "json": Format(".json", json.write),
+    "junit": Format(".xml", junit.write),
+    "markdown": Format(".md", markdown.write),
+}
+
+
+def show(page: Page, name: str = "terminal") -> None:
+    """Print a page to standard output. Raises `UserError` for a format that there is not."""
+    if name == "terminal":
+        terminal.show(page, console())  # knows the width and the colours
+    else:
+        sys.stdout.write(_format(name).write(page).decode())
+
+
+def save(page: Page, path: Path, name: str) -> None:
+    """Write a page into a file, whole or not at all. Raises `UserError`."""
+    write_whole(path, _format(name).write(page))
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    return FORMATS[name]

@@ -1,0 +1,28 @@
+"""The page of a plan that is right: its models, threats and cells."""
+
+from robustbench_twicing.catalog.plans import PlanFile
+from robustbench_twicing.report.page import Line, Page
+
+
+def plan_page(read: PlanFile, named: str) -> Page:
+    """What a plan file says; `named` is how the user called it."""
+    plan = read.plan
+    models, threats = [model.name for model in plan.models], [threat.id for threat in plan.threats]
+    return Page(
+        f"Plan {read.name}",
+        (
+            Line(f"{read.name}: {read.title or 'no title'}"),
+            Line(f"models: {', '.join(models)}"),
+            Line(f"threats on {plan.data.name}: {', '.join(threats)}"),
+            Line(f"{len(plan.cells)} cells; twicing-bench run {named} --dry-run says what they cost", unbroken=True),
+        ),
+        facts={
+            "name": read.name,
+            "title": read.title,
+            "plan_hash": plan.hash,
+            "data": plan.data.name,
+            "models": models,
+            "threats": threats,
+            "cells": len(plan.cells),
+        },
+    )

@@ -1,0 +1,53 @@
+"""The page of a model beside its published accuracies."""
+
+from robustbench_twicing.report.page import Column, Into, Judged, Line, Page, Row, Table
+from robustbench_twicing.results.manifest import Check, Verification
+
+_COLUMNS = (
+    Column("dataset", "data set"),
+    Column("answered", "n", "part"),
+    Column("failed", "failed", "count"),
+    Column("measured", "top-1 %", "percent2"),
+    Column("published", "published", "percent2", short="publ."),
+    Column("difference", "diff", "points2"),
+    Column("interval", "interval", "percent2 interval", Into("measured", "\n(", ")")),
+    Column("verdict", "verdict", tones={"outside": "bad"}),
+)
+
+
+def published_page(verification: Verification, model: Line, folder: str) -> Page:
+    """The checks of a verification, and what could explain a miss. `model` says what stands behind the model's name."""
+    checks = verification.checks
+    failed = any(check.failed for check in checks)
+    columns = tuple(column for column in _COLUMNS if failed or column.key != "failed")
+    title = f"{verification.model} beside the published {verification.published_model}"
+    parts: list[Line | Table] = [Table("checks", title, columns, tuple(map(_row, checks)))]
+    parts += [Line(f"{name}: not checked, {why}", "warning") for name, why in verification.not_checked.items()]
+    missed = [check for check in checks if not check.inside]
+    for check in missed if verification.tried else ():
+        cause = check.cause or "none of the changes that were tried brings it inside"
+        parts.append(Line(f"{check.dataset}: likeliest cause: {cause}", "strong", unbroken=True))
+    if missed and verification.tried:
+        parts.append(Line(f"Published with: {missed[0].conditions}. Tried: {'; '.join(verification.tried)}."))
+    parts += [Line(f"The rule: {verification.rule}.", "note"), model, Line(f"Run folder: {folder}", unbroken=True)]
+    facts = {"run": folder, **verification.model_dump(mode="json"), "inside": verification.inside}
+    return Page(title, tuple(parts), facts=facts, judged=tuple(_judged(verification.model, check) for check in checks))
+
+
+def _row(check: Check) -> Row:
+    return {
+        "dataset": check.dataset,
+        "answered": (check.n, check.images),
+        "failed": check.failed,
+        "measured": check.measured,
+        "published": check.published,
+        "difference": None if check.measured is None else check.measured - check.published,
+        "interval": (check.low, check.high),
+        "verdict": "inside" if check.inside else "outside",
+    }
+
+
+def _judged(model: str, check: Check) -> Judged:
+    if check.inside:
+        return Judged(model, check.dataset, "inside", "passed", "")
+    return Judged(model, check.dataset, "outside", "failed", check.cause)
