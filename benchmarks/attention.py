@@ -1,4 +1,4 @@
-"""What twicing costs: DeiT-tiny at 224 along each attention path against timm's own model, in one process.
+"""What a method of attention costs: DeiT-tiny at 224 along each path against timm's own model, in one process.
 
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=active python benchmarks/attention.py         # writes benchmarks/attention.csv
     python benchmarks/attention.py --device cuda --dtype bfloat16 --out cuda.csv
@@ -23,7 +23,7 @@ import timm
 import torch
 from torch import nn
 
-from robustbench_twicing.attention.convert import apply_softmax, apply_twicing
+from robustbench_twicing.attention.convert import apply_method, apply_softmax
 from robustbench_twicing.attention.paths import set_attention_path
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.models.faster.last_block import read_tokens_only
@@ -31,29 +31,27 @@ from robustbench_twicing.models.faster.onednn_layers import use_onednn
 
 WARM_UP = 2
 REFERENCE = "timm"
-# name -> (twicing, path or None for timm's own attention, the last block for the class token only, products by oneDNN)
-VARIANTS: dict[str, tuple[bool, str | None, bool, bool]] = {
-    REFERENCE: (False, None, False, False),
-    "timm, read tokens only": (False, None, True, False),
-    "softmax explicit": (False, "explicit", False, False),
-    "softmax explicit, read tokens only": (False, "explicit", True, False),
-    "twicing fused": (True, "fused", False, False),
-    "twicing fused, read tokens only": (True, "fused", True, False),
-    "twicing explicit": (True, "explicit", False, False),
-    "twicing explicit, read tokens only": (True, "explicit", True, False),
-    "softmax as loaded": (False, "explicit", True, True),
-    "twicing as loaded": (True, "explicit", True, True),
-    "twicing fused as loaded": (True, "fused", True, True),
+# name -> (method, path or None for timm's own attention, the last block for the class token only, products by oneDNN)
+VARIANTS: dict[str, tuple[str, str | None, bool, bool]] = {
+    REFERENCE: ("softmax", None, False, False),
+    "timm, read tokens only": ("softmax", None, True, False),
+    "softmax explicit": ("softmax", "explicit", False, False),
+    "softmax explicit, read tokens only": ("softmax", "explicit", True, False),
+    "twicing fused": ("twicing", "fused", False, False),
+    "twicing fused, read tokens only": ("twicing", "fused", True, False),
+    "twicing explicit": ("twicing", "explicit", False, False),
+    "twicing explicit, read tokens only": ("twicing", "explicit", True, False),
+    "softmax as loaded": ("softmax", "explicit", True, True),
+    "twicing as loaded": ("twicing", "explicit", True, True),
+    "twicing fused as loaded": ("twicing", "fused", True, True),
 }
 
 
-def build(architecture: str, twicing: bool, path: str | None, read: bool, onednn: bool) -> nn.Module:
+def build(architecture: str, method: str, path: str | None, read: bool, onednn: bool) -> nn.Module:
     """The variant's network, in float32 on the CPU, weights frozen."""
     network: nn.Module = new_network(architecture).eval().requires_grad_(False)
-    if twicing:
-        apply_twicing(network)
-    elif path:
-        apply_softmax(network)
+    if path:
+        apply_softmax(apply_method(network, method))
     if read:
         assert read_tokens_only(network), "the head of this architecture reads other tokens"
     if onednn:

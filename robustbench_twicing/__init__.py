@@ -13,13 +13,14 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _WHERE = {
     "UserError": "robustbench_twicing.errors",
+    "apply_method": "robustbench_twicing.attention.convert",
     "apply_twicing": "robustbench_twicing.attention.convert",
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
     "load_run": "robustbench_twicing.results.run",
 }
 
-__all__ = ["UserError", "__version__", "apply_twicing", "corrupt", "evaluate", "load_run"]
+__all__ = ["UserError", "__version__", "apply_method", "apply_twicing", "corrupt", "evaluate", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

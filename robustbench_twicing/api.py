@@ -20,6 +20,7 @@ from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.words import from_python, in_form, word_of
+from robustbench_twicing.catalog.zoo import labelled
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.results import history
 from robustbench_twicing.results.baselines import load_baseline
@@ -136,8 +137,7 @@ def _told_apart(models: Any) -> tuple[list[Any], dict[str, nn.Module]]:
             own.setdefault(spec.name, model)
             texts.append(spec)
         elif isinstance(model, str) and key not in (None, model.partition("=")[0]):
-            name, sign, checkpoint = model.partition("=")
-            texts.append(f"{name}@{key}{sign}{checkpoint}")
+            texts.append(labelled(model, str(key)))
         else:
             texts.append(model)
     return texts, own

@@ -1,67 +1,67 @@
-"""Twicing attention into a model."""
+"""Another method of attention into a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Attention as TimmAttention
 from torch import nn
 
-from robustbench_twicing.attention.paths import SoftmaxAttention, TwicingAttention
+from robustbench_twicing.attention.methods import settled
+from robustbench_twicing.attention.paths import MethodAttention
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.methods import SOFTMAX, Attention, Layers, Method
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def apply_twicing(model: M, layers: str | Sequence[int] = "all") -> M:
-    """`model` itself, with twicing attention in some of its blocks. In place; weights and state-dict keys stay.
+def apply_method(model: M, attention: str | Attention) -> M:
+    """`model` itself, with this attention: `twicing`, `twicing(0.5)@last3`, `twicing@0,1+twicing(0.5)@9-11`, `softmax`.
 
-    `layers`: "all", "last3" (the paper's variant for blocks 10-12 of 12), "none", or block numbers from 0. Blocks that
-    are twicing already stay so. Takes any timm model whose `blocks` are built on timm's `Attention`: ViT, DeiT,
-    distilled DeiT, DeiT III. Raises `UserError`, with the model unchanged, for another block or a number out of range.
+    In place; weights and state-dict keys stay. Blocks are numbered from 0; those that are not named get softmax
+    attention, which timm's own modules have already. Takes any timm model whose `blocks` are built on timm's
+    `Attention`: ViT, DeiT, distilled DeiT, DeiT III. Raises `UserError`, with the model unchanged, for an unknown
+    method, a number or a block out of range, and another block where a method is to go.
     """
     blocks = blocks_of(model)
-    chosen = block_numbers(layers, len(blocks))
-    converted = {}
-    for number in chosen:
-        attention: Any = getattr(blocks[number], "attn", None)
-        if isinstance(attention, TwicingAttention):
-            continue
-        if type(attention) not in (Attention, SoftmaxAttention):
-            raise unknown_block(model, f"blocks.{number}", blocks[number])
-        converted[number] = TwicingAttention.of(attention)
-    for number, attention in converted.items():
-        blocks[number].attn = attention
-    return model
+    wanted = settled(Attention.parse(attention) if isinstance(attention, str) else attention).methods(len(blocks))
+    return _put(
+        model,
+        {
+            number: method
+            for number, method in enumerate(wanted)
+            if method != SOFTMAX or isinstance(getattr(blocks[number], "attn", None), MethodAttention)
+        },
+    )
+
+
+def apply_twicing(model: M, layers: str | Sequence[int] = "all") -> M:
+    """`model` itself, with twicing attention in some of its blocks; others stay as they are. Else as `apply_method`.
+
+    `layers`: "all", "last3" (the paper's variant for blocks 10-12 of 12), "0,1,5", "9-11", "none", or block numbers.
+    """
+    count = len(blocks_of(model))
+    return _put(model, dict.fromkeys(block_numbers(layers, count), Method("twicing")))
 
 
 def apply_softmax(model: M) -> M:
     """`model` itself, with our softmax attention where a block has exactly timm's. In place; state-dict keys stay.
 
-    It computes what timm's does, but can follow `set_attention_path` along the same two paths as twicing, so that
+    It computes what timm's does, but can follow `set_attention_path` along the same two paths as other methods, so that
     models compared differ in nothing else. Any other block, and a model without blocks, is left as it is.
     """
     blocks = getattr(model, "blocks", None)
     for block in blocks if isinstance(blocks, nn.Sequential | nn.ModuleList) else ():
         attention: Any = getattr(block, "attn", None)
-        if type(attention) is Attention:
-            block.attn = SoftmaxAttention.of(attention)
+        if type(attention) is TimmAttention:
+            block.attn = MethodAttention.of(attention, SOFTMAX)
     return model
 
 
 def block_numbers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
     """The blocks, from 0 and in order, that `layers` means in a model of `count` blocks. Raises `UserError`."""
     if isinstance(layers, str):
-        named = {"none": (), "all": tuple(range(count)), "last3": tuple(range(max(0, count - 3), count))}
-        if layers not in named:
-            raise UserError(f"Unknown layers {layers!r}.", "Write all, last3, none, or block numbers from 0.")
-        return named[layers]
-    outside = sorted({number for number in layers if not 0 <= number < count})
-    if outside:
-        raise UserError(
-            f"No block {', '.join(map(str, outside))} in a model of {count} blocks.",
-            f"Blocks are numbered from 0 to {count - 1}.",
-        )
-    return tuple(sorted(set(layers)))
+        return () if layers == "none" else Layers.parse(layers).of(count)
+    return Layers(tuple(sorted(set(layers)))).of(count) if layers else ()
 
 
 def blocks_of(model: nn.Module) -> Any:
@@ -75,7 +75,22 @@ def blocks_of(model: nn.Module) -> Any:
     raise UserError(f"{type(model).__name__} has no transformer blocks.", _WHAT_WORKS)
 
 
-_WHAT_WORKS = "Twicing works on models whose `blocks` use timm's Attention: ViT, DeiT, distilled DeiT, DeiT III."
+def _put(model: M, methods: Mapping[int, Method]) -> M:
+    """Put a method into each of these blocks, or, with `UserError`, into none."""
+    blocks = blocks_of(model)
+    converted = {}
+    for number, method in methods.items():
+        attention: Any = getattr(blocks[number], "attn", None)
+        if type(attention) not in (TimmAttention, MethodAttention):
+            raise unknown_block(model, f"blocks.{number}", blocks[number])
+        if getattr(attention, "method", None) != method:
+            converted[number] = MethodAttention.of(attention, method)
+    for number, attention in converted.items():
+        blocks[number].attn = attention
+    return model
+
+
+_WHAT_WORKS = "Methods go into models whose `blocks` use timm's Attention: ViT, DeiT, distilled DeiT, DeiT III."
 
 
 def unknown_block(model: nn.Module, name: str, block: nn.Module) -> UserError:

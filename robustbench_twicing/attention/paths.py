@@ -1,13 +1,16 @@
-"""Softmax attention AV and twicing attention (2A - A²)V, each along two paths, and for the tokens that are read.
+"""Each method of attention along two paths, and for the tokens that are read.
 
-A is the softmax attention matrix; twicing (Abdullaev & Nguyen 2025, arXiv 2503.00687) replaces it by 2A - A², which is
-never formed: (2A - A²)V = 2AV - A(AV) = AV + A(V - AV). Twicing adds no parameters, so a twicing module has the
-weights, and the state-dict keys, of the attention it was made from.
+A is the softmax attention matrix. Twicing of strength s replaces it by A + s(A - A²), which is never formed:
+(A + s(A - A²))V = (1 + s)AV - sA(AV) = AV + sA(V - AV). Softmax attention is s = 0. For those two the products, and on
+the explicit path the gradient, are written out here; any other method is computed by its formula in the table. No
+method adds parameters, so a module has the weights, and the state-dict keys, of the attention it was made from.
 """
 
 import copy
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, cast, get_args
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +19,9 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 from torch.nn import functional as F
 
+from robustbench_twicing.attention.methods import Inputs, Mixing, mixing_of, settled_method
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.spec.methods import SOFTMAX, Method
 
 AttentionPath = Literal["auto", "explicit", "fused"]
 """How attention is computed: with A in memory, by torch's fused kernel, or whichever `choose_path` prefers."""
@@ -27,17 +32,24 @@ Packed = Float[torch.Tensor, "batch tokens 3 heads head_dim"]
 Rows = Float[torch.Tensor, "batch heads rows head_dim"]
 """For each head, what comes out for the tokens that are read, or for all."""
 
-# Every part of timm's Attention, in timm 1.0.9 to 1.0.31, that `SoftmaxAttention.forward` knows where to apply.
+Mask = torch.Tensor | Literal["causal"] | None
+"""Which tokens each token may look at, as in `torch.nn.functional.scaled_dot_product_attention`: boolean (True takes
+part) or added to the scores; "causal": itself and those before it."""
+
+_Weights = Callable[[torch.Tensor], torch.Tensor]
+"""Queries to their rows of A."""
+
+# Every part of timm's Attention, in timm 1.0.9 to 1.0.31, that `MethodAttention.forward` knows where to apply.
 _KNOWN_PARTS = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
 
 
-def packed_attention(qkv: Packed, scale: float, twicing: bool) -> Float[torch.Tensor, "batch tokens heads head_dim"]:
-    """AV, or (2A - A²)V if `twicing`, with A in memory and its gradient written out: the explicit path's fast form."""
+def packed_attention(qkv: Packed, scale: float, strength: float) -> Float[torch.Tensor, "batch tokens heads head_dim"]:
+    """(A + strength (A - A²))V with A in memory and its gradient written out: the explicit path's fast form."""
     if qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and qkv.shape[1] <= _SHORT:
-        return packed_attention(qkv.float(), scale, twicing).to(qkv.dtype)
+        return packed_attention(qkv.float(), scale, strength).to(qkv.dtype)
     if torch.is_grad_enabled() and qkv.requires_grad:
-        return cast(torch.Tensor, _PackedAttention.apply(qkv, scale, twicing))
-    return _forward(qkv, scale, twicing)
+        return cast(torch.Tensor, _PackedAttention.apply(qkv, scale, strength))
+    return _forward(qkv, scale, strength)
 
 
 def explicit_attention(
@@ -45,34 +57,20 @@ def explicit_attention(
     k: Heads,
     v: Heads,
     scale: float,
-    twicing: bool,
+    mixing: Mixing,
     read: int | None = None,
-    attn_mask: torch.Tensor | None = None,
-    is_causal: bool = False,
+    mask: Mask = None,
     dropout: float = 0.0,
 ) -> Rows:
-    """AV, or (2A - A²)V if `twicing`, with A in memory; of its first `read` tokens only, if `read` is given.
+    """What the method mixes, with A in memory; of its first `read` tokens only, if `read` is given.
 
-    `attn_mask` as in `torch.nn.functional.scaled_dot_product_attention`: boolean (True takes part) or added to the
-    scores; not together with `read`. `dropout` is a probability; the same dropped A is used in both products, as in
-    the authors' code.
+    No `mask` together with `read`. `dropout` is a probability; the same dropped A is used in all products, as in the
+    authors' code.
     """
-    scores = (q * scale) @ k.transpose(-2, -1) if twicing or read is None else None
-    if read is not None:
-        rows = ((q[:, :, :read] * scale) @ k.transpose(-2, -1)).softmax(dim=-1)
-        # (2a - aA)V for the rows a: the product AV is never made, and the gradient's part for A has rank `read`.
-        return (rows if scores is None else 2 * rows - rows @ scores.softmax(dim=-1)) @ v
-    assert scores is not None
-    if is_causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, float("-inf"))
-    elif attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, float("-inf"))
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    attn = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
-    av = attn @ v
-    return 2 * av - attn @ av if twicing else av
+    weights = partial(_weights, k, scale, mask=mask, dropout=dropout)
+    if mixing.strength is None:
+        return _by_formula(mixing, _Explicit(q, k, v, weights), read)
+    return _by_strength(mixing.strength, q, v, weights, read)
 
 
 def fused_attention(
@@ -80,25 +78,90 @@ def fused_attention(
     k: Heads,
     v: Heads,
     scale: float,
-    twicing: bool,
+    mixing: Mixing,
     read: int | None = None,
-    attn_mask: torch.Tensor | None = None,
-    is_causal: bool = False,
+    mask: Mask = None,
 ) -> Rows:
-    """AV by one call of torch's fused attention, or (2A - A²)V by two, on V and on V - AV: A is never in memory.
+    """What the method mixes, A being applied by torch's fused attention, and never in memory.
 
-    Of its first `read` tokens only, if `read` is given; not together with a mask. It has no dropout: two calls cannot
-    share one dropped A.
+    Once for softmax, twice for twicing, on V and on V - AV. Of its first `read` tokens only, if `read` is given; not
+    together with a mask. It has no dropout: two calls cannot share one dropped A.
     """
+    is_causal = isinstance(mask, str)
+    attn_mask = None if isinstance(mask, str) else mask
 
     def attend(queries: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return F.scaled_dot_product_attention(queries, k, values, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
 
+    strength = mixing.strength
+    if strength is None:
+        return _by_formula(mixing, _Fused(q, k, v, attend), read)
     rows = q if read is None else q[:, :, :read]
-    if not twicing:
+    if not strength:
         return attend(rows, v)
     av = attend(q, v)
-    return av[:, :, :read] + attend(rows, v - av)
+    return torch.add(av[:, :, :read], attend(rows, v - av), alpha=strength)
+
+
+def formula_attention(q: Heads, k: Heads, v: Heads, scale: float, mixing: Mixing) -> Heads:
+    """What the method mixes, by its formula in the table and no faster way: for the probe and for tests."""
+    return explicit_attention(q, k, v, scale, mixing._replace(strengths=()))
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """A formula's inputs where A is never in memory."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def attend(self, values: torch.Tensor, q: torch.Tensor | None = None) -> torch.Tensor:
+        return self.apply(self.q if q is None else q, values)
+
+
+class _Explicit:
+    """A formula's inputs where A is in memory, once: products with it share what dropout dropped."""
+
+    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: _Weights) -> None:
+        self.q, self.k, self.v = q, k, v
+        self._weights = weights
+        self._attn: torch.Tensor | None = None
+
+    def attend(self, values: torch.Tensor, q: torch.Tensor | None = None) -> torch.Tensor:
+        if q is not None:
+            return self._weights(q) @ values
+        if self._attn is None:
+            self._attn = self._weights(self.q)
+        return self._attn @ values
+
+
+def _by_formula(mixing: Mixing, inputs: Inputs, read: int | None) -> torch.Tensor:
+    mixed: torch.Tensor = mixing.formula(inputs, *mixing.numbers)
+    return mixed[:, :, :read]
+
+
+def _by_strength(strength: float, q: Heads, v: Heads, weights: _Weights, read: int | None = None) -> torch.Tensor:
+    if read is not None:
+        rows = weights(q[:, :, :read])
+        # (a + s(a - aA))V for the rows a: the product AV is never made, and the gradient's part for A has rank `read`.
+        return (torch.sub((1 + strength) * rows, rows @ weights(q), alpha=strength) if strength else rows) @ v
+    attn = weights(q)
+    av = attn @ v
+    return torch.sub((1 + strength) * av, attn @ av, alpha=strength) if strength else av
+
+
+def _weights(k: Heads, scale: float, q: Heads, mask: Mask = None, dropout: float = 0.0) -> torch.Tensor:
+    """A (batch, heads, rows, tokens) of the queries `q`."""
+    scores = (q * scale) @ k.transpose(-2, -1)
+    if isinstance(mask, str):
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    elif mask is not None:
+        scores = scores + mask
+    return F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
 
 
 def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Literal["explicit", "fused"]:
@@ -114,35 +177,38 @@ def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Li
     return path
 
 
-class SoftmaxAttention(Attention):
-    """timm's multi-head self-attention with a choice of path and of tokens. Made with `SoftmaxAttention.of`."""
+class MethodAttention(Attention):
+    """timm's multi-head self-attention with a choice of method, path and tokens. Made with `MethodAttention.of`."""
 
-    twicing: ClassVar[bool] = False
+    method: Method = SOFTMAX
+    mixing: Mixing = mixing_of(SOFTMAX)
     path: AttentionPath = "auto"
     read: int | None = None
     """In eval mode and without a mask, only the first `read` tokens come out; None: all."""
 
     @classmethod
-    def of(cls, attention: Attention) -> "SoftmaxAttention":
-        """A module of this class that takes over the parts of `attention`: weights, dtype, device and hooks.
+    def of(cls, attention: Attention, method: Method) -> "MethodAttention":
+        """A module that mixes by `method` and takes over the parts of `attention`: weights, dtype, device and hooks.
 
-        Raises `UserError` if `attention` is neither a plain timm `Attention` nor our `SoftmaxAttention`, or has a part
-        that this module does not know.
+        Raises `UserError` if `attention` is neither a plain timm `Attention` nor one of ours, or has a part that this
+        module does not know, and for a method that the table does not have.
         """
-        if type(attention) not in (Attention, SoftmaxAttention):
+        mixing = mixing_of(method)
+        if type(attention) not in (Attention, MethodAttention):
             raise UserError(
                 f"{type(attention).__module__}.{type(attention).__name__} is not timm's Attention.",
-                "Twicing replaces timm.layers.Attention only, as ViT, DeiT and DeiT III have it.",
+                "A method replaces timm.layers.Attention only, as ViT, DeiT and DeiT III have it.",
             )
         unknown = sorted(name for name, _ in attention.named_children() if name not in _KNOWN_PARTS)
         if unknown:
             raise UserError(
-                f"This version of timm's Attention has parts unknown to twicing: {', '.join(unknown)}.",
+                f"This version of timm's Attention has parts unknown to us: {', '.join(unknown)}.",
                 "Install a version of timm that the README names.",
             )
         ours = copy.copy(attention)
         ours.__class__ = cls
-        assert isinstance(ours, SoftmaxAttention)
+        assert isinstance(ours, MethodAttention)
+        ours.method, ours.mixing = settled_method(method), mixing
         return ours
 
     def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
@@ -153,15 +219,15 @@ class SoftmaxAttention(Attention):
         q, k = self.q_norm(plain_q), self.k_norm(plain_k)
 
         dropout = self.attn_drop.p if self.training else 0.0
-        masked = attn_mask is not None or is_causal
-        read = None if self.training or masked else self.read
+        mixing, plain = self.mixing, q is plain_q and k is plain_k and self.mixing.strength is not None
+        mask: Mask = "causal" if is_causal else attn_mask
+        read = None if self.training or mask is not None else self.read
         if choose_path(self.path, x.device, dropout) == "fused":
-            mixed = fused_attention(q, k, v, self.scale, self.twicing, read, attn_mask, is_causal).transpose(1, 2)
-        elif q is plain_q and k is plain_k and read is None and not masked and dropout == 0:
-            mixed = packed_attention(qkv, self.scale, self.twicing)
+            mixed = fused_attention(q, k, v, self.scale, mixing, read, mask).transpose(1, 2)
+        elif plain and read is None and mask is None and dropout == 0:
+            mixed = packed_attention(qkv, self.scale, cast(float, mixing.strength))
         else:
-            mixed = explicit_attention(q, k, v, self.scale, self.twicing, read, attn_mask, is_causal, dropout)
-            mixed = mixed.transpose(1, 2)
+            mixed = explicit_attention(q, k, v, self.scale, mixing, read, mask, dropout).transpose(1, 2)
 
         mixed = mixed.reshape(batch, mixed.shape[1], -1)
         # timm 1.0.9 has neither; later versions normalise, then gate, before the projection.
@@ -174,21 +240,15 @@ class SoftmaxAttention(Attention):
         return projected
 
 
-class TwicingAttention(SoftmaxAttention):
-    """timm's multi-head self-attention with A replaced by 2A - A². Made with `TwicingAttention.of`."""
-
-    twicing: ClassVar[bool] = True
-
-
 def set_attention_path(model: nn.Module, path: str) -> None:
-    """Make every attention of `model`, plain or twicing, use one path, so that two models differ in nothing else.
+    """Make every attention of `model`, timm's and ours, use one path, so that two models differ in nothing else.
 
     Raises `UserError` for an unknown path.
     """
     if path not in get_args(AttentionPath):
         raise unknown_name("attention path", path, get_args(AttentionPath))
     for module in model.modules():
-        if isinstance(module, SoftmaxAttention):
+        if isinstance(module, MethodAttention):
             module.path = cast(AttentionPath, path)
         elif isinstance(module, Attention):
             # timm's own switch, which it declares Final.
@@ -199,9 +259,9 @@ def set_attention_path(model: nn.Module, path: str) -> None:
 #
 # autograd keeps and sums more than is needed: at 197 tokens each extra pass over A costs a tenth of a matrix product,
 # and a third of what autograd takes is such passes (benchmarks/attention.csv). Here S = scale·QKᵀ, A = softmax(S),
-# U = AV, and O = U or, twicing, O = 2U - AU. With the gradient G of O:
-#   D = G or, twicing, 2G - AᵀG          the gradient of U
-#   dA = DVᵀ or, twicing, DVᵀ - GUᵀ;     dS = A∘(dA - rows of (dA∘A) summed)
+# U = AV, and O = (1 + s)U - sAU with the strength s, which is 0 for softmax attention. With the gradient G of O:
+#   D = (1 + s)G - sAᵀG                  the gradient of U
+#   dA = DVᵀ - sGUᵀ;                     dS = A∘(dA - rows of (dA∘A) summed)
 #   dQ = scale·dS K;   dK = scale·dSᵀ Q;   dV = AᵀD
 
 _SHORT = 32
@@ -214,41 +274,41 @@ _CPU_CHUNK = 2**19
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: torch.Tensor, scale: float, twicing: bool) -> torch.Tensor:
+    def forward(ctx: Any, qkv: torch.Tensor, scale: float, strength: float) -> torch.Tensor:
         batch, tokens, _, heads, head_dim = qkv.shape
         attn = qkv.new_empty(batch, heads, tokens, tokens)
-        av = qkv.new_empty(batch if twicing else 0, heads, tokens, head_dim)
+        av = qkv.new_empty(batch if strength else 0, heads, tokens, head_dim)
         ctx.save_for_backward(qkv, attn, av)
-        ctx.scale, ctx.twicing = scale, twicing
-        return _forward(qkv, scale, twicing, attn, av)
+        ctx.scale, ctx.strength = scale, strength
+        return _forward(qkv, scale, strength, attn, av)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         qkv, attn, av = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: leave it to autograd
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = explicit_attention(q, k, v, ctx.scale, ctx.twicing).transpose(1, 2)
+            mixed = _by_strength(ctx.strength, q, v, partial(_weights, k, ctx.scale)).transpose(1, 2)
             return torch.autograd.grad(mixed, qkv, grad, create_graph=True)[0], None, None
-        return _backward(grad, qkv, attn, av, ctx.scale, ctx.twicing), None, None
+        return _backward(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
 
 
 def _forward(
     qkv: torch.Tensor,
     scale: float,
-    twicing: bool,
+    strength: float,
     keep_attn: torch.Tensor | None = None,
     keep_av: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The output (batch, tokens, heads, head_dim); A and, twicing, AV are written to `keep_attn` and `keep_av`."""
+    """The output (batch, tokens, heads, head_dim). A is kept in `keep_attn`, AV in `keep_av` unless `strength` is 0."""
     batch, tokens, _, heads, head_dim = qkv.shape
     out = qkv.new_empty(batch, tokens, heads, head_dim)
     for part in _chunks(qkv):
         q, k, v = _unpack(qkv[part])
         scores = qkv.new_empty(len(q), tokens, tokens).baddbmm_(q, k.transpose(1, 2), beta=0, alpha=scale)
         attn = torch.softmax(scores, dim=-1, out=None if keep_attn is None else keep_attn[part].flatten(0, 1))
-        if twicing:
+        if strength:
             av = torch.bmm(attn, v, out=None if keep_av is None else keep_av[part].flatten(0, 1))
-            mixed = torch.baddbmm(av, attn, av, beta=2, alpha=-1)
+            mixed = torch.baddbmm(av, attn, av, beta=1 + strength, alpha=-strength)
         else:
             mixed = torch.bmm(attn, v)
         out[part] = mixed.unflatten(0, (-1, heads)).transpose(1, 2)
@@ -256,18 +316,18 @@ def _forward(
 
 
 def _backward(
-    grad: torch.Tensor, qkv: torch.Tensor, attn: torch.Tensor, av: torch.Tensor, scale: float, twicing: bool
+    grad: torch.Tensor, qkv: torch.Tensor, attn: torch.Tensor, av: torch.Tensor, scale: float, strength: float
 ) -> torch.Tensor:
-    """The gradient (batch, tokens, 3, heads, head_dim) of `qkv`, from that of the output, A and, twicing, AV."""
+    """The gradient (batch, tokens, 3, heads, head_dim) of `qkv`, from that of the output, A and AV."""
     heads = qkv.shape[3]
     packed = torch.empty_like(qkv)
     for part in _chunks(qkv):
         q, k, v = _unpack(qkv[part])
         a, g = attn[part].flatten(0, 1), grad[part].transpose(1, 2).flatten(0, 1)
-        d = torch.baddbmm(g, a.transpose(1, 2), g, beta=2, alpha=-1) if twicing else g
+        d = torch.baddbmm(g, a.transpose(1, 2), g, beta=1 + strength, alpha=-strength) if strength else g
         grad_attn = torch.bmm(d, v.transpose(1, 2))
-        if twicing:
-            grad_attn.baddbmm_(g, av[part].flatten(0, 1).transpose(1, 2), alpha=-1)
+        if strength:
+            grad_attn.baddbmm_(g, av[part].flatten(0, 1).transpose(1, 2), alpha=-strength)
         grad_scores = torch.ops.aten._softmax_backward_data(grad_attn, a, -1, a.dtype)
         grads = q.new_empty(3, *q.shape)
         grads[0].baddbmm_(grad_scores, k, beta=0, alpha=scale)

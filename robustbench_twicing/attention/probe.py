@@ -1,78 +1,147 @@
-"""Which blocks of a network compute with which attention, found by their behaviour."""
+"""Which method each block of a network computes, found by its behaviour."""
 
-import math
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import torch
+from scipy.optimize import least_squares
 from torch import nn
 
 from robustbench_twicing.attention.convert import blocks_of, unknown_block
+from robustbench_twicing.attention.methods import METHODS, Parameter, mixing_at, mixing_of, settled, settled_method
+from robustbench_twicing.attention.paths import formula_attention
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.methods import SOFTMAX, Attention, Method
+
+_TOKENS = 24
+# A uniform A satisfies A² = A, so methods only differ if attention is peaked: the input grows until they do.
+_SCALES = (1.0, 4.0, 16.0, 64.0, 256.0)
+_MIN_SEPARATION = 0.2
+"""Distance between the two nearest methods of the table. Here as below the unit is the size of what softmax gives."""
+_MAX_MISS = 0.01
+"""Distance to the method that fits best, relative to that between the two nearest. Rounding in float32 leaves 1e-6 of
+it, in TF32 1e-3; what it does in the block's own precision is allowed for beside it."""
+_ROUNDINGS = 4
+"""In bfloat16 and float16 blocks were seen to miss by up to 2 times what rounding does to the formula of softmax."""
+_AS_GOOD = 2
+"""A method with fewer free numbers is preferred if it misses by no more than this times the best fit's miss."""
+_NOTHING = 1e-12
+"""A miss that is none: in float64 the best one may be exactly 0."""
 
 
-def twicing_blocks(model: nn.Module) -> tuple[int, ...]:
-    """The blocks of `model`, from 0, that compute (2A - A²)V instead of AV, found by their behaviour.
+def attention_of(model: nn.Module, claimed: Attention | None = None) -> Attention:
+    """Which method each block of `model` computes, found by its behaviour. Class names play no part.
 
     Each block's attention gets one seeded random input; A and V are rebuilt in float64 from the queries, keys and
-    values it was seen to use, and what it did with them is compared with both formulas. Class names play no part.
-    Raises `UserError` if a block does neither, or cannot be looked into. Global random state stays as it is.
+    values it was seen to use, and what it did with them is compared with the formula of every method of the table.
+    Numbers are fitted by least squares and rounded to the table's steps. `claimed` is what is found where it fits as
+    well as the best fit: in half precision close numbers look alike. Raises `UserError` if a block does nothing that
+    the table has, or cannot be looked into. Global random state stays as it is.
     """
-    return tuple(number for number, block in enumerate(blocks_of(model)) if _is_twicing(model, number, block))
+    blocks = blocks_of(model)
+    claims = settled(claimed).methods(len(blocks)) if claimed else ()
+    return Attention.of_blocks(
+        [_method_of(model, number, block, claims[number : number + 1]) for number, block in enumerate(blocks)]
+    )
 
 
-_PROBE_TOKENS = 24
-# A uniform A satisfies A² = A, so the two formulas only differ if attention is peaked: the input grows until they do.
-_PROBE_SCALES = (1.0, 4.0, 16.0, 64.0, 256.0)
-_MIN_SEPARATION = 0.2
-"""Distance between the two formulas, relative to their size. Half-precision rounding is about a hundredth."""
-_MAX_MISS = 0.25
-"""Distance to the nearer formula, relative to the distance between the two."""
-
-
-def _is_twicing(model: nn.Module, number: int, block: nn.Module) -> bool:
+def _method_of(model: nn.Module, number: int, block: nn.Module, claim: Sequence[Method]) -> Method:
     attention: Any = getattr(block, "attn", None)
     parts = ("qkv", "q_norm", "k_norm", "proj", "num_heads")
     if not all(hasattr(attention, part) for part in parts):
         raise unknown_block(model, f"blocks.{number}", block)
     weight = attention.qkv.weight
     generator = torch.Generator().manual_seed(number)
-    noise = torch.randn(1, _PROBE_TOKENS, weight.shape[1], generator=generator, dtype=torch.float64)
+    noise = torch.randn(1, _TOKENS, weight.shape[1], generator=generator, dtype=torch.float64)
     was_training = attention.training
     attention.eval()  # no dropout
     try:
-        for scale in _PROBE_SCALES:
-            seen = _observe(attention, (noise * scale).to(weight))
-            if len(seen) < 4:
+        for scale in _SCALES:
+            tensors = _observe(attention, (noise * scale).to(weight))
+            if len(tensors) < 4:
                 raise unknown_block(model, f"blocks.{number}", block)
-            attn = (seen["q"] @ seen["k"].transpose(-2, -1) / math.sqrt(seen["q"].shape[-1])).softmax(dim=-1)
-            once = attn @ seen["v"]
-            twice = 2 * once - attn @ once
-            # A last block may compute only the tokens that are read, which come first.
-            once, twice = (mixed[:, :, : seen["mixed"].shape[2]] for mixed in (once, twice))
-            separation = (twice - once).norm()
-            if not separation > _MIN_SEPARATION * once.norm():
+            seen = _Seen(**tensors)
+            if not seen.separation() > _MIN_SEPARATION:
                 continue
-            to_once, to_twice = (seen["mixed"] - once).norm(), (seen["mixed"] - twice).norm()
-            if torch.minimum(to_once, to_twice) <= _MAX_MISS * separation:
-                return bool(to_twice < to_once)
+            candidates = list(_candidates(seen, claim))
+            best = min(miss for _, miss in candidates)
+            if best <= _MAX_MISS * seen.separation() + _ROUNDINGS * seen.rounding():
+                return next(method for method, miss in candidates if miss <= max(_AS_GOOD * best, _NOTHING))
+            known = "; ".join(f"{name} is {row.equation}" for name, row in METHODS.items())
             raise UserError(
-                f"blocks.{number} of {type(model).__name__} computes neither A·V nor (2A - A²)·V "
-                f"({type(attention).__name__}).",
-                "Only softmax attention and twicing attention can be told apart.",
+                f"blocks.{number} of {type(model).__name__} computes no known method ({type(attention).__name__}).",
+                f"Only these can be told apart: {known}.",
             )
     finally:
         attention.train(was_training)
     raise UserError(
-        f"Cannot tell whether blocks.{number} of {type(model).__name__} is twicing: its attention is uniform.",
+        f"Cannot tell which method blocks.{number} of {type(model).__name__} computes: its attention is uniform.",
         "The weights of this block may be zero or not a number; check the checkpoint.",
     )
 
 
-def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The q, k, v (1, heads, tokens, head_dim) that `attention` used on `x`, and what it "mixed" them to, in float64.
+class _Seen:
+    """What a block's attention used and made: (1, heads, tokens, head_dim), in its own precision.
 
-    "mixed" has fewer tokens, the first ones, if `attention` computes no more. What it never computed is left out.
+    `mixed` has fewer tokens, the first ones, if the attention computes no more.
+    """
+
+    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mixed: torch.Tensor) -> None:
+        self._heads = q, k, v
+        self._tokens, self._dtype = mixed.shape[2], mixed.dtype
+        self._softmax = self._formula(SOFTMAX.name, ())
+        self._mixed = mixed.double()
+
+    def missed(self, name: str, numbers: Sequence[float]) -> torch.Tensor:
+        """What a method gives minus what came out."""
+        missed: torch.Tensor = (self._formula(name, numbers) - self._mixed) / self._softmax.norm()
+        return missed
+
+    def separation(self) -> float:
+        """Distance between the two nearest methods of the table, each with its usual numbers; 0 if nothing came out."""
+        given = [self._formula(name, mixing_of(Method(name)).numbers) for name in METHODS]
+        nearest = min(float((one - other).norm()) for one, other in combinations(given, 2))
+        size = float(self._softmax.norm())
+        return nearest / size if size > 0 and self._mixed.isfinite().all() else 0.0
+
+    def rounding(self) -> float:
+        """What the block's own precision does to softmax attention."""
+        rounded = self._formula(SOFTMAX.name, (), self._dtype)
+        return float((rounded - self._softmax).norm() / self._softmax.norm())
+
+    def _formula(self, name: str, numbers: Sequence[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        q, k, v = (tensor.to(dtype) for tensor in self._heads)
+        given = formula_attention(q, k, v, q.shape[-1] ** -0.5, mixing_at(name, numbers))
+        result: torch.Tensor = given[:, :, : self._tokens].double()
+        return result
+
+
+def _candidates(seen: _Seen, claim: Sequence[Method]) -> Iterator[tuple[Method, float]]:
+    """Methods and how far each misses, those with the fewest free numbers first."""
+    for method in (*claim, *map(Method, METHODS)):
+        yield method, float(seen.missed(method.name, mixing_of(method).numbers).norm())
+    for name, row in METHODS.items():
+        if row.parameters:
+            numbers = _fitted(seen, name, row.parameters)
+            pairs = zip(numbers, row.parameters, strict=True)
+            rounded = tuple(round(Fraction(number) / parameter.step) * parameter.step for number, parameter in pairs)
+            yield settled_method(Method(name, rounded)), float(seen.missed(name, numbers).norm())
+
+
+def _fitted(seen: _Seen, name: str, parameters: Sequence[Parameter]) -> list[float]:
+    """The numbers, within their range, at which a method comes nearest to what came out."""
+    usual = mixing_of(Method(name)).numbers
+    best = least_squares(lambda numbers: seen.missed(name, numbers).flatten().numpy(), usual, method="lm").x
+    return [min(max(value, float(p.low)), float(p.high)) for value, p in zip(best, parameters, strict=True)]
+
+
+def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The q, k, v (1, heads, tokens, head_dim) that `attention` used on `x`, and what it "mixed" them to.
+
+    What it never computed under the names that timm has is left out.
     """
     seen: dict[str, torch.Tensor] = {}
 
@@ -81,7 +150,7 @@ def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return result
 
     def keep(name: str, tensor: torch.Tensor) -> None:
-        seen[name] = tensor.cpu().double()
+        seen[name] = tensor.cpu()
 
     # What comes out of the product with V goes into `norm` where timm has one, else straight into the projection.
     after = getattr(attention, "norm", attention.proj)

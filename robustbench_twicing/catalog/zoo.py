@@ -4,19 +4,24 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, get_args
 
+from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.models import Layers, ModelSpec
+from robustbench_twicing.spec.methods import FORMS, Attention
+from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.values import Frozen
 
 WhichWeights = Literal["raw", "ema", "both"]
 """Of a training checkpoint: the weights of the last step, their moving average, or each as a model of its own."""
 
 _PLAIN_WEIGHTS = ("timm:", "hf-hub:timm/")
-"""Where timm publishes its weights, each named ARCHITECTURE.TAG. None of them has seen twicing."""
+"""Where timm publishes its weights, each named ARCHITECTURE.TAG. All of them were trained with softmax attention."""
+
+_SOFTMAX = Attention()
 
 
 class ZooWeights(Frozen):
@@ -30,7 +35,7 @@ class ZooEntry(Frozen):
     """One model name."""
 
     title: str
-    twicing: Layers
+    attention: Attention
     digits: ZooWeights
     imagenet: ZooWeights
 
@@ -60,30 +65,30 @@ def model_specs(
     resample_pos_embed: bool = False,
     checkpoints: Mapping[str, str] | None = None,
 ) -> tuple[ModelSpec, ...]:
-    """The models behind `NAME`, `NAME=CHECKPOINT` or `NAME@LABEL=CHECKPOINT` on the data set `data`.
+    """The models behind `NAME[+METHOD[(NUMBERS)][@LAYERS]][@LABEL][=CHECKPOINT]` on the data set `data`.
 
     NAME is a name of the zoo, which brings an attention, or of timm (`deit_tiny_patch16_224.fb_in1k`), which has
-    softmax attention. CHECKPOINT is a file, or `timm:NAME` or `hf-hub:OWNER/NAME` for published weights. `checkpoints`
-    says which one a name has if the text does not. Of a training checkpoint, `weights` are read: "raw", "ema", or
-    "both", as two models `NAME@raw` and `NAME@ema`. Plain published weights under a twicing name become
-    `NAME@drop-in`. Whether timm has a name, and a file the weights, turns out when the model is loaded.
-    Raises `UserError`.
+    softmax attention; `+METHOD` puts another in its place (`deit+twicing(0.5)@last3`). CHECKPOINT is a file, or
+    `timm:NAME` or `hf-hub:OWNER/NAME` for published weights. `checkpoints` says which one a name has if the text does
+    not. Of a training checkpoint, `weights` are read: "raw", "ema", or "both", as two models `NAME@raw` and `NAME@ema`.
+    Weights known to be trained with another attention become `NAME@drop-in`. Whether timm has a name, and a file the
+    weights, turns out when the model is loaded. Raises `UserError`.
     """
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
     name, sign, checkpoint = text.partition("=")
-    known, at, label = name.partition("@")
-    entry = _entry(known, data)
+    known, method, label = _parts(name)
+    entry, own = _entry(known, data), _own_attention(known)
+    attention = own if method is None else settled(Attention.parse(method))
     if sign and not checkpoint:  # such as --model deit-tw=$FILE with FILE not set: never the public weights instead
         raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
-    if at and not label:
-        raise UserError(f"{text!r} has no label behind the @.", f"Write {known}@LABEL=path/to/checkpoint.pth.")
-    checkpoint = checkpoint or (checkpoints or {}).get(known, "")
-    source = _source(checkpoint) if checkpoint else entry.weights
+    bare = known if method is None else f"{known}+{method}"
+    checkpoint = checkpoint or (checkpoints or {}).get(bare, "")
+    source = _source(checkpoint or (checkpoints or {}).get(known, "")) or entry.weights
     if source is None:
         raise UserError(
             f"Model {known!r} has no public weights for {data}.",
-            f"Pass a checkpoint of your own: --model {known}=path/to/checkpoint.pth",
+            f"Pass a checkpoint of your own: --model {quote(f'{bare}=path/to/checkpoint.pth')}",
         )
     architecture = _architecture_of(source) or entry.architecture
     if not source.startswith("file:"):  # the architecture and the preprocessing come with the weights
@@ -91,11 +96,12 @@ def model_specs(
     spec = ModelSpec(
         name=name,
         architecture=architecture,
-        twicing=_twicing(known),
+        attention=attention,
         weights=source,
         resample_pos_embed=resample_pos_embed,
     )
-    if is_drop_in(spec) and not label:
+    # A file that is set for NAME alone was not trained with the method that was put in its place, either.
+    if not label and (is_drop_in(spec) or (attention != own and not checkpoint)):
         return (spec.model_copy(update={"name": f"{name}@drop-in"}),)
     if weights == "raw" or not source.startswith("file:"):  # published weights come without a moving average
         return (spec,)
@@ -106,17 +112,75 @@ def model_specs(
     return tuple(spec.model_copy(update={"name": f"{name}{between}{which}", "prefer": which}) for which in both)
 
 
-def is_drop_in(spec: ModelSpec) -> bool:
-    """Weights that were published for softmax attention, to be run with twicing attention.
+def labelled(text: str, label: str) -> str:
+    """The text of the same model with a label, which is not taken for layers."""
+    name, sign, checkpoint = text.partition("=")
+    layers = "@all" if _lacks_layers(_split(name)[1]) and _like_layers(label) else ""
+    return f"{name}{layers}@{label}{sign}{checkpoint}"
 
-    Of a file, or of somebody's repository, nothing can tell.
+
+def is_drop_in(spec: ModelSpec) -> bool:
+    """Weights that were trained with one attention, to be run with another."""
+    trained = trained_with(spec.weights)
+    return trained is not None and trained != spec.attention
+
+
+def trained_with(weights: str) -> Attention | None:
+    """The attention that weights of timm, or that ship with the tool, were trained with.
+
+    None for a file or somebody's repository: nothing can tell.
     """
-    return spec.twicing != "none" and spec.weights.startswith(_PLAIN_WEIGHTS)
+    if weights.startswith(_PLAIN_WEIGHTS):
+        return _SOFTMAX
+    return next((entry.attention for entry in zoo().values() if entry.digits.weights == weights), None)
 
 
 def known_model(name: str) -> bool:
-    """`name` is in the zoo, or could be a name of timm."""
-    return name in zoo() or _timm_name(name)
+    """`name` is in the zoo, or could be a name of timm; a method may follow it."""
+    known = name.partition("+")[0]
+    return known in zoo() or _timm_name(known)
+
+
+def _parts(name: str) -> tuple[str, str | None, str]:
+    """NAME, METHOD with its layers, and LABEL of `NAME[+METHOD[(NUMBERS)][@LAYERS]][@LABEL]`.
+
+    Behind a method an `@x` in the form of layers is layers, anything else is the label.
+    """
+    known, methods, rest = _split(name)
+    at, label = rest[:1], rest[1:]
+    if at and at != "@":
+        raise UserError(f"{name!r} has {rest!r} behind its method.", f"{_GRAMMAR} {FORMS}")
+    if at and not label:
+        raise UserError(f"{name!r} has no label behind the @.", f"Write {known}@LABEL=path/to/checkpoint.pth.")
+    if _lacks_layers(methods) and _like_layers(label):  # else a slip would give the method to all blocks
+        raise UserError(
+            f"{name!r}: {label!r} is neither layers nor clearly a label.",
+            f"Layers are all, last3, first3, 0,1,5 or 9-11. If it is a label, name the layers too: +METHOD@all@{label}",
+        )
+    return known, methods[1:] if methods else None, label
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """NAME, every +METHOD with its layers, and what is behind them."""
+    found = _FORM.fullmatch(name)
+    assert found is not None  # what has no other form is the last
+    return found[1], found[2], found[3]
+
+
+def _lacks_layers(methods: str) -> bool:
+    """Whether what is behind these methods could be meant to be the layers of the last."""
+    return bool(methods) and "@" not in methods.rpartition("+")[2]
+
+
+# A method's layers end where another method, a label or the text begins; what is no layers is left to the label.
+_LAYERS = r"(?:all|last\d+|first\d+|\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)(?=[@+]|\Z)"
+_FORM = re.compile(rf"([^+@]*)((?:\+[^+@(]*(?:\([^)]*\))?(?:@{_LAYERS})?)*)(.*)", re.DOTALL)
+_GRAMMAR = "A model is NAME[+METHOD[(NUMBERS)][@LAYERS]][@LABEL][=CHECKPOINT]."
+
+
+def _like_layers(label: str) -> bool:
+    likely = difflib.get_close_matches(re.sub(r"\d+", "3", label.lower()), ("last3", "first3", "all"), cutoff=0.75)
+    return bool(likely or re.fullmatch(r"[\d,\s-]+", label))
 
 
 def _timm_name(name: str) -> bool:
@@ -148,14 +212,17 @@ def _plain(name: str) -> str:
     return name.replace("_twicing_", "_", 1)
 
 
-def _twicing(name: str) -> Layers:
+def _own_attention(name: str) -> Attention:
+    """What a name has without a method behind it."""
     entries = zoo()
     if name in entries:
-        return entries[name].twicing
-    return "none" if _plain(name) == name else "all"
+        return entries[name].attention
+    return Attention.parse("softmax" if _plain(name) == name else "twicing")
 
 
-def _source(checkpoint: str) -> str:
+def _source(checkpoint: str) -> str | None:
+    if not checkpoint:
+        return None
     if checkpoint.startswith(("timm:", "hf-hub:")):
         return checkpoint
     return f"file:{Path(checkpoint).expanduser()}"

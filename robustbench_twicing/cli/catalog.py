@@ -23,13 +23,14 @@ app = App(cls=_ListByDefault, help="List models, protocols, attacks and data set
 
 @app.command("list")
 def everything(as_machine: Json = False) -> None:
-    """List models, protocols, attacks and data sets."""
+    """List models, methods of attention, protocols, attacks and data sets."""
     show_page(catalog_page(), as_machine)
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A model, protocol, attack or data set.")], as_machine: Json = False
+    name: Annotated[str, typer.Argument(help="Of a model, method, protocol, attack or data.")],
+    as_machine: Json = False,
 ) -> None:
     """Explain one name."""
     show_page(entry_page(name), as_machine)

@@ -71,7 +71,7 @@ SUITES: Mapping[str, Any] = {
 }
 MODELS: Mapping[str, Any] = {
     "models": Annotated[
-        list[str], typer.Option("--model", "-m", help="NAME or NAME=CHECKPOINT; repeat to compare models.")
+        list[str], typer.Option("--model", "-m", help="NAME, NAME+METHOD or NAME=CHECKPOINT; repeat to compare models.")
     ],
     "weights": Annotated[str | None, typer.Option(help="Of a training checkpoint: raw, ema or both. Default raw.")],
     "resample_pos_embed": Annotated[

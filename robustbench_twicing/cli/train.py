@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -15,7 +16,10 @@ from robustbench_twicing.results.store import require_writable
 
 
 def train(
-    model: Annotated[str, typer.Option("--model", "-m", help="deit, deit-tw or deit-tw-last3.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="deit, deit-tw, deit-tw-last3, or with a method: 'deit+twicing(0.5)'."),
+    ],
     data: Annotated[
         str, typer.Option(help="Only `digits`: models for ImageNet come from their authors' code.")
     ] = "digits",
@@ -58,4 +62,4 @@ def train(
         f"on {metrics.test_images} test images (95 % interval {percent(low)} - {percent(high)}) "
         f"after {metrics.seconds:.0f} s"
     )
-    print(f"Weights: {path}\nUse them: twicing-bench attack --model {model}={path}")
+    print(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{model}={path}')}")

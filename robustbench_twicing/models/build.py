@@ -8,13 +8,15 @@ from typing import Any
 
 import timm
 import torch
-from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Attention as TimmAttention
 from torch import nn
 
-from robustbench_twicing.attention.convert import apply_softmax, apply_twicing, block_numbers
-from robustbench_twicing.attention.probe import twicing_blocks
+from robustbench_twicing.attention.convert import apply_method, apply_softmax
+from robustbench_twicing.attention.methods import settled
+from robustbench_twicing.attention.paths import MethodAttention
+from robustbench_twicing.attention.probe import attention_of
 from robustbench_twicing.catalog.locate import package_file
-from robustbench_twicing.catalog.zoo import is_drop_in
+from robustbench_twicing.catalog.zoo import is_drop_in, trained_with
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.models.checkpoints import Checkpoint, read_checkpoint
@@ -24,6 +26,7 @@ from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.models.fit import fitted
 from robustbench_twicing.models.identity import weights_hash
 from robustbench_twicing.models.registry import EMBEDDED
+from robustbench_twicing.spec.methods import Attention
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 
 
@@ -32,25 +35,15 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
 
     `spec.weights` is `package:FILE` (ships with the tool), `file:PATH`, `timm:NAME` or `hf-hub:NAME` (downloaded and
     cached by timm). Every tensor comes from there; none stays random. A model without timm's attention (ResNet, Swin)
-    is loaded if `spec` claims no twicing. Raises `UserError` if the architecture is unknown, the weights cannot be had
-    or do not fit, or the blocks found to be twicing are not those of `spec`.
+    is loaded if `spec` claims softmax attention. Raises `UserError` if the architecture is unknown, the weights cannot
+    be had or do not fit, or some block is found to compute another method than `spec` says.
     """
     kind, _, place = spec.weights.partition(":")
     if kind not in _SOURCES:
         raise unknown_name("source of weights", kind, _SOURCES)
     network, checkpoint = _SOURCES[kind](spec, place)
-    probed = spec.twicing != "none" or _has_attention_to_probe(network)
-    found: tuple[int, ...] = ()
-    if probed:
-        apply_twicing(network, spec.twicing)
-        found, expected = twicing_blocks(network), block_numbers(spec.twicing, len(network.blocks))
-        if found != expected:
-            raise UserError(
-                f"Model {spec.name!r} should be twicing in {_blocks(expected)}, "
-                f"but was found to be in {_blocks(found)}.",
-                f"Architecture {spec.architecture} brings twicing of its own; name the plain one and set `twicing`.",
-            )
-        apply_softmax(network)
+    probed = spec.attention != Attention() or _has_attention_to_probe(network)
+    attention = str(_with_attention(network, spec)) if probed else ""
     read_tokens_only(network)
     network.to(device).requires_grad_(False)
     keep_freed_blocks()
@@ -63,13 +56,13 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         )
     notes = [
         checkpoint.note,
-        "drop-in: plain weights run with twicing" if is_drop_in(spec) else "",
+        f"drop-in: trained with {trained_with(spec.weights)}, run with {spec.attention}" if is_drop_in(spec) else "",
         "" if probed else "no attention block was probed",
         _crop_note(settings),
     ]
     card = ModelCard(
         spec=spec,
-        twicing_blocks=found,
+        attention=attention,
         blocks=len(network.blocks) if probed else 0,
         parameters=_count(network),
         weights_hash=weights_hash(network),
@@ -86,6 +79,25 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
     return model
 
 
+def _with_attention(network: Any, spec: ModelSpec) -> Attention:
+    """Give the network the attention that `spec` says, in place, and return what the probe then finds: the same."""
+    brought = sorted({str(part.method) for part in network.modules() if isinstance(part, MethodAttention)})
+    if brought:
+        raise UserError(
+            f"Architecture {spec.architecture} brings {', '.join(brought)} attention of its own.",
+            "Name the plain architecture, and the method in `attention`.",
+        )
+    apply_softmax(apply_method(network, spec.attention))
+    expected = Attention.of_blocks(settled(spec.attention).methods(len(network.blocks)))
+    found = attention_of(network, spec.attention)
+    if found != expected:
+        raise UserError(
+            f"Model {spec.name!r} should compute {expected} attention, but was found to compute {found}.",
+            f"Architecture {spec.architecture} computes attention of its own; name it by what it computes.",
+        )
+    return found
+
+
 _GRANULE = 8
 """oneDNN compiles every product for each number of rows, 8 to 10 ms for a forward and gradient of the embedded models,
 and keeps 1,024 of them: samples that leave an attack one by one must not make a new size each time."""
@@ -94,8 +106,8 @@ and keeps 1,024 of them: samples that leave an attack one by one must not make a
 def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torch.device = "cpu") -> Classifier:
     """A module of the user's own as a `Classifier`: it takes images in [0, 1] and returns logits.
 
-    It is put into eval mode on `device` and its weights are frozen. Twicing is looked for where it has transformer
-    blocks; those that the probe cannot judge count as not twicing. Raises `UserError` if it does not turn
+    It is put into eval mode on `device` and its weights are frozen. The method of attention is looked for where it has
+    transformer blocks; if the probe cannot judge one, nothing is said of it. Raises `UserError` if it does not turn
     (2, 3, image_size, image_size) into (2, classes).
     """
     module.to(device).eval().requires_grad_(False)
@@ -113,14 +125,16 @@ def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torc
         raise UserError(f"Model {name!r} returned {got} for two images.", expected)
     inner: Any = next((part for part in module.modules() if hasattr(part, "blocks")), None)
     try:
-        found, blocks = (twicing_blocks(inner), len(inner.blocks)) if inner is not None else ((), 0)
+        found, blocks = (attention_of(inner), len(inner.blocks)) if inner is not None else (None, 0)
     except UserError:
-        found, blocks = (), 0
+        found, blocks = None, 0
     digest = weights_hash(module)
     architecture = type(module).__name__
     card = ModelCard(
-        spec=ModelSpec(name=name, architecture=architecture, twicing=found or "none", weights=f"memory:{digest}"),
-        twicing_blocks=found,
+        spec=ModelSpec(
+            name=name, architecture=architecture, attention=found or Attention(), weights=f"memory:{digest}"
+        ),
+        attention=str(found or ""),
         blocks=blocks,
         parameters=_count(module),
         weights_hash=digest,
@@ -233,11 +247,11 @@ _SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, Checkpoint]]] = {
 
 
 def _has_attention_to_probe(network: nn.Module) -> bool:
-    """Some block is built on timm's `Attention`, which is all that twicing replaces, and which the probe can judge."""
+    """Some block is built on timm's `Attention`, which is all that methods replace, and which the probe can judge."""
     blocks = getattr(network, "blocks", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList):
         return False
-    return any(isinstance(getattr(block, "attn", None), Attention) for block in blocks)
+    return any(isinstance(getattr(block, "attn", None), TimmAttention) for block in blocks)
 
 
 def _crop_note(settings: dict[str, Any]) -> str:
@@ -261,7 +275,3 @@ def _recipe(architecture: str, settings: dict[str, Any]) -> Recipe:
 
 def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _blocks(numbers: tuple[int, ...]) -> str:
-    return f"blocks {' '.join(map(str, numbers))}" if numbers else "no block"

@@ -15,8 +15,9 @@ class ModelCard:
     """What is known about a loaded model; goes into the manifest and, in part, into every record."""
 
     spec: ModelSpec
-    twicing_blocks: tuple[int, ...]
-    """Blocks that the numerical probe found to be twicing."""
+    attention: str
+    """Which method each block computes, found by the numerical probe: `softmax`, `twicing`, with block numbers from 0
+    `twicing@3,4,5`; empty if no block was probed."""
     blocks: int
     parameters: int
     weights_hash: str
@@ -30,17 +31,6 @@ class ModelCard:
     """Hash of the recipe that trained the weights; empty unless their file states it."""
     training_seed: int = -1
     """Seed of the training; -1 unless the weights' file states it."""
-
-    @property
-    def attention(self) -> str:
-        """`softmax`, `twicing`, or with block numbers from 0 `twicing@3,4,5`; empty if no block was probed."""
-        if not self.blocks:
-            return ""
-        if not self.twicing_blocks:
-            return "softmax"
-        if len(self.twicing_blocks) == self.blocks:
-            return "twicing"
-        return f"twicing@{','.join(map(str, self.twicing_blocks))}"
 
 
 _LARGE = 64

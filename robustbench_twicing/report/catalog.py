@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from robustbench_twicing.attention.methods import METHODS, Row
 from robustbench_twicing.catalog import datasets
 from robustbench_twicing.catalog.protocols import protocol, protocol_names
 from robustbench_twicing.catalog.torchattacks import torchattacks_table
@@ -10,6 +11,7 @@ from robustbench_twicing.catalog.zoo import ZooEntry, zoo
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.report.page import Column, Line, Page, Table
 from robustbench_twicing.spec.protocol import Protocol
+from robustbench_twicing.spec.values import exact_text
 
 _COLUMNS = (Column("name", ""), Column("what", "", "prose"))
 
@@ -17,7 +19,7 @@ _Part = Line | Table
 
 
 def catalog_page() -> Page:
-    """Models, protocols, attacks and data sets."""
+    """Models, methods of attention, protocols, attacks and data sets."""
     protocols = _protocols()
     attacks: dict[str, list[str]] = {}
     for name, content in protocols.items():
@@ -26,6 +28,7 @@ def catalog_page() -> Page:
     more = sorted(torchattacks_table().attacks)
     titles = {
         "models": {name: entry.title for name, entry in zoo().items()},
+        "methods": {name: row.title for name, row in METHODS.items()},
         "protocols": {name: content.title for name, content in protocols.items()},
         "data": datasets.titles(),
     }
@@ -33,6 +36,7 @@ def catalog_page() -> Page:
         "Catalog",
         (
             _table("models", "Models", titles["models"]),
+            _table("methods", "Methods of attention", titles["methods"]),
             _table("protocols", "Protocols", titles["protocols"]),
             _table("attacks", "Attacks", {attack: "in " + ", ".join(names) for attack, names in attacks.items()}),
             Line("Also by name, run by torchattacks: " + ", ".join(more)),
@@ -43,13 +47,17 @@ def catalog_page() -> Page:
 
 
 def entry_page(name: str) -> Page:
-    """What one name stands for: a model, a protocol, an attack, a data set, or several of them. Raises `UserError`."""
+    """What a name stands for: a model, a method, a protocol, an attack, a data set, or several. Raises `UserError`."""
     protocols, models, there = _protocols(), zoo(), torchattacks_table().attacks
     parts: list[_Part] = []
     facts: dict[str, Any] = {"name": name}
     if name in models:
         parts += _model(name, models[name])
         facts["model"] = models[name].model_dump(mode="json")
+    if name in METHODS:
+        about = _about(name, METHODS[name])
+        parts += [Line(f"Method {name}: {METHODS[name].title}", "strong"), _table("method", "", about)]
+        facts["method"] = about
     if name in protocols:
         parts += _protocol(protocols[name])
         facts["protocol"] = protocols[name].model_dump(mode="json")
@@ -68,7 +76,7 @@ def entry_page(name: str) -> Page:
         facts["data"] = datasets.titles()[name]
     if not parts:
         attacks = (attack for content in protocols.values() for attack in content.attacks)
-        raise unknown_name("name", name, {*models, *protocols, *datasets.titles(), *attacks})
+        raise unknown_name("name", name, {*models, *METHODS, *protocols, *datasets.titles(), *attacks})
     return Page(f"What {name} stands for", tuple(parts), facts=facts)
 
 
@@ -79,12 +87,20 @@ def _protocols() -> dict[str, Protocol]:
 def _model(name: str, entry: ZooEntry) -> list[_Part]:
     lines: list[_Part] = [
         Line(f"Model {name}: {entry.title}", "strong"),
-        Line(f"twicing in blocks: {entry.twicing}"),
+        Line(f"attention: {entry.attention}"),
     ]
     for family, weights in (("digits", entry.digits), ("imagenet", entry.imagenet)):
         behind = weights.weights or f"none public; pass --model {name}=CHECKPOINT"
         lines.append(Line(f"on {family}: {weights.architecture}, weights {behind}"))
     return lines
+
+
+def _about(name: str, row: Row) -> dict[str, str]:
+    about = {"computes": row.equation, "source": row.source, "as a model": f"--model deit+{name}"}
+    for parameter in row.parameters:
+        low, high, usual = (exact_text(value) for value in (parameter.low, parameter.high, parameter.usual))
+        about[parameter.name] = f"{parameter.holds}: {low} to {high}, {usual} unless said"
+    return about
 
 
 def _protocol(content: Protocol) -> list[_Part]:

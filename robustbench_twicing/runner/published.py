@@ -21,6 +21,7 @@ from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
+from robustbench_twicing.spec.methods import Attention
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.task import Progress
@@ -210,12 +211,11 @@ def _variants(model: Classifier, used: Recipe, figure: Figure, device: torch.dev
     other = _loaded(spec, {"prefer": "ema" if spec.prefer == "raw" else "raw"}, device)
     if other and other.card.weights_hash != model.card.weights_hash:
         yield variant("other-weights", f"weights: {new} instead of {old}", other)
-    attention = "none" if model.card.twicing_blocks else "all"
-    other = _loaded(spec, {"twicing": attention}, device) if model.card.blocks else None
+    attention = "twicing" if model.card.attention == "softmax" else "softmax"
+    other = _loaded(spec, {"attention": Attention.parse(attention)}, device) if model.card.blocks else None
     if other:
-        kinds = "softmax", "twicing"
-        new, old = kinds if model.card.twicing_blocks else kinds[::-1]
-        yield variant("other-attention", f"attention: {new} instead of {old}", other)
+        text = f"attention: {attention} instead of {model.card.attention}"
+        yield variant("other-attention", text, other)
     mean, std = _HALF if _normalisation(model)[0] != _HALF[0] else _IMAGENET
     changed = Classifier(model.network, model.card, mean, std)
     yield variant(

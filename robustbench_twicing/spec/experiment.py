@@ -27,7 +27,7 @@ def _text_or_spec(value: Any) -> str | ModelSpec:
 
 
 Model = Annotated[str | ModelSpec, PlainValidator(_text_or_spec)]
-"""`NAME`, `NAME=CHECKPOINT` or `NAME@LABEL=CHECKPOINT`; a `ModelSpec` for a module that is in memory already."""
+"""`NAME[+METHOD][@LABEL][=CHECKPOINT]` (docs/checkpoints.md); a `ModelSpec` for a module that is in memory already."""
 
 
 class AttackRow(Frozen):

@@ -2,9 +2,8 @@
 
 from typing import Literal
 
+from robustbench_twicing.spec.methods import Attention
 from robustbench_twicing.spec.values import Frozen
-
-Layers = Literal["none", "all", "last3"] | tuple[int, ...]
 
 
 class ModelSpec(Frozen):
@@ -13,9 +12,9 @@ class ModelSpec(Frozen):
     name: str
     """What the user calls it; unique within a plan."""
     architecture: str
-    """A timm model name. It says nothing about twicing: see `twicing`."""
-    twicing: Layers = "none"
-    """Blocks (from 0) whose softmax attention A is replaced by 2A - A²."""
+    """A timm model name. It says nothing about the method of attention: see `attention`."""
+    attention: Attention = Attention()
+    """Which method each block has, such as `twicing@last3`; softmax unless said."""
     weights: str
     """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
     prefer: Literal["raw", "ema"] = "raw"

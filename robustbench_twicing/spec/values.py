@@ -40,7 +40,14 @@ def _decimal(value: Fraction) -> str:
     return f"{whole[:-digits]}.{whole[-digits:]}" if digits else whole
 
 
-def _read_fraction(text: str) -> Fraction:
+def exact_text(value: Fraction) -> str:
+    """A decimal where one says it exactly, else p/q; `read_fraction` reads both."""
+    size = abs(value)
+    text = _decimal(size) if _terminates(size) else f"{size.numerator}/{size.denominator}"
+    return f"-{text}" if value < 0 else text
+
+
+def read_fraction(text: str) -> Fraction:
     """ "p/q", a decimal, or a decimal over a whole number, exactly. Raises `ValueError` or `ZeroDivisionError`."""
     parts = re.fullmatch(r"([+-]?\d*\.?\d*(?:[eE][+-]?\d{1,2})?)\s*(?:/\s*(\d+))?", text, re.ASCII)
     if parts is None:
@@ -74,7 +81,7 @@ class Eps:
         form = "Write eps as a fraction of the pixel range, such as 1/255, 4/255 or 0.03."
         text = str(text).strip()
         try:
-            value = _read_fraction(text)
+            value = read_fraction(text)
         except ValueError:
             raise UserError(f"eps {text!r} is not a number.", form) from None
         except ZeroDivisionError:
@@ -92,11 +99,9 @@ class Eps:
             return "0"
         if (value * 255).denominator == 1:
             return f"{value * 255}/255"
-        if _terminates(value):
-            return _decimal(value)
-        if _terminates(value * 255):
+        if not _terminates(value) and _terminates(value * 255):
             return f"{_decimal(value * 255)}/255"
-        return f"{value.numerator}/{value.denominator}"
+        return exact_text(value)
 
     def __repr__(self) -> str:
         return f"Eps({self})"
@@ -139,7 +144,7 @@ class Length:
         """Read a length. Raises `ValueError` for anything else, zero and negative lengths included."""
         parts = re.fullmatch(r"(.*?)\s*(eps)?", text.strip()) if isinstance(text, str) else None
         try:
-            amount = _read_fraction(parts[1]) if parts else Fraction(0)
+            amount = read_fraction(parts[1]) if parts else Fraction(0)
         except (ValueError, ZeroDivisionError):
             amount = Fraction(0)
         if parts is None or amount <= 0:
@@ -151,8 +156,7 @@ class Length:
         return float(self.amount * eps.value if self.of_eps else self.amount)
 
     def __str__(self) -> str:
-        amount = self.amount
-        text = _decimal(amount) if _terminates(amount) else f"{amount.numerator}/{amount.denominator}"
+        text = exact_text(self.amount)
         return f"{text} eps" if self.of_eps else text
 
     __repr__ = __str__

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import timm
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_twicing.attention.convert import apply_twicing
+from robustbench_twicing.attention.convert import apply_method
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.models.build import new_network
@@ -68,7 +69,8 @@ def train_digits(
     """
     started = time.perf_counter()
     spec = model_spec(model_name, "digits")
-    network = apply_twicing(new_network(spec.architecture, seed), spec.twicing)
+    spec = spec.model_copy(update={"name": spec.name.removesuffix("@drop-in")})  # the weights come from here
+    network = apply_method(new_network(spec.architecture, seed), spec.attention)
     images, labels = _all_images("train")
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
@@ -113,14 +115,14 @@ def save_trained(path: Path, state_dict: dict[str, torch.Tensor], metrics: Train
     """Write the weights as .safetensors, with what made them as metadata. Never half a file under the final name."""
     metadata = {
         "architecture": metrics.spec.architecture,
-        "twicing": str(metrics.spec.twicing),
+        "attention": str(metrics.spec.attention),
         "data": "digits",
         "seed": str(metrics.seed),
         "epochs": str(metrics.epochs),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "clean_accuracy": f"{metrics.clean_accuracy:.4f} ({metrics.test_correct}/{metrics.test_images})",
-        "command": f"twicing-bench train --data digits --model {metrics.spec.name} --seed {metrics.seed}",
+        "command": f"twicing-bench train --data digits --model {quote(metrics.spec.name)} --seed {metrics.seed}",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")

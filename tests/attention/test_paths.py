@@ -1,4 +1,4 @@
-"""Softmax attention is AV and twicing attention (2A - A²)V, whichever way they are computed."""
+"""Softmax attention is AV and twicing attention (A + s(A - A²))V, whichever way they are computed."""
 
 import copy
 from functools import partial
@@ -9,32 +9,43 @@ import torch
 from timm.models.vision_transformer import Attention
 from torch import nn
 
+from robustbench_twicing.attention.methods import mixing_of
 from robustbench_twicing.attention.paths import (
-    SoftmaxAttention,
-    TwicingAttention,
+    MethodAttention,
     choose_path,
     explicit_attention,
+    formula_attention,
     fused_attention,
     packed_attention,
     set_attention_path,
 )
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.methods import SOFTMAX, Method
 
 
-def packed(q, k, v, scale, twicing):
+def packed(q, k, v, scale, mixing):
     """`packed_attention` on heads like the others."""
     qkv = torch.stack([tensor.transpose(1, 2) for tensor in (q, k, v)], dim=2)
-    return packed_attention(qkv, scale, twicing).transpose(1, 2)
+    return packed_attention(qkv, scale, mixing.strength).transpose(1, 2)
 
 
+TWICING = Method("twicing")
+STRENGTHS = {"softmax": 0.0, "twicing": 1.0, "twicing(0.5)": 0.5}
+METHOD = pytest.mark.parametrize("method", STRENGTHS)
 explicit_twicing, fused_twicing, packed_twicing = (
-    partial(attend, twicing=True) for attend in (explicit_attention, fused_attention, packed)
+    partial(attend, mixing=mixing_of(TWICING)) for attend in (explicit_attention, fused_attention, packed)
 )
-ALL_PATHS = pytest.mark.parametrize("attend", [explicit_attention, fused_attention, packed])
+ALL_PATHS = pytest.mark.parametrize("attend", [explicit_attention, fused_attention, packed, formula_attention])
 ALL_TWICING = pytest.mark.parametrize(
     "twicing", [explicit_twicing, fused_twicing, packed_twicing], ids=["explicit", "fused", "packed"]
 )
 PATHS = pytest.mark.parametrize("twicing", [explicit_twicing, fused_twicing], ids=["explicit", "fused"])
+
+
+def mixing(method: str):
+    return mixing_of(Method.parse(method))
+
+
 TOKENS, HEAD_DIM = 7, 5
 SCALE = 0.6
 
@@ -52,10 +63,12 @@ def softmax_matrix(q: torch.Tensor, k: torch.Tensor, bias: np.ndarray | float = 
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: np.ndarray | float = 0.0) -> np.ndarray:
-    """(2A - A²)V with A² formed."""
+def written_out(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: np.ndarray | float = 0.0, strength: float = 1.0
+) -> np.ndarray:
+    """(A + strength (A - A²))V with A² formed."""
     attn = softmax_matrix(q, k, bias)
-    return (2 * attn - attn @ attn) @ v.numpy()
+    return (attn + strength * (attn - attn @ attn)) @ v.numpy()
 
 
 # float64 rounding of sums over a handful of numbers of size 10: about 1e-14; a wrong formula misses by about 1.
@@ -85,56 +98,81 @@ def test_uniform_attention_is_a_fixed_point(twicing):
 
 
 @ALL_PATHS
-def test_softmax_attention_equals_the_formula_written_out(attend):
+@METHOD
+def test_every_strength_equals_the_formula_written_out(attend, method):
     q, k, v = qkv()
-    np.testing.assert_allclose(attend(q, k, v, SCALE, twicing=False).numpy(), softmax_matrix(q, k) @ v.numpy(), **EXACT)
+    expected = written_out(q, k, v, strength=STRENGTHS[method])
+    np.testing.assert_allclose(attend(q, k, v, SCALE, mixing(method)).numpy(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("attend", [explicit_attention, fused_attention, packed])
+@pytest.mark.parametrize("method", ["softmax", "twicing"])
+def test_without_a_strength_the_products_are_bit_for_bit_those_that_know_none(attend, method):
+    """AV, and 2AV - A(AV) or, fused, AV + A(V - AV): as they were before twicing had a strength."""
+    q, k, v = (tensor.float() for tensor in qkv())
+    twice = method == "twicing"
+    if attend is fused_attention:
+        sdpa = partial(torch.nn.functional.scaled_dot_product_attention, q, k, scale=SCALE)
+        av = sdpa(v)
+        expected = av + sdpa(v - av) if twice else av
+    elif attend is explicit_attention:
+        attn = ((q * SCALE) @ k.transpose(-2, -1)).softmax(dim=-1)
+        expected = 2 * (attn @ v) - attn @ (attn @ v) if twice else attn @ v
+    else:
+        heads = [tensor.flatten(0, 1) for tensor in (q, k, v)]
+        scores = torch.empty(6, TOKENS, TOKENS).baddbmm_(heads[0], heads[1].transpose(1, 2), beta=0, alpha=SCALE)
+        attn = scores.softmax(dim=-1)
+        av = torch.bmm(attn, heads[2])
+        expected = (torch.baddbmm(av, attn, av, beta=2, alpha=-1) if twice else av).unflatten(0, (2, 3))
+    assert torch.equal(attend(q, k, v, SCALE, mixing(method)), expected)
 
 
 @pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
-@pytest.mark.parametrize("twicing", [False, True])
+@METHOD
 @pytest.mark.parametrize("read", [1, 2, TOKENS])
-def test_tokens_that_are_read_are_the_first_of_all(attend, twicing, read):
+def test_tokens_that_are_read_are_the_first_of_all(attend, method, read):
     q, k, v = qkv()
-    expected = written_out(q, k, v) if twicing else softmax_matrix(q, k) @ v.numpy()
-    mixed = attend(q, k, v, SCALE, twicing, read=read)
+    expected = written_out(q, k, v, strength=STRENGTHS[method])
+    mixed = attend(q, k, v, SCALE, mixing(method), read=read)
     np.testing.assert_allclose(mixed.numpy(), expected[:, :, :read], **EXACT)
 
 
 @ALL_PATHS
-@pytest.mark.parametrize("twicing", [False, True])
-def test_gradients(attend, twicing):
+@METHOD
+def test_gradients(attend, method):
     """Against finite differences, which know no formula."""
     q, k, v = (tensor[:1, :2, :4].requires_grad_() for tensor in qkv(sharpness=1.0))
-    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, twicing=twicing), (q, k, v))
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, mixing(method)), (q, k, v))
 
 
 @pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
-@pytest.mark.parametrize("twicing", [False, True])
-def test_gradients_of_the_tokens_that_are_read(attend, twicing):
+@METHOD
+def test_gradients_of_the_tokens_that_are_read(attend, method):
     q, k, v = (tensor[:1, :2, :4].requires_grad_() for tensor in qkv(sharpness=1.0))
-    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, twicing, read=2), (q, k, v))
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, SCALE, mixing(method), read=2), (q, k, v))
 
 
-@pytest.mark.parametrize("twicing", [False, True])
+@METHOD
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (1, 257), (3, 401), (0, 5)])
-def test_packed_attention_in_pieces_equals_autograd_in_one(batch, tokens, twicing):
+def test_packed_attention_in_pieces_equals_autograd_in_one(batch, tokens, method):
     """401 tokens of two heads are more than a piece for one image, 257 leave a piece half empty."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(batch, tokens, 3, 2, 4, generator=generator, dtype=torch.float64).requires_grad_()
     direction = torch.randn(batch, tokens, 2, 4, generator=generator, dtype=torch.float64)
-    expected = explicit_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0), SCALE, twicing).transpose(1, 2)
-    mixed = packed_attention(qkv, SCALE, twicing)
+    strength = STRENGTHS[method]
+    expected = explicit_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0), SCALE, mixing(method)).transpose(1, 2)
+    mixed = packed_attention(qkv, SCALE, strength)
     torch.testing.assert_close(mixed, expected, **EXACT)
     gradients = [torch.autograd.grad(out, qkv, direction)[0] for out in (mixed, expected)]
     torch.testing.assert_close(*gradients, **EXACT)
     with torch.no_grad():  # another way through: nothing is kept
-        torch.testing.assert_close(packed_attention(qkv, SCALE, twicing), expected, **EXACT)
+        torch.testing.assert_close(packed_attention(qkv, SCALE, strength), expected, **EXACT)
 
 
-@pytest.mark.parametrize("twicing", [False, True])
-def test_packed_attention_has_a_second_gradient(twicing):
+@pytest.mark.parametrize("strength", STRENGTHS.values())
+def test_packed_attention_has_a_second_gradient(strength):
     qkv = 2 * torch.randn(1, 3, 3, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.autograd.gradgradcheck(lambda qkv: packed_attention(qkv, SCALE, twicing), qkv.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda qkv: packed_attention(qkv, SCALE, strength), qkv.requires_grad_())
 
 
 @PATHS
@@ -144,9 +182,9 @@ def test_masks_hide_tokens_in_both_products(twicing):
     mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool)
     mask[:, hidden] = False
     expected = written_out(q, k, v, np.where(mask.numpy(), 0.0, -np.inf))
-    np.testing.assert_allclose(twicing(q, k, v, SCALE, attn_mask=mask).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(twicing(q, k, v, SCALE, mask=mask).numpy(), expected, **EXACT)
     added = torch.zeros(TOKENS, TOKENS, dtype=torch.float64).masked_fill(~mask, float("-inf"))
-    np.testing.assert_allclose(twicing(q, k, v, SCALE, attn_mask=added).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(twicing(q, k, v, SCALE, mask=added).numpy(), expected, **EXACT)
 
 
 @PATHS
@@ -154,7 +192,7 @@ def test_causal_attention_never_sees_later_tokens(twicing):
     q, k, v = qkv()
     allowed = np.tril(np.ones((TOKENS, TOKENS), dtype=bool))
     expected = written_out(q, k, v, np.where(allowed, 0.0, -np.inf))
-    np.testing.assert_allclose(twicing(q, k, v, SCALE, is_causal=True).numpy(), expected, **EXACT)
+    np.testing.assert_allclose(twicing(q, k, v, SCALE, mask="causal").numpy(), expected, **EXACT)
 
 
 def test_paths_agree_in_float32(capsys):
@@ -167,9 +205,9 @@ def test_paths_agree_in_float32(capsys):
         assert difference.max() < 2e-5
 
 
-@pytest.mark.parametrize("twicing", [False, True])
-def test_packed_attention_works_under_autocast(twicing):
-    module = (TwicingAttention if twicing else SoftmaxAttention).of(attention()).float()
+@METHOD
+def test_packed_attention_works_under_autocast(method):
+    module = MethodAttention.of(attention(), Method.parse(method)).float()
     x = tokens().float().requires_grad_()
     expected = module(x)
     (slope,) = torch.autograd.grad(expected.sum(), x)
@@ -219,7 +257,7 @@ def by_hand(module: Attention, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_softmax_module_equals_timms(path, qk_norm):
     plain = attention(qk_norm=qk_norm, norm_layer=nn.LayerNorm)
-    ours = SoftmaxAttention.of(plain)
+    ours = MethodAttention.of(plain, SOFTMAX)
     set_attention_path(ours, path)
     # As EXACT, with one more sum over the projection.
     torch.testing.assert_close(ours(tokens()), plain(tokens()), rtol=1e-12, atol=1e-11)
@@ -229,7 +267,7 @@ def test_softmax_module_equals_timms(path, qk_norm):
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_module_keeps_the_parts_it_was_made_from(path, qk_norm):
     plain = attention(qk_norm=qk_norm, norm_layer=nn.LayerNorm)
-    twicing = TwicingAttention.of(plain)
+    twicing = MethodAttention.of(plain, TWICING)
     twicing.path = path
     assert list(twicing.state_dict()) == list(plain.state_dict())
     assert all(mine is theirs for mine, theirs in zip(twicing.parameters(), plain.parameters(), strict=True))
@@ -246,12 +284,12 @@ def test_module_applies_scale_norm_and_gate_where_timm_does():
     with torch.no_grad():
         plain.qkv.weight[:12] = 0
         plain.qkv.bias[:12] = 0
-    twicing = TwicingAttention.of(plain)
+    twicing = MethodAttention.of(plain, TWICING)
     torch.testing.assert_close(twicing(tokens()), plain(tokens()), rtol=1e-12, atol=1e-11)
 
 
 def test_module_hands_masks_on():
-    twicing = TwicingAttention.of(attention())
+    twicing = MethodAttention.of(attention(), TWICING)
     x, changed = tokens(), tokens()
     changed[:, -1] += 1
     torch.testing.assert_close(twicing(x, is_causal=True)[:, :-1], twicing(changed, is_causal=True)[:, :-1])
@@ -262,7 +300,7 @@ def test_module_hands_masks_on():
 
 
 def test_dropout_acts_in_training_only():
-    twicing = TwicingAttention.of(attention(attn_drop=0.5))
+    twicing = MethodAttention.of(attention(attn_drop=0.5), TWICING)
     twicing.path = "fused"  # cannot drop; training must not use it silently
     torch.testing.assert_close(twicing(tokens()), twicing(tokens()), rtol=0, atol=0)
     with torch.random.fork_rng(devices=[]):
@@ -279,8 +317,8 @@ def test_path_is_the_callers_unless_dropout_needs_the_matrix():
 
 
 def test_set_attention_path_reaches_plain_and_twicing_modules(monkeypatch):
-    plain, twicing = attention(), TwicingAttention.of(attention())
-    model = nn.Sequential(plain, SoftmaxAttention.of(attention()), twicing)
+    plain, twicing = attention(), MethodAttention.of(attention(), TWICING)
+    model = nn.Sequential(plain, MethodAttention.of(attention(), SOFTMAX), twicing)
     fused_calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
 
@@ -308,13 +346,11 @@ def test_refuses_what_is_not_exactly_timms_attention():
     other = attention()
     other.__class__ = Other
     with pytest.raises(UserError, match="Other"):
-        TwicingAttention.of(other)
-    with pytest.raises(UserError, match="TwicingAttention"):  # would lose the twicing
-        SoftmaxAttention.of(TwicingAttention.of(attention()))
+        MethodAttention.of(other, TWICING)
     grown = copy.deepcopy(attention())
     grown.sink = nn.Linear(2, 2)
     with pytest.raises(UserError, match="sink"):
-        TwicingAttention.of(grown)
+        MethodAttention.of(grown, TWICING)
 
 
 @pytest.mark.gpu

@@ -88,9 +88,9 @@ def test_checkpoints_and_directories_are_relative_to_the_file_that_names_them() 
     """
     read = read_plan(_write(text, "plans/p.toml"))
     assert [model.weights for model in read.plan.models[1:]] == ["file:plans/weights/last.pth"] * 2
-    assert [(model.name, model.twicing) for model in read.plan.models[1:]] == [
-        ("deit-tw", "all"),
-        ("deit-tw@mine", "all"),
+    assert [(model.name, str(model.attention)) for model in read.plan.models[1:]] == [
+        ("deit-tw", "twicing"),
+        ("deit-tw@mine", "twicing"),
     ]
     assert read.means.directories == {"imagenet": Path("plans/../data"), "imagenet-c": Path("/absolute")}
 

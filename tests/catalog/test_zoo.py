@@ -2,63 +2,136 @@
 
 import pytest
 
-from robustbench_twicing.catalog.zoo import is_drop_in, model_spec, model_specs, zoo
+from robustbench_twicing.catalog.zoo import is_drop_in, known_model, labelled, model_spec, model_specs, zoo
 from robustbench_twicing.errors import UserError
 
 TAGGED = "deit_tiny_patch16_224.fb_in1k"
 
 
-def facts(text: str, data: str = "imagenet", **options) -> tuple[str, str, object, str]:
+def facts(text: str, data: str = "imagenet", **options) -> tuple[str, str, str, str]:
     spec = model_spec(text, data, **options)
-    return spec.name, spec.architecture, spec.twicing, spec.weights
+    return spec.name, spec.architecture, str(spec.attention), spec.weights
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("deit", ("deit", "deit_tiny_patch16_224", "none", f"timm:{TAGGED}")),
-        ("deit-tw=runs/a=b.pth", ("deit-tw", "deit_tiny_patch16_224", "all", "file:runs/a=b.pth")),
-        ("deit-tw-last3=x.pth", ("deit-tw-last3", "deit_tiny_patch16_224", "last3", "file:x.pth")),
-        ("deit-tw@seed1=x.pth", ("deit-tw@seed1", "deit_tiny_patch16_224", "all", "file:x.pth")),
+        ("deit", ("deit", "deit_tiny_patch16_224", "softmax", f"timm:{TAGGED}")),
+        ("deit-tw=runs/a=b.pth", ("deit-tw", "deit_tiny_patch16_224", "twicing", "file:runs/a=b.pth")),
+        ("deit-tw-last3=x.pth", ("deit-tw-last3", "deit_tiny_patch16_224", "twicing@last3", "file:x.pth")),
+        ("deit-tw@seed1=x.pth", ("deit-tw@seed1", "deit_tiny_patch16_224", "twicing", "file:x.pth")),
         # Any name of timm: the tag belongs to the weights, or with a file says which preprocessing is meant.
-        (TAGGED, (TAGGED, "deit_tiny_patch16_224", "none", f"timm:{TAGGED}")),
-        ("resnet18", ("resnet18", "resnet18", "none", "timm:resnet18")),
-        ("nasnetalarge.tf_in1k", ("nasnetalarge.tf_in1k", "nasnetalarge", "none", "timm:nasnetalarge.tf_in1k")),
-        ("resnet18=x.pth", ("resnet18", "resnet18", "none", "file:x.pth")),
-        (f"{TAGGED}=x.pth", (TAGGED, TAGGED, "none", "file:x.pth")),
+        (TAGGED, (TAGGED, "deit_tiny_patch16_224", "softmax", f"timm:{TAGGED}")),
+        ("resnet18", ("resnet18", "resnet18", "softmax", "timm:resnet18")),
+        ("nasnetalarge.tf_in1k", ("nasnetalarge.tf_in1k", "nasnetalarge", "softmax", "timm:nasnetalarge.tf_in1k")),
+        ("resnet18=x.pth", ("resnet18", "resnet18", "softmax", "file:x.pth")),
+        (f"{TAGGED}=x.pth", (TAGGED, TAGGED, "softmax", "file:x.pth")),
         # Published weights bring their architecture; the name brings the attention.
         (
             "deit-tw=timm:deit_small_patch16_224.fb_in1k",
-            ("deit-tw@drop-in", "deit_small_patch16_224", "all", "timm:deit_small_patch16_224.fb_in1k"),
+            ("deit-tw@drop-in", "deit_small_patch16_224", "twicing", "timm:deit_small_patch16_224.fb_in1k"),
         ),
         (
             f"deit-tw-last3=hf-hub:timm/{TAGGED}",
-            ("deit-tw-last3@drop-in", "deit_tiny_patch16_224", "last3", f"hf-hub:timm/{TAGGED}"),
+            ("deit-tw-last3@drop-in", "deit_tiny_patch16_224", "twicing@last3", f"hf-hub:timm/{TAGGED}"),
         ),
         ("deit-tw@mine=timm:deit_tiny_patch16_224", None),
-        ("deit-tw=hf-hub:lab/trained", ("deit-tw", "deit_tiny_patch16_224", "all", "hf-hub:lab/trained")),
-        ("deit-tw=timm/x.pth", ("deit-tw", "deit_tiny_patch16_224", "all", "file:timm/x.pth")),
+        ("deit-tw=hf-hub:lab/trained", ("deit-tw", "deit_tiny_patch16_224", "twicing", "hf-hub:lab/trained")),
+        ("deit-tw=timm/x.pth", ("deit-tw", "deit_tiny_patch16_224", "twicing", "file:timm/x.pth")),
         # Our own registered architectures say in their name that they are twicing.
         (
             "deit_small_twicing_patch16_224=x.pth",
-            ("deit_small_twicing_patch16_224", "deit_small_patch16_224", "all", "file:x.pth"),
+            ("deit_small_twicing_patch16_224", "deit_small_patch16_224", "twicing", "file:x.pth"),
         ),
     ],
 )
 def test_names(text, expected):
-    expected = expected or ("deit-tw@mine", "deit_tiny_patch16_224", "all", "timm:deit_tiny_patch16_224")
+    expected = expected or ("deit-tw@mine", "deit_tiny_patch16_224", "twicing", "timm:deit_tiny_patch16_224")
     assert facts(text) == expected
 
 
-def test_only_plain_published_weights_under_a_twicing_name_are_a_drop_in():
-    for text, expected in [
-        (f"deit-tw=timm:{TAGGED}", True),
-        (f"deit-tw=hf-hub:timm/{TAGGED}", True),
-        (f"deit=timm:{TAGGED}", False),
-        ("deit-tw=hf-hub:lab/trained", False),
-        ("deit-tw=x.pth", False),
+def test_weights_known_to_be_trained_with_another_attention_are_a_drop_in():
+    for text, data, expected in [
+        (f"deit-tw=timm:{TAGGED}", "imagenet", True),
+        (f"deit-tw=hf-hub:timm/{TAGGED}", "imagenet", True),
+        (f"deit=timm:{TAGGED}", "imagenet", False),
+        ("deit-tw=hf-hub:lab/trained", "imagenet", False),
+        ("deit-tw=x.pth", "imagenet", False),
+        ("deit-tw", "digits", False),
+        ("deit+twicing", "digits", True),
+        ("deit-tw+twicing(0.5)", "digits", True),
+        ("deit-tw+twicing", "digits", False),
+        ("deit+softmax@last3", "digits", False),
     ]:
-        assert is_drop_in(model_spec(text, "imagenet")) == expected, text
+        assert is_drop_in(model_spec(text, data)) == expected, text
+
+
+DIGITS, EMBEDDED = "deit_digits_patch8_32", "package:weights/deit-digits.safetensors"
+VIT = "vit_base_patch16_224.augreg_in1k"
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "expected"),
+    [
+        ("deit+twicing", "digits", ("deit+twicing@drop-in", DIGITS, "twicing", EMBEDDED)),
+        (
+            "deit-tw+softmax",
+            "digits",
+            ("deit-tw+softmax@drop-in", DIGITS, "softmax", "package:weights/deit-tw-digits.safetensors"),
+        ),
+        ("deit+twicing@mine", "digits", ("deit+twicing@mine", DIGITS, "twicing", EMBEDDED)),
+        ("deit+twicing@last3", "digits", ("deit+twicing@last3@drop-in", DIGITS, "twicing@last3", EMBEDDED)),
+        ("deit+twicing@last3=x.pth", "digits", ("deit+twicing@last3", DIGITS, "twicing@last3", "file:x.pth")),
+        ("deit+twicing(1)=x.pth", "digits", ("deit+twicing(1)", DIGITS, "twicing", "file:x.pth")),
+        ("deit+twicing(0.50)=x.pth", "digits", ("deit+twicing(0.50)", DIGITS, "twicing(0.5)", "file:x.pth")),
+        ("deit+twicing(1/2)@0=x.pth", "digits", ("deit+twicing(1/2)@0", DIGITS, "twicing(0.5)@0", "file:x.pth")),
+        (
+            "deit+twicing@last3@seed0=a.pth",
+            "digits",
+            ("deit+twicing@last3@seed0", DIGITS, "twicing@last3", "file:a.pth"),
+        ),
+        ("deit+twicing@seed0=a=b.pth", "digits", ("deit+twicing@seed0", DIGITS, "twicing", "file:a=b.pth")),
+        ("deit+twicing@all@last3=a.pth", "digits", ("deit+twicing@all@last3", DIGITS, "twicing", "file:a.pth")),
+        ("deit+twicing@0,1@a+b@c=a.pth", "digits", ("deit+twicing@0,1@a+b@c", DIGITS, "twicing@0,1", "file:a.pth")),
+        (
+            "deit+twicing(0.5)@0-2+twicing@last2@s1=a.pth",
+            "digits",
+            ("deit+twicing(0.5)@0-2+twicing@last2@s1", DIGITS, "twicing(0.5)@0,1,2+twicing@last2", "file:a.pth"),
+        ),
+        ("deit@last3=a.pth", "digits", ("deit@last3", DIGITS, "softmax", "file:a.pth")),
+        ("deit+twicing", "imagenet", ("deit+twicing@drop-in", TAGGED.partition(".")[0], "twicing", f"timm:{TAGGED}")),
+        (f"{VIT}+twicing", "imagenet", (f"{VIT}+twicing@drop-in", VIT.partition(".")[0], "twicing", f"timm:{VIT}")),
+        (f"{VIT}+twicing=x.pth", "imagenet", (f"{VIT}+twicing", VIT, "twicing", "file:x.pth")),
+        ("deit+softmax", "digits", ("deit+softmax", DIGITS, "softmax", EMBEDDED)),
+    ],
+)
+def test_a_method_behind_a_name(text, data, expected):
+    assert facts(text, data) == expected
+
+
+@pytest.mark.parametrize("label", ["mine", "last3", "9-11", "frist2", "s@0"])
+@pytest.mark.parametrize("text", ["deit", "deit+twicing", "deit+twicing(0.5)@last2", "deit+twicing@0+twicing(0.5)@1"])
+def test_any_label_can_be_put_behind_a_model(text, label):
+    named, plain = (model_spec(each, "digits") for each in (labelled(f"{text}=a.pth", label), f"{text}=a.pth"))
+    assert named.name.endswith(f"@{label}")
+    assert named.model_copy(update={"name": plain.name}) == plain
+
+
+def test_aliases_mean_what_they_spell_out():
+    for alias, spelt in (("deit-tw", "deit+twicing"), ("deit-tw-last3", "deit+twicing@last3")):
+        one, other = (model_spec(f"{name}=x.pth", "imagenet") for name in (alias, spelt))
+        assert one.model_copy(update={"name": spelt}) == other
+
+
+def test_a_checkpoint_that_is_set_for_a_name_was_not_trained_with_a_method_put_in_its_place():
+    checkpoints = {"deit": "/runs/d.pth", "deit+twicing": "/runs/t.pth"}
+    assert facts("deit+twicing@last3", checkpoints=checkpoints)[::3] == (
+        "deit+twicing@last3@drop-in",
+        "file:/runs/d.pth",
+    )
+    assert facts("deit+twicing", checkpoints=checkpoints)[::3] == ("deit+twicing", "file:/runs/t.pth")
+    assert known_model("deit+twicing")
+    assert not known_model("diet+twicing")
 
 
 def test_weights_of_a_checkpoint_are_raw_unless_asked():
@@ -66,7 +139,9 @@ def test_weights_of_a_checkpoint_are_raw_unless_asked():
     assert [(s.name, s.prefer) for s in model_specs("deit-tw=x.pth", "imagenet", "ema")] == [("deit-tw", "ema")]
     both = model_specs("deit-tw=x.pth", "imagenet", "both")
     assert [(s.name, s.prefer) for s in both] == [("deit-tw@raw", "raw"), ("deit-tw@ema", "ema")]
-    assert {(s.architecture, s.weights, s.twicing) for s in both} == {("deit_tiny_patch16_224", "file:x.pth", "all")}
+    assert {(s.architecture, s.weights, str(s.attention)) for s in both} == {
+        ("deit_tiny_patch16_224", "file:x.pth", "twicing")
+    }
     labelled = model_specs("deit-tw@seed1=x.pth", "imagenet", "both")
     assert [spec.name for spec in labelled] == ["deit-tw@seed1-raw", "deit-tw@seed1-ema"]
 
@@ -97,6 +172,24 @@ def test_checkpoints_that_are_set_stand_in_where_the_text_names_none():
         ("deit-tw", {}, r"no public weights for imagenet(.|\n)*--model deit-tw=path"),
         ("deit_tiny_twicing_patch16_224", {}, "no public weights"),
         ("hf-hub:timm/resnet18.a1_in1k", {}, r"not which model(.|\n)*NAME=hf-hub"),
+        ("deit+twicng", {}, r"Unknown method 'twicng'(.|\n)*Did you mean twicing(.|\n)*twicing@last3"),
+        ("deit+=x.pth", {}, "'' is no method"),
+        ("deit+Twicing", {}, "'Twicing' is no method"),
+        ("deit+twicing(0)", {}, r"strength .* cannot be 0(.|\n)*from 0.001 to 1"),
+        ("deit+twicing(1.5)", {}, "cannot be 1.5"),
+        ("deit+twicing(1/3)", {}, "steps of 0.001"),
+        ("deit+twicing(0.5,2)", {}, r"has 2 number\(s\); twicing takes strength"),
+        ("deit+softmax(1)", {}, "softmax takes no number"),
+        ("deit+twicing(half)", {}, "no number"),
+        ("deit+twicing(0.5", {}, "behind its method"),
+        ("deit+twicing(0.5)x", {}, "behind its method"),
+        ("deit+twicing@", {}, "no label behind the @"),
+        ("deit+twicing@lats3=x.pth", {}, r"neither layers nor clearly a label(.|\n)*@all@lats3"),
+        ("deit+twicing@11-9=x.pth", {}, "Unknown layers '11-9'"),
+        ("deit+twicing@9-=x.pth", {}, "neither layers nor clearly a label"),
+        ("deit+twicing@0+twicing@0,1", {}, "block 0"),
+        ("deit+twicing+twicing(0.5)", {}, "all blocks|last blocks"),
+        ("diet+twicing", {}, "Did you mean deit"),
         ("deit", {"weights": "averaged"}, "Available: both, ema, raw"),
         ("deit=x.pth", {"weights": "both"}, "one model only"),
     ],

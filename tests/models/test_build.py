@@ -23,7 +23,7 @@ from robustbench_twicing.spec.models import ModelSpec, Recipe
 
 DIGITS = "deit_digits_patch8_32"
 EMBEDDED = pytest.mark.parametrize(
-    ("name", "blocks"), [("deit", ()), ("deit-tw", (0, 1, 2, 3, 4, 5)), ("deit-tw-last3", (3, 4, 5))]
+    ("name", "attention"), [("deit", "softmax"), ("deit-tw", "twicing"), ("deit-tw-last3", "twicing@3,4,5")]
 )
 
 
@@ -35,10 +35,10 @@ def spec(**settings) -> ModelSpec:
 
 
 @EMBEDDED
-def test_embedded_models_are_what_the_zoo_says(name, blocks):
+def test_embedded_models_are_what_the_zoo_says(name, attention):
     model = load_model(model_spec(name, "digits"))
     card = model.card
-    assert card.twicing_blocks == blocks
+    assert card.attention == attention
     assert (card.training_recipe, card.training_seed) == ("", 0)
     assert (card.blocks, card.parameters, card.classes, card.image_size) == (6, 314_186, 10, 32)
     assert card.recipe == Recipe()
@@ -48,7 +48,7 @@ def test_embedded_models_are_what_the_zoo_says(name, blocks):
 
 
 @EMBEDDED
-def test_embedded_models_read_digits(name, blocks):
+def test_embedded_models_read_digits(name, attention):
     data = digits()
     images = data.read(range(597), [Recipe()]).images[Recipe()]
     with torch.no_grad():
@@ -62,14 +62,15 @@ def test_embedded_models_read_digits(name, blocks):
 
 
 @EMBEDDED
-def test_embedded_weights_are_small_and_say_where_they_are_from(name, blocks):
+def test_embedded_weights_are_small_and_say_where_they_are_from(name, attention):
     path = package_file(f"weights/{name}-digits.safetensors")
     assert path.stat().st_size <= 1.5e6
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float32}  # noqa: SIM118
     assert metadata["architecture"] == DIGITS
-    assert metadata["twicing"] == zoo()[name].twicing
+    layers = metadata["twicing"]  # as the version that trained them wrote it
+    assert {"none": "softmax", "all": "twicing"}.get(layers, f"twicing@{layers}") == str(zoo()[name].attention)
     assert metadata["command"] == f"twicing-bench train --data digits --model {name} --seed {metadata['seed']}"
 
 
@@ -87,8 +88,8 @@ def test_weights_hash_is_sha256_over_sorted_names_and_bytes():
 def test_a_checkpoint_of_ones_own(tmp_path):
     network = new_network(DIGITS, seed=5)
     torch.save({"state_dict": network.state_dict(), "state_dict_ema": {}}, tmp_path / "mine.pth")
-    model = load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", twicing=(0, 4)))
-    assert model.card.twicing_blocks == (0, 4)
+    model = load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", attention="twicing@0,4"))
+    assert model.card.attention == "twicing@0,4"
     assert model.card.weights_note == "key state_dict (not read: state_dict_ema)"
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = apply_twicing(network.eval(), (0, 4))((images - 0.5) / 0.5)
@@ -100,7 +101,7 @@ def test_the_same_weights_mean_another_model_with_twicing(tmp_path):
     """Nothing in a state dict says which attention it is for: only the spec does, and the card repeats it."""
     torch.save(new_network(DIGITS).state_dict(), tmp_path / "mine.pth")
     plain, twicing = (
-        load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", twicing=layers)) for layers in ("none", "all")
+        load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", attention=text)) for text in ("softmax", "twicing")
     )
     assert plain.card.weights_hash == twicing.card.weights_hash
     assert (plain.card.attention, twicing.card.attention) == ("softmax", "twicing")
@@ -117,7 +118,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
 def test_an_architecture_that_twices_where_the_spec_does_not(tmp_path):
     name = "deit_tiny_twicing_patch16_224"
     torch.save(timm.create_model(name).state_dict(), tmp_path / "tiny.pth")
-    with pytest.raises(UserError, match=r"twicing in no block, but was found to be in blocks 0 1 2"):
+    with pytest.raises(UserError, match="brings twicing attention of its own"):
         load_model(spec(architecture=name, weights=f"file:{tmp_path / 'tiny.pth'}"))
 
 
@@ -184,7 +185,7 @@ def test_models_without_attention_load_without_twicing(tmp_path, name):
     assert model.card.weights_note == "no attention block was probed"
     assert model(torch.zeros(1, 3, model.card.image_size, model.card.image_size)).shape == (1, 1000)
     with pytest.raises(UserError, match=r"no transformer blocks|unknown block"):
-        load_model(spec(architecture=name, weights=f"file:{tmp_path / 'x.pth'}", twicing="all"))
+        load_model(spec(architecture=name, weights=f"file:{tmp_path / 'x.pth'}", attention="twicing"))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_plain_weights_with_twicing_are_called_a_drop_in(monkeypatch):
     monkeypatch.setattr(build.timm, "create_model", lambda name, pretrained: new_deit_tiny())
     card = load_model(model_spec("deit-tw=timm:deit_tiny_patch16_224", "imagenet")).card
     assert (card.spec.name, card.attention) == ("deit-tw@drop-in", "twicing")
-    assert card.weights_note == "timm's default tag fb_in1k; drop-in: plain weights run with twicing"
+    assert card.weights_note == "timm's default tag fb_in1k; drop-in: trained with softmax, run with twicing"
     plain = load_model(model_spec("deit=timm:deit_tiny_patch16_224", "imagenet")).card
     assert plain.weights_note == "timm's default tag fb_in1k"
     assert plain.attention == "softmax"
@@ -305,7 +306,7 @@ def test_averaged_weights_that_a_file_does_not_have(tmp_path):
         ({"weights": "fiel:x.pth"}, r"Unknown source of weights 'fiel'(.|\n)*file"),
         ({"weights": "nowhere.pth"}, "Unknown source of weights"),
         ({"weights": "package:weights/none.safetensors"}, "No checkpoint at"),
-        ({"weights": "package:weights/deit-digits.safetensors", "twicing": (6,)}, "No block 6"),
+        ({"weights": "package:weights/deit-digits.safetensors", "attention": "twicing@6"}, "No block 6"),
         ({"weights": "timm:deit_tiny_patch16_224.unheard_of"}, "no weights named"),
     ],
 )
@@ -348,7 +349,7 @@ def test_loading_leaves_the_global_generator_alone():
 def test_wrapping_finds_the_transformer_inside():
     network = apply_twicing(new_network(DIGITS), (2,))
     model = wrap_model("mine", nn.Sequential(nn.Identity(), network), 32)
-    assert model.card.spec.twicing == model.card.twicing_blocks == (2,)
+    assert str(model.card.spec.attention) == model.card.attention == "twicing@2"
     assert (model.card.classes, model.card.image_size, model.card.blocks) == (10, 32, 6)
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model(images), network(images), rtol=0, atol=0)

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import timm
 
-from robustbench_twicing.attention.probe import twicing_blocks
+from robustbench_twicing.attention.probe import attention_of
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import registry
 
@@ -15,12 +15,12 @@ def test_twicing_names_build_the_same_state_dict(name, origin):
     small = {"embed_dim": 24, "num_heads": 2, "depth": 5}
     model, plain = timm.create_model(name, **small), timm.create_model(origin, **small)
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert twicing_blocks(model) == (0, 1, 2, 3, 4)
+    assert str(attention_of(model)) == "twicing"
 
 
 def test_the_papers_variant_is_one_argument():
     model = timm.create_model("deit_tiny_twicing_patch16_224", layers="last3")
-    assert twicing_blocks(model) == (9, 10, 11)  # blocks 10-12 of 12
+    assert str(attention_of(model)) == "twicing@9,10,11"  # blocks 10-12 of 12
 
 
 def test_there_are_no_published_twicing_weights():

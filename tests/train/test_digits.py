@@ -33,12 +33,12 @@ def test_saved_weights_load_again_and_carry_what_made_them(tmp_path):
     path = tmp_path / "new" / "trained.safetensors"
     save_trained(path, weights, metrics)
     model = load_model(
-        ModelSpec(name="mine", architecture="deit_digits_patch8_32", twicing="all", weights=f"file:{path}")
+        ModelSpec(name="mine", architecture="deit_digits_patch8_32", attention="twicing", weights=f"file:{path}")
     )
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.network.state_dict().items())
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert metadata["twicing"] == "all"
+    assert metadata["attention"] == "twicing"
     assert metadata["seed"] == "3"
     assert metadata["clean_accuracy"].endswith(f"({metrics.test_correct}/597)")
     assert [entry.name for entry in path.parent.iterdir()] == ["trained.safetensors"]

@@ -13,7 +13,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, LayerScale, VisionTransformer
 from torch import nn
 
-from robustbench_twicing.attention.paths import SoftmaxAttention, TwicingAttention
+from robustbench_twicing.attention.paths import MethodAttention
+from robustbench_twicing.spec.methods import SOFTMAX
 
 _READ_BY_HEAD = {VisionTransformer: 1, VisionTransformerDistilled: 2}
 _TOKEN_BY_TOKEN = (nn.Identity, nn.LayerNorm, LayerNorm, RmsNorm, LayerScale, DropPath, Mlp, GluMlp, SwiGLU)
@@ -33,7 +34,7 @@ def read_tokens_only(network: nn.Module) -> int:
     if count:
         last: Any = network.blocks[-1]  # type: ignore[index]
         if type(last.attn) is Attention:
-            last.attn = SoftmaxAttention.of(last.attn)
+            last.attn = MethodAttention.of(last.attn, SOFTMAX)
         last.attn.read = count
         last.__class__ = ReadTokensBlock
     return count
@@ -59,7 +60,7 @@ def _tokens_read(network: Any) -> int:
     last = network.blocks[-1]
     if type(last) not in (Block, ReadTokensBlock) or {name for name, _ in last.named_children()} != _BLOCK_PARTS:
         return 0
-    if type(last.attn) not in (Attention, SoftmaxAttention, TwicingAttention):
+    if type(last.attn) not in (Attention, MethodAttention):
         return 0
     others = [part for name, part in last.named_children() if name != "attn"]
     if any(type(part) not in _TOKEN_BY_TOKEN for part in [network.norm, *others]):

@@ -14,13 +14,13 @@ from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.faster.compiled import compiled
-from robustbench_twicing.attention.convert import apply_softmax, apply_twicing
+from robustbench_twicing.attention.convert import apply_method, apply_softmax
 from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 
 torch.manual_seed(0)
 vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10)
-network = apply_softmax(apply_twicing(vit, sys.argv[1]))
+network = apply_softmax(apply_method(vit, sys.argv[1]))
 read_tokens_only(network)
 use_onednn(network)
 model = wrap_model("m", network, 32)
@@ -62,10 +62,10 @@ print(len(graphs))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("twicing", ["none", "all"])
-def test_logits_and_gradients_are_the_models_own_at_every_size(twicing: str) -> None:
+@pytest.mark.parametrize("attention", ["softmax", "twicing@0+twicing(0.5)@1"])
+def test_logits_and_gradients_are_the_models_own_at_every_size(attention: str) -> None:
     # In a process of its own: the tests' checks of shapes remember a batch's size, and would be compiled in.
-    run = subprocess.run([sys.executable, "-c", SCRIPT, twicing], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", SCRIPT, attention], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 
 

@@ -9,9 +9,9 @@ from timm.models.vision_transformer import Attention, ResPostBlock
 from torch import nn
 
 from robustbench_twicing import apply_twicing
-from robustbench_twicing.attention.convert import apply_softmax
+from robustbench_twicing.attention.convert import apply_method, apply_softmax
 from robustbench_twicing.attention.paths import set_attention_path
-from robustbench_twicing.attention.probe import twicing_blocks
+from robustbench_twicing.attention.probe import attention_of
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.models.registry import EMBEDDED
 from tests.oracles.attention import ByHand
@@ -42,11 +42,11 @@ def pixels(batch: int = 3) -> torch.Tensor:
     return torch.rand(batch, 3, 40, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def by_hand(model: nn.Module, twicing: tuple[int, ...] = ()) -> nn.Module:
+def by_hand(model: nn.Module, twicing: tuple[int, ...] = (), strength: float = 1.0) -> nn.Module:
     """A copy of `model` with attention from the oracle, twicing in those blocks."""
     model = copy.deepcopy(model)
     for number, block in enumerate(model.blocks):
-        block.attn = ByHand(block.attn, power=2 if number in twicing else 1)
+        block.attn = ByHand(block.attn, power=2 if number in twicing else 1, strength=strength)
     return model
 
 
@@ -64,12 +64,21 @@ def assert_equal(model: nn.Module, reference: nn.Module, images: torch.Tensor) -
 
 
 @pytest.mark.parametrize("path", ["explicit", "fused"])
-@pytest.mark.parametrize("twicing", ["none", "all", (2,), (0, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("attention", "twicing", "strength"),
+    [
+        ("softmax", (), 1.0),
+        ("twicing", (0, 1, 2), 1.0),
+        ("twicing@2", (2,), 1.0),
+        ("twicing@first2", (0, 1), 1.0),
+        ("twicing(0.5)@last2", (1, 2), 0.5),
+    ],
+)
 @pytest.mark.parametrize("family", READ)
-def test_all_paths_meet_the_formula(family, twicing, path):
+def test_all_paths_meet_the_formula(family, attention, twicing, strength, path):
     plain = odd(family)
-    model = apply_softmax(apply_twicing(copy.deepcopy(plain), twicing))
-    reference = by_hand(plain, twicing_blocks(model))
+    model = apply_softmax(apply_method(copy.deepcopy(plain), attention))
+    reference = by_hand(plain, twicing, strength)
     set_attention_path(model, path)
     assert_equal(model, reference, pixels())
     assert read_tokens_only(model) == READ[family]
@@ -132,7 +141,7 @@ def test_order_of_conversions_does_not_matter(layers):
     apply_twicing(first, layers)
     assert read_tokens_only(first) == read_tokens_only(last) == 1
     apply_twicing(last, layers)
-    assert twicing_blocks(first) == twicing_blocks(last)
+    assert attention_of(first) == attention_of(last)
     assert torch.equal(first(pixels()), last(pixels()))
     assert read_tokens_only(first) == 1  # again
     assert torch.equal(first(pixels()), last(pixels()))
@@ -144,10 +153,10 @@ def test_weights_and_the_probe_stay(family):
     keys = list(model.state_dict())
     read_tokens_only(model)
     assert list(model.state_dict()) == keys
-    assert twicing_blocks(model) == (0, 2)
+    assert str(attention_of(model)) == "twicing@0,2"
     plain = odd(family)
     read_tokens_only(plain)
-    assert twicing_blocks(plain) == ()
+    assert str(attention_of(plain)) == "softmax"
 
 
 @pytest.mark.parametrize("twicing", ["none", "all"])
