@@ -101,8 +101,8 @@ def evaluate(
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
     images in [0, 1] and return logits: put normalisation inside; they are frozen, put into eval mode and, if they have
     convolutions, perhaps laid out channels-last. `attacks` left out takes the protocol's own list, unless `suites` are
-    named. `eps` as papers write it ("1/255", which is the default), or a number: 8/255, 0.03. `suites`: such as
-    `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have some.
+    named and no `eps`. `eps` as papers write it ("1/255", which is the default), or a number: 8/255, 0.03. `suites`:
+    such as `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have some.
 
     The other arguments are the fields of `spec.experiment.Experiment` and `spec.means.Means`, which say what each of
     them means; those that are left out may be configured (docs/configuration.md: where data lies, checkpoints, device,
@@ -112,7 +112,7 @@ def evaluate(
     said = dict(locals())
     begin, (named, own) = said.pop("begin"), _told_apart(said.pop("models"))
     mistakes = Mistakes()
-    content = in_form({"models": named, **from_python(said)}, not suites or attacks is not None, mistakes)
+    content = in_form({"models": named, **from_python(said)}, not suites, mistakes)
     try:
         stated = state(content, settings(), mistakes)
     except MistakesError as error:

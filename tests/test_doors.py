@@ -1,24 +1,31 @@
 """One experiment through three doors: the command line, Python and a plan file mean the same, and refuse the same."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from inspect import Parameter, signature, unwrap
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from robustbench_twicing import api, evaluate
+from robustbench_twicing import api, evaluate, load_run
 from robustbench_twicing.catalog.config import settings as configured
+from robustbench_twicing.catalog.mistakes import Mistake, MistakesError
 from robustbench_twicing.catalog.plans import read_plan
-from robustbench_twicing.catalog.resolve import Stated
+from robustbench_twicing.catalog.resolve import Stated, resolve
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.cli.options import EXPERIMENT, MEANS
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.experiment import Experiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +109,197 @@ def test_the_command_line_has_an_option_for_every_argument() -> None:
     assert set(EXPERIMENT) | set(MEANS) == arguments
 
 
+# --- drawn experiments -----------------------------------------------------------------------------------------------
+
+ROWS = ("attacks", "eps", "suites", "corruptions", "severities")
+OPTIONS = {"models": "model", "attacks": "attack", "suites": "suite", "corruptions": "corruption"}
+OPTIONS |= {"severities": "severity", "compiles": "compile", "directories": "data-dir"}
+
+
+def some(*values: Any) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(values), min_size=1, max_size=3)
+
+
+def one(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)
+
+
+ON_DIGITS = {
+    "models": some("deit", "deit-tw", "deit-tw@mine=last.pth"),
+    "suites": st.just(["digits-c"]),
+    "data": st.just("digits"),
+}
+ON_IMAGENET = {
+    "models": some("deit", "deit-tw=last.pth", "resnet18.a1_in1k"),
+    "suites": some("imagenet-a", "imagenet-c", "imagenet-c-generated"),
+    "data": st.just("imagenet"),
+    "recipe": one("model", "paper"),
+    "directories": st.dictionaries(one("imagenet", "imagenet-a"), st.just("val"), min_size=1),
+}
+ABOUT_ATTACKS = {
+    "attacks": some("fgsm", "pgd", "apgd-ce"),
+    "eps": some("1/255", "8/255", "0.02", "0.5"),
+    "protocol": one("standard", "mine.toml"),
+    "engine": st.just("own"),
+    "worst_case": st.just(True),
+    "precision": one("bfloat16", "tf32"),
+    "eight_bit": st.just(True),
+    "source_model": st.just("resnet18"),
+}
+THE_REST = {
+    "corruptions": some("fog", "common", "frost"),
+    "severities": some(1, 3, 5),
+    "limit": one(1, 7),
+    "seed": one(0, 5, 2**63 - 1),
+    "weights": one("ema", "both"),
+    "resample_pos_embed": st.just(True),
+    "device": one("cpu", "cuda:7"),
+    "batch_size": st.just(3),
+    "preflight": st.just(False),
+    "attention_path": st.just("fused"),
+    "compiles": st.just(True),
+    "frost_dir": st.just("drawn"),
+    "fresh": st.just(True),
+}
+WRONG = {
+    "models": ["diet", "deit"],
+    "attacks": ["fgsm", "pdg"],
+    "eps": ["1/255", "2", "x"],
+    "protocol": "papre",
+    "engine": "other",
+    "precision": "float8",
+    "source_model": "diet",
+    "suites": ["digits_c"],
+    "data": "imagnet",
+    "corruptions": ["fogg"],
+    "severities": [6],
+    "limit": 0,
+    "seed": -1,
+    "weights": "emaa",
+    "recipe": "papre",
+    "attention_path": "sideways",
+    "batch_size": 0,
+    "directories": {"imagnet": "val"},
+}
+
+
+@st.composite
+def experiments(draw: st.DrawFn, about_attacks: bool, wrong: bool) -> dict[str, Any]:
+    """A few words out of all as `evaluate`'s arguments, with slips in them where `wrong` is asked for."""
+    words = {**draw(one(ON_DIGITS, ON_IMAGENET)), **THE_REST, **(ABOUT_ATTACKS if about_attacks else {})}
+    needed = ["models", "eps" if about_attacks else "suites"]
+    said = {word: draw(words[word]) for word in [*needed, *draw(st.lists(one(*words), max_size=6))]}
+    if not said.get("suites"):
+        said = {word: value for word, value in said.items() if word not in ("corruptions", "severities")}
+    for word in draw(st.lists(one(*(words.keys() & WRONG)), min_size=1, max_size=3)) if wrong else ():
+        said[word] = WRONG[word]
+    return said
+
+
+def command_of(said: dict[str, Any]) -> list[str]:
+    words = ["attack" if "eps" in said else "corrupt"]
+    for key, value in said.items():
+        option = f"--{OPTIONS.get(key, key.replace('_', '-'))}"
+        if isinstance(value, dict):
+            words += [f"{option}={name}={place}" for name, place in value.items()]
+        elif isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-"))
+        else:
+            words += [f"{option}={one}" for one in (value if isinstance(value, list) else [value])]
+    return words
+
+
+def toml_of(said: dict[str, Any]) -> str:
+    def lines(keys: Any) -> str:
+        return "".join(f"{names.get(key, key)} = {json.dumps(said[key])}\n" for key in keys if key in said)
+
+    names = {"attacks": "names", "compiles": "compile"}
+    means = set(Means.model_fields) - {"directories"}
+    text = lines(key for key in said if key not in means and key not in (*ROWS, "directories"))
+    if "attacks" in said or "eps" in said:
+        text += "[[attacks]]\n" + lines(("attacks", "eps"))
+    for name in dict.fromkeys(said.get("suites", ())):
+        text += f"[[suites]]\nname = {json.dumps(name)}\n" + lines(("corruptions", "severities"))
+    text += "[means]\n" + lines(sorted(means))
+    places = "".join(f"{name} = {json.dumps(place)}\n" for name, place in said.get("directories", {}).items())
+    return f"{text}[directories]\n{places}"
+
+
+def heard(step: Callable[[], Stated]) -> Stated | list[Mistake]:
+    """What a door understood, or what it found wrong and where, before either is spelled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MistakesError, "said", lambda error, spelled: error)
+        patch.setattr("robustbench_twicing.catalog.plans._located", lambda found, files: MistakesError(found))
+        patch.setattr("robustbench_twicing.cli.app._refused", lambda error: error)
+        try:
+            return step()
+        except MistakesError as error:
+            return sorted(error.found)
+
+
+@pytest.mark.parametrize("about_attacks", [True, False])
+@pytest.mark.parametrize("wrong", [True, False])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_same_experiment_is_understood_or_refused_alike_at_every_door(
+    wrong: bool, about_attacks: bool, data: st.DataObject
+) -> None:
+    """The same experiment, means and plan, or the same mistakes at the same places."""
+    Path("last.pth").touch()
+    Path("mine.toml").write_text((ROOT / "attacks" / "standard.toml").read_text())
+    said = data.draw(experiments(about_attacks, wrong))
+    python = heard(lambda: by_python(**said))
+    if "suites" in said or not {"corruptions", "severities"} & set(said):
+        assert heard(lambda: by_plan(toml_of(said))) == python
+    else:  # a plan file has no place for parts of no suite
+        assert isinstance(python, list)
+    assert heard(lambda: by_command(*command_of(said))) == python
+    if isinstance(python, Stated):
+        assert python.plan.hash == resolve(python.experiment, python.means, configured()).hash
+
+
+CHEAP = st.fixed_dictionaries(
+    {
+        "models": one(["deit"], ["deit-tw"]),
+        "attacks": one(["fgsm"], ["mifgsm"]),
+        "eps": one(["4/255"], ["0.02"]),
+        "limit": one(1, 2),
+        "seed": one(0, 3),
+        "suites": st.just(["digits-c"]),
+        "corruptions": one(["fog"], ["brightness"]),
+        "severities": one([1], [3]),
+        "eight_bit": st.just(True),
+    }
+)
+
+
+@settings(max_examples=2, deadline=None, derandomize=True, database=None)
+@given(said=CHEAP)
+def test_the_same_experiment_gives_the_same_records_at_every_door(said: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, "p.toml")
+        file.write_text(toml_of(said))
+        ways = {
+            "python": lambda out: evaluate(**said, out=out, fresh=True),
+            "command": lambda out: _carried_out(*command_of(said), "--fresh", "--out", out),
+            "plan": lambda out: _carried_out("run", str(file), "--fresh", "--out", out),
+        }
+        runs = {}
+        for name, carried_out in ways.items():
+            carried_out(str(Path(place, name)))
+            runs[name] = load_run(Path(place, name))
+    assert len({run.manifest["plan_hash"] for run in runs.values()}) == 1
+    python, *others = (run.records.drop(columns="seconds") for run in runs.values())
+    assert len(python)
+    for other in others:
+        pd.testing.assert_frame_equal(python, other)
+
+
+def _carried_out(*words: str) -> None:
+    result = CliRunner().invoke(app, [*words, "--quiet"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
 # --- what two doors did differently ----------------------------------------------------------------------------------
 
 ATTACK_AND_SUITE = """
@@ -182,6 +380,22 @@ def test_a_wrong_word_is_refused_in_each_doors_own_spelling(key: str, value: Any
     assert f"p.toml, line 2: {key}: {says}" in refused_by_plan(toml)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("imagenet_a", "Did you mean imagenet-a"),
+        ("digits", "digits lies in no folder"),
+        ("digits-c", "lies in no folder"),
+    ],
+)
+def test_a_folder_for_no_data_set_is_refused_at_every_door(name: str, says: str) -> None:
+    said = refused_by_command("attack", "-m", "deit", "--data-dir", f"{name}=val")
+    assert "--data-dir: " in said
+    assert says in said
+    assert says in refused_by_python(models="deit", directories={name: "val"})
+    assert says in refused_by_plan(f'models = ["deit"]\n[directories]\n{name} = "val"\n')
+
+
 MEANS_SAID = [
     ("attention_path", "sideways", "Unknown attention path 'sideways'."),
     ("batch_size", 0, "Input should be greater than or equal to 1 (got 0)"),
@@ -217,9 +431,7 @@ def test_what_is_about_attacks_is_refused_where_nothing_is_attacked(key: str, va
     assert f"line 2: {key}: {says}" in refused_by_plan(toml)
 
 
-def test_sizes_without_attacks_and_parts_without_suites_are_refused() -> None:
-    nothing = "Nothing is attacked, so this means nothing."
-    assert f"eps=…: {nothing}" in refused_by_python(models="deit", suites="digits-c", eps="1/255")
+def test_parts_of_suites_without_suites_are_refused() -> None:
     for key, value, option in (("corruptions", "fog", "--corruption"), ("severities", 3, "--severity")):
         says = "No suite is named, so this means nothing."
         assert f"{key}=…: {says}" in refused_by_python(models="deit", attacks="fgsm", **{key: value})

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from platformdirs import user_config_path
 
-from robustbench_twicing.catalog.datasets import titles
+from robustbench_twicing.catalog.datasets import on_disk, titles
 from robustbench_twicing.catalog.read_toml import read_toml
-from robustbench_twicing.catalog.suites import suite, suite_names
 from robustbench_twicing.catalog.zoo import known_model, zoo
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.means import Means
@@ -43,23 +42,20 @@ class Settings:
     files: Mapping[Path, bool]
     """The files that were looked for, in order of precedence, and whether they are there."""
 
-    def default(self, key: str) -> str | None:
-        """The value of a key of [defaults]."""
-        return self.tables["defaults"][key].value
+    def chosen(self, key: str) -> str | None:
+        """The value of a key of [defaults] that the user has set; None if nobody has."""
+        value, origin = self.tables["defaults"][key]
+        return None if origin == "default" else value
 
-    def directories(self, flags: Sequence[str] = (), names: Sequence[str] = ()) -> dict[str, Path]:
-        """Where each data set lies: `--data-dir` flags (see `data_dirs`) over what is set."""
-        places = {name: Path(value) for name, (value, _) in self.tables["data"].items() if value}
-        return places | data_dirs(flags, names)
+    def directories(self) -> dict[str, Path]:
+        """Where each data set lies."""
+        return {name: Path(value) for name, (value, _) in self.tables["data"].items() if value}
 
     def means(self) -> Means:
         """Where data sets lie, and the device and the frost pictures that are set."""
-        chosen: dict[str, Any] = {"directories": self.directories()}
-        for key, name in (("device", "device"), ("frost-dir", "frost_dir")):
-            value, origin = self.tables["defaults"][key]
-            if value and origin != "default":
-                chosen[name] = value
-        return Means.model_validate(chosen)
+        chosen = {"device": self.chosen("device"), "frost_dir": self.chosen("frost-dir")}
+        set_by_user: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+        return Means(directories=self.directories(), **set_by_user)
 
     def checkpoints(self, data: str) -> dict[str, str]:
         """The checkpoint of each model on the data set `data`. None for digits, whose weights ship with the tool."""
@@ -78,7 +74,7 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
     files = {place / FILE: (place / FILE).is_file() for place in places}
     defaults: dict[str, Mapping[str, str | None]] = {
         "defaults": DEFAULTS,
-        "data": dict.fromkeys(_data_names()),
+        "data": dict.fromkeys(on_disk()),
         "models": {name: entry.imagenet.weights for name, entry in zoo().items()},
     }
     known = {table: list(names) for table, names in defaults.items()}
@@ -109,7 +105,8 @@ def variable_of(table: str, key: str) -> str:
 def data_dirs(flags: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
     """`--data-dir` flags as a table from data set to folder: NAME=DIR, or DIR alone for the only one of `names`.
 
-    A text with an = is NAME=DIR unless the part before it looks like a path. Raises `UserError`.
+    A text with an = is NAME=DIR unless the part before it looks like a path. Whether there is such a data set,
+    `catalog.resolve` says. Raises `UserError`.
     """
     places = {}
     for text in flags:
@@ -121,17 +118,10 @@ def data_dirs(flags: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
                     f"Write --data-dir {names[0] if names else 'NAME'}={text}",
                 )
             name, place = names[0], text
-        elif name not in _data_names() and name not in names:
-            raise unknown_name("data set", name, {*_data_names(), *names})
         if not place:
             raise UserError(f"--data-dir {text} names no folder.", f"Write --data-dir {name}=/path/to/it")
         places[name] = Path(place).expanduser()
     return places
-
-
-def _data_names() -> list[str]:
-    """The suites that lie on disk."""
-    return [name for name in suite_names() if suite(name).layout != "generated"]
 
 
 def _read(path: Path, known: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:

@@ -7,3 +7,8 @@ def titles() -> dict[str, str]:
     """Every data set the tool knows, with one line each."""
     embedded = {"digits": "Digits: 597 of scikit-learn's handwritten digits, RGB 32 x 32; ships with the tool"}
     return embedded | {name: suite(name).title for name in suite_names()}
+
+
+def on_disk() -> list[str]:
+    """Those that lie in a folder of the user's."""
+    return [name for name in suite_names() if suite(name).layout != "generated"]

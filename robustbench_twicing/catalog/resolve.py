@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from robustbench_twicing.catalog.config import Settings
-from robustbench_twicing.catalog.datasets import titles
+from robustbench_twicing.catalog.datasets import on_disk, titles
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.suites import suite_names
@@ -295,8 +295,11 @@ def _source(experiment: Experiment, base: str, checkpoints: Mapping[str, str], m
 
 def _check_names(experiment: Experiment, means: Means, mistakes: Mistakes) -> None:
     for name in means.directories:
-        if name not in titles() and not name.endswith(".toml"):
-            mistakes.add(("directories", name), unknown_name("data set", name, titles()))
+        if name in titles() and name not in on_disk():
+            what = f"{name} lies in no folder: it ships with the tool, or is computed from other images."
+            mistakes.add(("directories", name), what, f"Those that do: {', '.join(on_disk())}.")
+        elif name not in on_disk() and not name.endswith(".toml"):
+            mistakes.add(("directories", name), unknown_name("data set", name, on_disk()))
     for name in experiment.checkpoints:
         if not known_model(name):
             mistakes.add(("checkpoints", name), unknown_name("model", name, zoo()))

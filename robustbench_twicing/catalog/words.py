@@ -19,20 +19,18 @@ _ROWS = {"attacks": "names", "suites": "name"}
 def in_form(said: Mapping[str, Any], attacked: bool, mistakes: Mistakes) -> dict[str, Any]:
     """What was said, None meaning nothing, as the content of a plan file.
 
-    `attacked`: without a name of an attack the protocol's own list is meant, and not that nothing is attacked. What
-    says something about attacks or suites where there are none is added to the mistakes.
+    `attacked`: without the name of an attack or an eps the protocol's own list is meant, and not that nothing is
+    attacked. Parts of suites where there are none are added to the mistakes.
     """
     content = {key: value for key, value in said.items() if value is not None}
     means = {key: content.pop(key) for key in Means.model_fields if key in content and key != "directories"}
     attack = {key: content.pop(word) for word, key in (("attacks", "names"), ("eps", "eps")) if word in content}
     part = {key: content.pop(key) for key in ("corruptions", "severities") if key in content}
-    if attacked or "names" in attack:
+    if attacked or attack:
         content["attacks"] = [attack]
         if attack.get("names") in ((), []):  # in a plan file that is the protocol's list; here nobody would guess it
             hint = "Leave it away for the protocol's own list."
             mistakes.add(("attacks", 0, "names"), "Nothing is named here.", hint)
-    elif attack:
-        mistakes.add(("attacks", 0, "eps"), "Nothing is attacked, so this means nothing.", "Name attacks.")
     suites = content.pop("suites", ())
     if isinstance(suites, Iterable) and not isinstance(suites, str):
         content["suites"] = [{"name": name, **part} for name in dict.fromkeys(suites)]

@@ -190,10 +190,10 @@ def stated(
     known, mistakes = settings(), Mistakes()
     given = {key: value for key, value in said.items() if value not in (None, [], ())}
     suites = given.get("suites", [])
-    if not suites:
-        given.setdefault("data", known.default("data"))
+    if not suites and "data" not in given and (configured := known.chosen("data")):
+        given["data"] = configured
     if at_hand is None:
-        at_hand = _at_hand(suites, attacked) if suites else [given["data"]]
+        at_hand = _at_hand(suites, attacked) if suites else [given.get("data", "digits")]
     given["directories"] = data_dirs(given.get("directories", ()), at_hand)
     with spelled():
         return state(in_form(given, attacked, mistakes), known, mistakes, without_models)
