@@ -43,7 +43,12 @@ class Parameter(NamedTuple):
     low: Fraction
     high: Fraction
     step: Fraction = Fraction(1, 1000)
-    """The probe measures a block's numbers, and tells no finer ones apart."""
+    """The probe measures a block's numbers, and tells no finer ones apart. Of whole numbers it tries every one."""
+
+    @property
+    def is_whole(self) -> bool:
+        """A number that counts, between whose values there is nothing."""
+        return self.step.denominator == 1
 
 
 class Row(NamedTuple):

@@ -1,9 +1,9 @@
 """Which method each block of a network computes, found by its behaviour."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, compress, product
 from typing import Any
 
 import torch
@@ -124,18 +124,37 @@ def _candidates(seen: _Seen, claim: Sequence[Method]) -> Iterator[tuple[Method, 
     for method in (*claim, *map(Method, METHODS)):
         yield method, float(seen.missed(method.name, mixing_of(method).numbers).norm())
     for name, row in METHODS.items():
-        if row.parameters:
-            numbers = _fitted(seen, name, row.parameters)
+        for start in _starts(row.parameters):
+            numbers = _fitted(seen, name, row.parameters, start)
             pairs = zip(numbers, row.parameters, strict=True)
             rounded = tuple(round(Fraction(number) / parameter.step) * parameter.step for number, parameter in pairs)
             yield settled_method(Method(name, rounded)), float(seen.missed(name, numbers).norm())
 
 
-def _fitted(seen: _Seen, name: str, parameters: Sequence[Parameter]) -> list[float]:
-    """The numbers, within their range, at which a method comes nearest to what came out."""
-    usual = mixing_of(Method(name)).numbers
-    best = least_squares(lambda numbers: seen.missed(name, numbers).flatten().numpy(), usual, method="lm").x
-    return [min(max(value, float(p.low)), float(p.high)) for value, p in zip(best, parameters, strict=True)]
+def _starts(parameters: Sequence[Parameter]) -> Iterator[tuple[float, ...]]:
+    """Where to begin to fit: at every value of the parameters that are whole numbers, at the others' usual ones."""
+    values = [
+        [float(p.low + step * p.step) for step in range(int((p.high - p.low) / p.step) + 1)]
+        if p.is_whole
+        else [float(p.usual)]
+        for p in parameters
+    ]
+    return product(*values) if parameters else iter(())
+
+
+def _fitted(seen: _Seen, name: str, parameters: Sequence[Parameter], start: Sequence[float]) -> list[float]:
+    """The numbers, within their range, at which a method comes nearest to what came out. Whole ones stay."""
+    free = [not parameter.is_whole for parameter in parameters]
+
+    def filled(chosen: Iterable[float]) -> list[float]:
+        left = iter(chosen)
+        return [next(left) if is_free else number for is_free, number in zip(free, start, strict=True)]
+
+    def missed(chosen: Iterable[float]) -> Any:
+        return seen.missed(name, filled(chosen)).flatten().numpy()
+
+    best = least_squares(missed, list(compress(start, free)), method="lm").x if any(free) else ()
+    return [min(max(value, float(p.low)), float(p.high)) for value, p in zip(filled(best), parameters, strict=True)]
 
 
 def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """A method is one row: what its formula says, every path computes, the probe finds, and the names know."""
 
+import json
 import subprocess
 import sys
 from fractions import Fraction
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from robustbench_twicing import apply_method
 from robustbench_twicing.attention import methods, paths, probe
@@ -15,6 +17,7 @@ from robustbench_twicing.attention.methods import METHODS, Inputs, Parameter, Ro
 from robustbench_twicing.attention.paths import explicit_attention, formula_attention, fused_attention
 from robustbench_twicing.attention.probe import attention_of
 from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.spec.methods import Attention, Method
@@ -70,6 +73,14 @@ def test_every_row_says_what_it_is() -> None:
             assert parameter.holds
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_catalog_explains_every_row(name: str) -> None:
+    shown = CliRunner().invoke(app, ["catalog", "show", name, "--json"])
+    facts = json.loads(shown.output)
+    for said in (METHODS[name].equation, METHODS[name].source, *(p.holds for p in METHODS[name].parameters)):
+        assert said in str(facts)
+
+
 def test_names_are_checked_without_torch() -> None:
     code = "import sys, robustbench_twicing.attention.methods; print('torch' in sys.modules, 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
@@ -112,9 +123,27 @@ SHARPENED = Row(
 )
 
 
+def _of_order(x: Inputs, order: float) -> Any:
+    """(1 - (1 - A)^order) V: what is left over is smoothed again and again."""
+    left, mixed = x.v, 0 * x.v
+    for _ in range(int(order)):
+        smoothed = x.attend(left)
+        left, mixed = left - smoothed, mixed + smoothed
+    return mixed
+
+
+OF_ORDER = Row(
+    title="smoothed again and again",
+    equation="(1 - (1 - A)^order)V",
+    source="this test",
+    formula=_of_order,
+    parameters=(Parameter("order", "smoothings", Fraction(3), Fraction(3), Fraction(6), Fraction(1)),),
+)
+
+
 @pytest.fixture
-def _sharp(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {**METHODS, "sharp": SHARPENED}
+def _more(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {**METHODS, "sharp": SHARPENED, "fold": OF_ORDER}
     for module in (methods, probe):
         monkeypatch.setattr(module, "METHODS", table)
 
@@ -125,7 +154,7 @@ def by_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, factor: 
     return share * (exponentials / exponentials.sum(axis=-1, keepdims=True)) @ v + (1 - share) * v
 
 
-@pytest.mark.usefixtures("_sharp")
+@pytest.mark.usefixtures("_more")
 @pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
 @pytest.mark.parametrize("read", [None, 2])
 def test_a_new_row_alone_is_computed_along_every_path(attend: Any, read: int | None) -> None:
@@ -134,11 +163,17 @@ def test_a_new_row_alone_is_computed_along_every_path(attend: Any, read: int | N
     np.testing.assert_allclose(mixed.numpy(), expected[:, :, :read], **EXACT)
 
 
-@pytest.mark.usefixtures("_sharp")
+@pytest.mark.usefixtures("_more")
 def test_a_new_row_alone_is_known_by_name_and_found_by_the_probe() -> None:
     assert str(model_spec("deit+sharp@last2=x.pth", "digits").attention) == "sharp@last2"
     assert str(settled(Attention.parse("sharp(2)"))) == "sharp"
-    for text in ("sharp", "sharp(1.5,0.5)", "sharp(0.7,0.2)@0+twicing@1+twicing(0.25)@3"):
+    assert str(settled(Attention.parse("fold(3)@0+fold(4)@1"))) == "fold@0+fold(4)@1"
+    for text in (
+        "sharp",
+        "sharp(1.5,0.5)",
+        "sharp(0.7,0.2)@0+twicing@1+twicing(0.25)@3",
+        "fold@0+twicing@1+fold(5)@2",
+    ):
         model = apply_method(small(), text)
         assert str(attention_of(model)) == text
         before = model(images())
@@ -147,5 +182,6 @@ def test_a_new_row_alone_is_known_by_name_and_found_by_the_probe() -> None:
         for path in ("explicit", "fused"):
             paths.set_attention_path(model, path)
             torch.testing.assert_close(model(images()), before, rtol=0, atol=1e-5)
-    with pytest.raises(UserError, match=r"factor .* cannot be 10"):
-        model_spec("deit+sharp(10)", "digits")
+    for wrong in ("sharp(10)", "fold(2)", "fold(3.5)"):
+        with pytest.raises(UserError, match="cannot be"):
+            model_spec(f"deit+{wrong}", "digits")

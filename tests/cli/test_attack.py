@@ -79,6 +79,21 @@ def test_two_models_and_two_eps_give_a_row_each() -> None:
         assert row["drop"] == pytest.approx(row["accuracy"] - row["clean_accuracy"])
 
 
+def test_methods_of_one_models_weights_stand_side_by_side() -> None:
+    models = ["deit", "deit+twicing(0.5)@last3", "deit+twicing(1)@0,1@mine", "deit+twicing"]
+    options = [part for model in models for part in ("--model", model)]
+    summary = _summary(*options, "--attack", "fgsm", "--limit", "6", "--quiet")
+    names = ["deit", "deit+twicing(0.5)@last3@drop-in", "deit+twicing(1)@0,1@mine", "deit+twicing@drop-in"]
+    found = {row["model"]: row["attention"] for row in summary["rows"]}
+    assert found == dict(zip(names, ["softmax", "twicing(0.5)@3,4,5", "twicing@0,1", "twicing"], strict=True))
+    assert {row["weights_hash"] for row in summary["rows"]} == {summary["rows"][0]["weights_hash"]}
+    records = pd.concat(pd.read_parquet(file) for file in Path(summary["run"]).glob("records/*/*.parquet"))
+    assert set(records["attention"]) == set(found.values())
+    assert set(zip(records["training_recipe"], records["training_seed"], strict=True)) == {("", 0)}
+    margins = records[records["threat"] == "clean"].groupby("model")["margin"].sum()
+    assert margins.nunique() == len(models)
+
+
 def test_batch_size_changes_no_draw_and_no_prediction() -> None:
     """Predictions agree exactly and margins within float noise.
 

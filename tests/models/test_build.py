@@ -1,6 +1,7 @@
 """A spec becomes the model it describes, or a clear error."""
 
 import argparse
+import copy
 import hashlib
 from functools import partial
 
@@ -20,6 +21,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
 from robustbench_twicing.models.build import load_model, new_network, wrap_model
 from robustbench_twicing.spec.models import ModelSpec, Recipe
+from tests.oracles.attention import ByHand
 
 DIGITS = "deit_digits_patch8_32"
 EMBEDDED = pytest.mark.parametrize(
@@ -120,6 +122,17 @@ def test_an_architecture_that_twices_where_the_spec_does_not(tmp_path):
     torch.save(timm.create_model(name).state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(UserError, match="brings twicing attention of its own"):
         load_model(spec(architecture=name, weights=f"file:{tmp_path / 'tiny.pth'}"))
+
+
+@pytest.mark.parametrize("claimed", ["softmax", "twicing@0,1,2,3,4", "twicing(0.5)@5"])
+def test_blocks_that_compute_what_nobody_claims_are_refused(monkeypatch, tmp_path, claimed):
+    """The last block's class is nobody's, so it stays as it is; the probe finds what it does."""
+    network = new_network(DIGITS)
+    network.blocks[5].attn = ByHand(network.blocks[5].attn, power=2, strength=0.75)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    monkeypatch.setattr(build, "new_network", lambda architecture, **settings: copy.deepcopy(network))
+    with pytest.raises(UserError, match=r"twicing\(0\.75\)@5|unknown block blocks\.5 .*ByHand"):
+        load_model(spec(weights=f"file:{tmp_path / 'mine.pth'}", attention=claimed))
 
 
 def test_imagenet_models_bring_timms_preprocessing(tmp_path):
