@@ -8,39 +8,12 @@ import torch
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.corruptions import corrupt
-from robustbench_twicing.runner import environment
-from robustbench_twicing.spec.attacks import AttackSettings
+from robustbench_twicing.runner import run
 from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
-from tests.engine.tiny import (
-    apgd_settings,
-    apgd_t_settings,
-    attack,
-    fgsm_settings,
-    mifgsm_settings,
-    noise_settings,
-    pgd_settings,
-    random_images,
-    small_net,
-    spsa_settings,
-    square_settings,
-    threat,
-)
+from tests.engine.test_properties import ATTACKS, PER_SAMPLE
+from tests.engine.tiny import attack, random_images, small_net, threat
 from tests.other_device import other_device
-
-ATTACKS = [
-    fgsm_settings(),
-    pgd_settings(restarts=2),
-    pgd_settings(norm="L2"),
-    mifgsm_settings(),
-    apgd_settings(),
-    apgd_settings(norm="L2", loss="dlr"),
-    apgd_t_settings(targets=3),
-    square_settings(),
-    square_settings(norm="L2"),
-    spsa_settings(),
-    noise_settings(),
-]
 
 
 def test_the_device_refuses_what_cuda_refuses() -> None:
@@ -53,10 +26,10 @@ def test_the_device_refuses_what_cuda_refuses() -> None:
         assert torch.equal((there + there).cpu(), 2 * there.cpu())
 
 
-@pytest.mark.parametrize("settings", ATTACKS, ids=lambda s: f"{s.algorithm}-{s.norm}")
+@pytest.mark.parametrize("name", PER_SAMPLE)
 @pytest.mark.parametrize("iterate", ["best", "last"])
-def test_attacks_find_the_same_images_there(settings: AttackSettings, iterate: str) -> None:
-    model, images, labels = small_net(), random_images(6), torch.arange(6) % 5
+def test_attacks_find_the_same_images_there(name: str, iterate: str) -> None:
+    settings, model, images, labels = ATTACKS[name], small_net(), random_images(6), torch.arange(6) % 5
     wanted = threat(settings, "0.5" if settings.norm == "L2" else "8/255", iterate=iterate)
     expected = attack(model, images, labels, wanted)
     with other_device() as device:
@@ -92,7 +65,7 @@ def test_a_run_says_there_what_it_says_here(settings, monkeypatch, tmp_path) -> 
     options = {"limit": 4, **({} if "suites" in settings else {"eps": "4/255"}), **settings}
     expected = evaluate(models, out=tmp_path / "here", **options).records
     with other_device() as device:
-        monkeypatch.setattr(environment, "choose_device", lambda _: device)
+        monkeypatch.setattr(run, "choose_device", lambda _: device)
         found = evaluate(models, out=tmp_path / "there", device="other", batch_size=8, **options).records
     assert set(found["device"]) == {"other"}
     keys = ["model", "threat", "sample_id", "correct"]

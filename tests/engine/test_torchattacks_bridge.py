@@ -37,6 +37,14 @@ def quick(name, norm):
     return settings.model_copy(update={"arguments": {**settings.arguments, **fewer}})
 
 
+def test_another_seed_draws_something_else():
+    model, images, what = small_net(), random_images(3), threat(torchattacks_settings("eotpgd"))
+    labels = answers(model, images)
+    first, again, other = (attack(model, images, labels, what, seed=seed).images for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_every_attack_stays_in_the_ball_and_does_harm(name, norm, capfd):
     model, images = small_net(size=16), random_images(5, size=16)
