@@ -8,6 +8,7 @@ import torch
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.engine.corruptions import corrupt
+from robustbench_twicing.machine import device as devices
 from robustbench_twicing.runner import run
 from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
@@ -65,7 +66,8 @@ def test_a_run_says_there_what_it_says_here(settings, monkeypatch, tmp_path) -> 
     options = {"limit": 4, **({} if "suites" in settings else {"eps": "4/255"}), **settings}
     expected = evaluate(models, out=tmp_path / "here", **options).records
     with other_device() as device:
-        monkeypatch.setattr(run, "choose_device", lambda _: device)
+        for place in (devices, run):
+            monkeypatch.setattr(place, "choose_device", lambda _: device)
         found = evaluate(models, out=tmp_path / "there", device="other", batch_size=8, **options).records
     assert set(found["device"]) == {"other"}
     keys = ["model", "threat", "sample_id", "correct"]
