@@ -14,13 +14,13 @@ import csv
 import os
 import platform
 import statistics
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import timm
 import torch
+from conditions import commit, processor
 from torch import nn
 
 from robustbench_twicing.attention.convert import apply_method, apply_softmax
@@ -85,7 +85,6 @@ def spread(values: list[float], digits: int) -> list[float]:
 
 def conditions(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
     """What the numbers depend on, for every row."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     cuda = device.type == "cuda"
     return {
         "architecture": arguments.architecture,
@@ -96,20 +95,11 @@ def conditions(arguments: argparse.Namespace, device: torch.device) -> dict[str,
         "threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-
-
-def processor() -> str:
-    """The CPU's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 def main() -> None:
@@ -127,8 +117,9 @@ def main() -> None:
     load = [round(os.getloadavg()[0], 2)]
 
     networks = {name: build(arguments.architecture, *variant) for name, variant in VARIANTS.items()}
-    height, width = networks[REFERENCE].pretrained_cfg["input_size"][1:]
-    images = torch.rand(arguments.batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    config = timm.get_pretrained_cfg(arguments.architecture)
+    assert config, "timm knows no image size for this architecture"
+    images = torch.rand(arguments.batch, *config.input_size, generator=torch.Generator().manual_seed(0))
     off = {}
     for name, network in networks.items():
         with torch.no_grad():
@@ -150,9 +141,9 @@ def main() -> None:
     load.append(round(os.getloadavg()[0], 2))
 
     table = []
-    for (mode, name), taken in times.items():
-        ms, ms_low, ms_high = spread([1000 * value for value in taken], 2)
-        ratios = [value / other for value, other in zip(taken, times[mode, REFERENCE], strict=True)]
+    for (mode, name), each in times.items():
+        ms, ms_low, ms_high = spread([1000 * value for value in each], 2)
+        ratios = [value / other for value, other in zip(each, times[mode, REFERENCE], strict=True)]
         ratio, low, high = spread(ratios, 3)
         row = {"what": mode, "variant": name, "times_timm": ratio, "lowest": low, "highest": high}
         row |= {"ms": ms, "ms_lowest": ms_low, "ms_highest": ms_high, "logits_off": f"{off[name]:.1e}"}

@@ -17,18 +17,17 @@ import csv
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from conditions import commit, installed, processor
 from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -123,7 +122,6 @@ def row(name: str, who: str, costs: list[Cost], ours: list[Cost]) -> dict[str, o
 
 def conditions(arguments: argparse.Namespace) -> dict[str, object]:
     """What the numbers depend on, for every row."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     device = torch.device(arguments.device)
     names = ("numpy", "scipy", "scikit-image", "opencv-python", "pillow", "numba", "imagecorruptions")
     return {
@@ -134,25 +132,13 @@ def conditions(arguments: argparse.Namespace) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "commit": commit(),
+        "cpu": f"{processor()}, {os.cpu_count()} cores",
         "load_at_start": arguments.load,
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name.replace("-", "_"): installed(name) for name in names},
     }
-
-
-def installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:

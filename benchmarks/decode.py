@@ -19,7 +19,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ import timm
 import timm.data
 import timm.utils
 import torch
+from conditions import commit, processor
 from PIL import Image
 from skimage import data as photographs
 
@@ -53,7 +53,7 @@ MODEL, PAPER = Recipe(resize=248, crop=224), Recipe(resize=256, crop=224)
 
 def write_jpegs(root: Path, count: int, size: tuple[int, int], quality: int = 92) -> ImageFiles:
     """`count` JPEGs of `size` in class folders of ImageNet, cut from real photographs."""
-    sources = [Image.fromarray(photograph()) for photograph in (photographs.astronaut, photographs.coffee)]
+    sources = [Image.fromarray(pixels) for pixels in (photographs.astronaut(), photographs.coffee())]
     wnids = class_list("imagenet")
     variants = []
     for shift in range(16):
@@ -183,11 +183,10 @@ def rows(dataset: ImageFiles, workers: int, repeats: int) -> Iterator[dict[str, 
 
 def conditions() -> dict[str, object]:
     """What the numbers depend on, for every row."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit(),
+        "cpu": f"{processor()}, {os.cpu_count()} cores",
         "load_at_start": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,

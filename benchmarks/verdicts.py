@@ -10,7 +10,6 @@ draws, and so their own verdicts: ours is called weaker where all of its seeds b
 
 import argparse
 import platform
-import subprocess
 import textwrap
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+from conditions import commit
 
 from robustbench_twicing import evaluate
 from robustbench_twicing.catalog.protocols import protocol
@@ -140,19 +140,18 @@ def page(table: pd.DataFrame) -> str:
     """The documentation page."""
     cells = table[~table["attack"].isin(CONTROL)].groupby(["model", "attack", "eps"], sort=False)
     rows, weaker, stronger = [], [], []
-    for (model, attack, eps), cell in cells:
+    for key, cell in cells:
+        model, attack, eps = map(str, key)
         ours, theirs = cell["ours_broken"], cell["theirs_broken"]
         name = f"{attack} at {eps} on {model} ({_span(ours)} broken against {_span(theirs)})"
         weaker += [name] if ours.max() < theirs.min() else []
         stronger += [name] if ours.min() > theirs.max() else []
         counts = [str(int(cell[column].sum())) for column in ("both", "only_ours", "only_theirs", "neither")]
         rows.append([model, attack, eps, _accuracy(cell, "ours"), _accuracy(cell, "theirs"), *counts])
-    control = [
-        [model, f"{'L2' if attack.endswith('-l2') else 'L∞'} {eps}", _accuracy(cell, "ours")]
-        for (model, attack, eps), cell in table[table["attack"].isin(CONTROL)].groupby(
-            ["model", "attack", "eps"], sort=False
-        )
-    ]
+    control = []
+    for key, cell in table[table["attack"].isin(CONTROL)].groupby(["model", "attack", "eps"], sort=False):
+        model, attack, eps = map(str, key)
+        control.append([model, f"{'L2' if attack.endswith('-l2') else 'L∞'} {eps}", _accuracy(cell, "ours")])
     first = table.iloc[0]
     verdict = f"**Ours is weaker beyond seed noise in {len(weaker)} of {len(cells)} cells**"
     verdict += f": {'; '.join(weaker)}. " if weaker else ". "
@@ -167,7 +166,7 @@ def page(table: pd.DataFrame) -> str:
         verdict=textwrap.fill(verdict, 120),
         rows=_lines(rows),
         control=_lines(control),
-        trials=protocol(str(BUDGETS)).attacks["noise"].trials,
+        trials=protocol(str(BUDGETS)).attacks["noise"].evaluations,
         own=first["seeds_differ_ours"],
         their=first["seeds_differ_theirs"],
         between=first["sides_differ"],
@@ -199,13 +198,10 @@ def main() -> None:
         samples = measure(arguments.images)
         table, differ = tabulate(samples), differing(samples)
         versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "torchattacks"))
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
         table["seeds_differ_ours"], table["seeds_differ_theirs"] = differ["own"], differ["torchattacks"]
         table["sides_differ"], table["compared"] = differ["between"], differ["pairs"]
-        table["conditions"] = (
-            f"{device}, float32, {versions}, commit {commit.stdout.strip()}, {datetime.now(UTC):%Y-%m-%d}"
-        )
+        table["conditions"] = f"{device}, float32, {versions}, commit {commit()}, {datetime.now(UTC):%Y-%m-%d}"
         table.to_csv(TABLE, index=False)
     PAGE.write_text(page(pd.read_csv(TABLE, dtype={"eps": str})), encoding="utf-8")
 

@@ -1,0 +1,1 @@
+"""What `attacks.py` measures, one file each, and what the measurements share: task, models, ours, peers, turns."""
