@@ -25,7 +25,7 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.results import history
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
-from robustbench_twicing.results.gate import GateResult, check
+from robustbench_twicing.results.gate import GateResult, check_run
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.store import RUNS, RunFolder, is_there
@@ -281,7 +281,7 @@ def _unfinished_plan(name: str | Path) -> PlanFile | None:
 def _plan_named(name: str | Path) -> PlanFile | None:
     """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
     path = Path(name)
-    is_plan = path.suffix == ".toml" or (str(name) in plan_names() and not path.exists())
+    is_plan = path.suffix == ".toml" or (not is_there(path) and str(name) in plan_names())
     return read_plan(name, settings()) if is_plan else None
 
 
@@ -368,8 +368,7 @@ def _shared(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
 
 def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:
     """Judge a run against a baseline. `policy` left out is that of the run's plan. Raises `UserError`."""
-    found = load_finished(run)
-    return check(found.records, load_baseline(Path(baseline)).records, policy or found.manifest.gate)
+    return check_run(load_finished(run), load_baseline(Path(baseline)), policy)
 
 
 def _finished(folder: RunFolder) -> Run:

@@ -13,7 +13,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.formats import save
 from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.results.baselines import load_baseline
-from robustbench_twicing.results.gate import check
+from robustbench_twicing.results.gate import check_run
 from robustbench_twicing.spec.policy import Policy
 
 
@@ -44,7 +44,7 @@ def gate(
     own = found.manifest.gate
     settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}
     settings["floors"] = {**own.floors, **dict(map(_floor, floor or []))}
-    result = check(found.records, accepted.records, validated(Policy, settings, "The gate's policy"))
+    result = check_run(found, accepted, validated(Policy, settings, "The gate's policy"))
     page = gate_page(result, Sides(str(found.path), str(baseline), accepted.manifest.accepted))
     for file, format_ in ((junit_file, "junit"), (markdown_file, "markdown")):
         if file:

@@ -26,9 +26,8 @@ from robustbench_twicing.results.manifest import Manifest, Moment, Said, refuse_
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.store import SCHEMA, write_whole
-from robustbench_twicing.spec.attacks import AS_WRITTEN
 from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
-from robustbench_twicing.spec.values import Frozen
+from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 
 FORMAT = 2
 """Raised when baseline.json or the columns kept change their meaning."""

@@ -137,7 +137,7 @@ def _matched_rows(
     rows, one_sided = [], []
     for baseline, candidate in sides:
         left, right = by_threat(baseline.records), by_threat(candidate.records)
-        _refuse_other_suites(baseline, candidate)
+        refuse_other_suites(baseline.name, baseline.suites, candidate.name, candidate.suites)
         for threat in left:
             if threat in right:
                 pairs = matched(threat, left[threat], right[threat])
@@ -148,14 +148,15 @@ def _matched_rows(
     return rows, list(dict.fromkeys(one_sided))
 
 
-def _refuse_other_suites(baseline: Side, candidate: Side) -> None:
-    """Raise `UserError` if a suite that both have was scored over other classes, or by other labels."""
-    for name in baseline.suites.keys() & candidate.suites.keys():
-        if baseline.suites[name].judges != candidate.suites[name].judges:
+def refuse_other_suites(
+    name: str, suites: Mapping[str, SuiteDefinition], other: str, others: Mapping[str, SuiteDefinition]
+) -> None:
+    """Raise `UserError`, naming both sides, if a suite that both have is judged by other classes or labels."""
+    for suite in suites.keys() & others.keys():
+        if suites[suite].judges != others[suite].judges:
             raise UserError(
-                f"{baseline.name} and {candidate.name} were not judged alike: the classes or labels of the suite "
-                f"{name!r} are others.",
-                "Its definition was edited between the two runs; repeat one of them.",
+                f"{name} and {other} were not judged alike: the classes or labels of the suite {suite!r} are others.",
+                "Its definition was edited between the two; repeat one of them.",
             )
 
 

@@ -15,7 +15,9 @@ import pandas as pd
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
 from robustbench_twicing.metrics.paired import Flips, count_flips
 from robustbench_twicing.metrics.verdict import Comparison, compare, not_worse_p
-from robustbench_twicing.results.comparison import by_threat, matched
+from robustbench_twicing.results.baselines import Baseline
+from robustbench_twicing.results.comparison import by_threat, matched, refuse_other_suites
+from robustbench_twicing.results.run import Run
 from robustbench_twicing.spec.policy import Policy, fits
 
 Verdict = Literal["pass", "regressed", "inconclusive"]
@@ -60,6 +62,15 @@ class GateResult:
     def exit_code(self) -> int:
         """What the process tells the shell: 0, 3 or 4."""
         return EXIT_CODES[self.verdict]
+
+
+def check_run(run: Run, baseline: Baseline, policy: Policy | None = None) -> GateResult:
+    """Judge a run against a baseline, by the policy of the run's plan unless another is given.
+
+    Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
+    """
+    refuse_other_suites("The run", run.manifest.suites, "the baseline", baseline.manifest.run.suites)
+    return check(run.records, baseline.records, policy or run.manifest.gate)
 
 
 def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> GateResult:

@@ -5,12 +5,14 @@ working folder. An unknown key is refused by name: a reader that passed over it 
 condition. A key that is added has a default, so that this version reads what earlier ones of the same schema wrote.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -23,14 +25,13 @@ from pydantic import (
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.parse import boundary, json_object, typed
-from robustbench_twicing.spec.attacks import AS_WRITTEN
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.policy import Policy
 from robustbench_twicing.spec.records import SCHEMA_VERSION, reader_of
 from robustbench_twicing.spec.suite import SuiteDefinition
 from robustbench_twicing.spec.threats import AttackThreat
-from robustbench_twicing.spec.values import Frozen, content_hash
+from robustbench_twicing.spec.values import AS_WRITTEN, Frozen, content_hash
 
 MANIFEST = "run.json"
 
@@ -100,9 +101,10 @@ class CellEntry(Frozen):
         return [Shard(self.folder, start, min(start + self.shard_size, self.samples)) for start in starts]
 
 
-def samples_hash(sample_ids: Any, labels: Any) -> str:
-    """First 12 hex digits of the SHA-256 of ids (texts) and labels (whole numbers), in order."""
-    return content_hash([[str(sample) for sample in sample_ids], [int(label) for label in labels]])
+def samples_hash(sample_ids: Iterable[str], labels: Iterable[int]) -> str:
+    """First 12 hex digits of the SHA-256 of ids and labels, in order."""
+    ids = "\0".join(sample_ids).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(ids + b"\0\0" + np.fromiter(labels, "<i8").tobytes()).hexdigest()[:12]
 
 
 class DataUsed(Frozen):

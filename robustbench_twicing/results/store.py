@@ -16,7 +16,7 @@ import io
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,14 @@ class RunFolder:
         """
         found = {}
         for file in self.files_of(shard):
-            with suppress(FileNotFoundError), explained(file):
+            try:
                 content = file.read_bytes()
-                if file.stem.rpartition("-")[2] == _checksum(content):
-                    found[file] = content
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UserError(f"{file} cannot be read: {error.strerror}.", "Check its permissions.") from None
+            if file.stem.rpartition("-")[2] == _checksum(content):
+                found[file] = content
         return found
 
     def set_aside(self, file: Path) -> Path:

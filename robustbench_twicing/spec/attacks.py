@@ -1,6 +1,5 @@
 """The settings of every attack algorithm, and the table `SETTINGS` that lists them."""
 
-from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +14,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
-from robustbench_twicing.spec.values import Frozen, Length, Norm, content_hash
+from robustbench_twicing.spec.values import AS_WRITTEN, Frozen, Length, Norm, content_hash
 
 
 class AttackSettings(Frozen):
@@ -295,18 +294,14 @@ class PythonSettings(AttackSettings):
 
 
 class UnknownSettings(AttackSettings):
-    """Settings of an algorithm that this installation does not know, as a run wrote them down: to read, not to run."""
+    """Settings of an algorithm that this installation does not know, or that is another one by now, as a run wrote them
+    down: to read (`values.AS_WRITTEN`), not to run."""
 
     model_config = ConfigDict(extra="allow")
 
     @property
     def gradients(self) -> None:
         return None
-
-
-AS_WRITTEN: Mapping[str, bool] = {"as_written": True}
-"""`model_validate(content, context=AS_WRITTEN)` reads what a run wrote: settings whose algorithm is not in `SETTINGS`,
-or is another one by now, become `UnknownSettings` instead of an error."""
 
 
 def _by_algorithm(content: Any, info: Any) -> Any:  # pydantic's ValidationInfo, which cannot be checked at run time

@@ -5,13 +5,13 @@ One TOML file in corruptions/ each; corruptions/README.md explains every key.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
-from robustbench_twicing.spec.values import Frozen
+from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 
 
 class Part(NamedTuple):
@@ -102,6 +102,13 @@ class SuiteSpec(Frozen):
         return tuple(position for position, name in enumerate(self.index) if name in wanted)
 
     @model_validator(mode="after")
+    def _can_be_generated(self, info: Any) -> "SuiteSpec":  # pydantic's ValidationInfo
+        unknown = [name for name in (*self.common, *self.extra) if name not in CORRUPTIONS]
+        if self.layout == "generated" and unknown and info.context != AS_WRITTEN:
+            raise ValueError(f"no corruption {unknown[0]!r} can be generated; there are {', '.join(CORRUPTIONS)}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "SuiteSpec":
         if (self.layout in ("corruptions", "cifar-c", "generated")) != bool(self.families and self.severities):
             raise ValueError(
@@ -125,9 +132,6 @@ class SuiteSpec(Frozen):
                 f"{len(outside)} of the classes are not in the index, such as {outside[0]}; every class that a suite "
                 "is scored over needs a logit"
             )
-        unknown = [name for name in (*self.common, *self.extra) if name not in CORRUPTIONS]
-        if self.layout == "generated" and unknown:
-            raise ValueError(f"no corruption {unknown[0]!r} can be generated; there are {', '.join(CORRUPTIONS)}")
         if self.recipe == "none" and self.image_size is None:
             raise ValueError("recipe = 'none' needs image_size: images of different sizes cannot share a batch")
         if self.file_names is not None:

@@ -6,6 +6,7 @@ Everything here is immutable and has a canonical form, so that two runs that mea
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -175,6 +176,11 @@ class Length:
         return core_schema.no_info_plain_validator_function(
             check, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
+
+
+AS_WRITTEN: Mapping[str, bool] = {"as_written": True}
+"""`model_validate(content, context=AS_WRITTEN)` reads what a run wrote down, algorithms and corruptions that this
+installation does not know included."""
 
 
 class Frozen(BaseModel):

@@ -132,3 +132,10 @@ def test_a_manifest_can_say_what_is_no_text(tmp_path: Path) -> None:
     """Names of files and arguments need not be UTF-8."""
     folder = RunFolder(run_folder(tmp_path, FRAME, command=("run", "caf\udce9.toml")))
     assert folder.manifest().command == ("run", "caf\\udce9.toml")
+
+
+def test_every_key_is_explained(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text()
+    frame = records({("deit", threat): [True] * 5 for threat in ("clean", "digits-c:fog-3")})
+    content = json.loads((run_folder(tmp_path, frame) / "run.json").read_text())
+    assert [key for key in (*content, *content["means"]) if f"`{key}`" not in text] == []

@@ -7,10 +7,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from robustbench_twicing.catalog.protocols import protocol
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.attacks import AS_WRITTEN, SETTINGS, AnySettings, AttackSettings, UnknownSettings
+from robustbench_twicing.spec.attacks import SETTINGS, AnySettings, AttackSettings, UnknownSettings
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat
-from robustbench_twicing.spec.values import Eps
+from robustbench_twicing.spec.values import AS_WRITTEN, Eps
 
 read = TypeAdapter(AnySettings).validate_python
 
