@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from platformdirs import user_config_path
 
-from robustbench_twicing.catalog.datasets import on_disk, titles
+from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.zoo import known_model, zoo
 from robustbench_twicing.errors import UserError, unknown_name
@@ -91,7 +91,7 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
             found[name] = (*candidates, Setting(default, "default" if default else "not set"))[0]
         tables[table] = found
     data = tables["defaults"]["data"]
-    if data.value not in titles():
+    if not known_data(str(data.value)):
         error = unknown_name("data set", str(data.value), titles())
         raise UserError(f"{error.message[:-1]} (from {data.origin}).", error.hint)
     return Settings(tables, files)

@@ -1,6 +1,6 @@
 """Data set name -> what it is."""
 
-from robustbench_twicing.catalog.suites import suite, suite_names
+from robustbench_twicing.catalog.suites import is_own, suite, suite_names
 
 
 def titles() -> dict[str, str]:
@@ -12,3 +12,8 @@ def titles() -> dict[str, str]:
 def on_disk() -> list[str]:
     """Those that lie in a folder of the user's."""
     return [name for name in suite_names() if suite(name).layout != "generated"]
+
+
+def known_data(name: str) -> bool:
+    """The tool knows this data set, or it is the path of a suite of the user's own."""
+    return is_own(name) or name in titles()

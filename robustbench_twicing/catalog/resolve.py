@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from robustbench_twicing.catalog.config import Settings
-from robustbench_twicing.catalog.datasets import on_disk, titles
+from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
-from robustbench_twicing.catalog.suites import suite_names
+from robustbench_twicing.catalog.suites import is_own, place_of, same_suite, suite, suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats, worst_cases
 from robustbench_twicing.catalog.zoo import known_model, model_specs, zoo
 from robustbench_twicing.errors import UserError, unknown_name
@@ -158,14 +158,17 @@ def _plan(
 def _base(experiment: Experiment, mistakes: Mistakes) -> str | None:
     """The data set that everything is about; None if that cannot be told."""
     names = [row.name for row in experiment.suites]
-    known = [name for name in names if name in suite_names() or name.endswith(".toml")]
-    base = mistakes.tried(("suites",), base_of, known) if known else experiment.data or _EMBEDDED
+    known = [name for name in names if name in suite_names() or is_own(name)]
+    data = None if experiment.data is None else same_suite(experiment.data)
+    base = mistakes.tried(("suites",), base_of, known) if known else data or _EMBEDDED
     if base is None:
         return None
-    if base not in titles():
+    if not known_data(base):
         mistakes.add(("data",), unknown_name("data set", base, titles()))
         return None
-    if experiment.data not in (None, base):
+    if is_own(base) and mistakes.tried(("data",), suite, base) is None:
+        return None
+    if data not in (None, base):
         what = f"The suites {', '.join(names)} are made from {base!r}, not from {experiment.data!r}."
         mistakes.add(("data",), what, "Leave it away.")
     return base
@@ -207,7 +210,7 @@ def _clean(experiment: Experiment, base: str, means: Means) -> list[Threat]:
     """The clean runs that drops are measured from: plain for what is attacked, on a suite's classes for the suite."""
     names = list(dict.fromkeys(row.name for row in experiment.suites))
     clean: list[Threat] = [CleanThreat()] if experiment.attacks or not names else []
-    if base == _EMBEDDED or base in means.directories:
+    if base == _EMBEDDED or (place_of(base, means.directories) is not None and not suite(base).severities):
         clean += clean_threats(names)
     return list(dict.fromkeys(clean))
 
@@ -298,7 +301,7 @@ def _check_names(experiment: Experiment, means: Means, mistakes: Mistakes) -> No
         if name in titles() and name not in on_disk():
             what = f"{name} lies in no folder: it ships with the tool, or is computed from other images."
             mistakes.add(("directories", name), what, f"Those that do: {', '.join(on_disk())}.")
-        elif name not in on_disk() and not name.endswith(".toml"):
+        elif name not in on_disk() and not is_own(name):
             mistakes.add(("directories", name), unknown_name("data set", name, on_disk()))
     for name in experiment.checkpoints:
         if not known_model(name):

@@ -23,12 +23,40 @@ def suite_names() -> list[str]:
 def suite(name: str) -> SuiteSpec:
     """A suite by name, or from a TOML file of the user's own. Raises `UserError` if there is none or it is wrong.
 
-    In a file of the user's own, `index` and `classes` may be paths of text files, and `denominator` that of a CSV file,
-    relative to the TOML file.
+    In a file of the user's own, `index` and `classes` may be paths of text files, `denominator` that of a CSV file, and
+    `clean` that of another suite, relative to the TOML file. A suite whose classes are the names of its folders has
+    none until they are seen (`data.layout.find_suite`).
     """
-    if name.endswith(".toml"):
-        return _read(Path(name))
-    return _shipped(name)
+    return _read(Path(name)) if is_own(name) else _shipped(name)
+
+
+def is_own(name: str) -> bool:
+    """`name` is the path of a suite of the user's own."""
+    return name.endswith(".toml")
+
+
+def same_suite(name: str) -> str:
+    """One spelling for each suite: of a path, from the working folder if it lies below it, else the absolute one."""
+    if not is_own(name):
+        return name
+    path = Path(name).expanduser().absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def place_of(name: str, directories: Mapping[str, Path]) -> Path | None:
+    """Where a suite's data lie: as somebody says in `directories`, else as its own TOML says; None if nobody does.
+
+    A suite of the user's own lies beside its TOML unless that says `directory`. Raises `UserError`.
+    """
+    said = {same_suite(key): place for key, place in directories.items()}
+    if same_suite(name) in said:
+        return said[same_suite(name)]
+    if not is_own(name):
+        return None
+    directory = read_toml(Path(name)).get("directory", ".")
+    if not isinstance(directory, str):
+        raise UserError(f"{name}: directory = {directory!r} is no path.", 'Write directory = "path/to/the/data".')
+    return Path(name).parent / Path(directory).expanduser()
 
 
 @cache
@@ -38,12 +66,24 @@ def _shipped(name: str) -> SuiteSpec:
     return _read(definitions("corruptions") / f"{name}.toml")
 
 
-def _read(path: Path) -> SuiteSpec:
-    content = {"name": path.stem, "index": "imagenet", **read_toml(path)}
-    content.setdefault("classes", content["index"])
-    content |= {key: _listed(content[key], path.parent) for key in ("index", "classes")}
+def _read(path: Path, above: tuple[Path, ...] = ()) -> SuiteSpec:
+    said = read_toml(path)
+    usual = {"image_size": 32, "recipe": "none"} if said.get("layout") in ("cifar", "cifar-c") else {}
+    content = {"name": path.stem, "title": path.stem, "source": "its own TOML file", **usual, **said}
+    content.pop("directory", None)  # see `place_of`
+    clean = None
+    if isinstance(content.get("clean"), str) and is_own(content["clean"]):
+        beside = path.parent / Path(content["clean"]).expanduser()
+        if beside.resolve() in (path.resolve(), *above):
+            raise UserError(f"{path}: clean = {content['clean']!r} leads back to itself.", "Name the clean data set.")
+        content["clean"] = str(beside)
+        clean = _read(beside, (*above, path.resolve()))
+    content |= _classes(content, path, clean)
     if isinstance(content.get("common_of"), str):
         content |= _families_of_the_table(content["common_of"], content, path)
+    elif content.get("layout") == "generated" and "families" not in content:
+        content |= _families_of_the_table(_USUAL, content, path)
+        content.setdefault("severities", [1, 2, 3, 4, 5])
     if str(content.get("denominator")).endswith(".csv"):
         content["denominator"] = str((path.parent / content["denominator"]).absolute())
     spec = validated(SuiteSpec, content, str(path), _HINT)
@@ -51,8 +91,45 @@ def _read(path: Path) -> SuiteSpec:
     return spec
 
 
+_USUAL = "imagenet-c"
+"""Whose common corruptions a generated suite has if it names none."""
+
+_OF_THE_FOLDERS = "folders"
+"""Instead of a class list: the names of the class folders, sorted."""
+
+
+def _classes(content: Mapping[str, Any], path: Path, clean: SuiteSpec | None) -> dict[str, Any]:
+    """`index` and `classes` as the names themselves. What is no text is left for the validation.
+
+    One that is not given is the other; without both, they are those of the clean data set, else the folders' names
+    where the layout is for classes of one's own, else ImageNet's.
+    """
+    given = {key: content[key] for key in ("index", "classes") if key in content}
+    layout = content.get("layout")
+    if not given:
+        if clean is not None:
+            return clean.model_dump(include={"index", "classes", "own_classes"})
+        given = {"index": _OF_THE_FOLDERS if layout in ("imagefolder", "cifar") else "imagenet"}
+        if layout == "cifar-c":
+            raise UserError(
+                f"{path} does not say which classes its labels are.",
+                'Write classes = "cifar10", classes = "cifar100", or the name of a text file, one class a line.',
+            )
+    if "index" not in given and layout in ("classes", "numbered", "corruptions"):
+        given["index"] = "imagenet" if clean is None or clean.own_classes else clean.index
+    index, classes = given.get("index", given.get("classes")), given.get("classes", given.get("index"))
+    if _OF_THE_FOLDERS in (index, classes):
+        if index != classes or layout == "numbered":
+            raise UserError(
+                f'{path}: classes = "folders" means that the folders are all the classes there are.',
+                "Leave index away, or write the name of a text file instead.",
+            )
+        return {"index": (), "classes": (), "own_classes": True}
+    return {"index": _listed(index, path.parent), "classes": _listed(classes, path.parent), "own_classes": False}
+
+
 def _listed(value: object, folder: Path) -> object:
-    """The class list that a key names; what is no text is left for the validation."""
+    """The class list that a key names."""
     if not isinstance(value, str):
         return value
     return class_list(str((folder / value).absolute()) if value.endswith(".txt") else value)
@@ -117,7 +194,11 @@ def class_list(name: str) -> tuple[str, ...]:
 
 def suite_definition(name: str) -> SuiteDefinition:
     """A suite as a run's manifest keeps it, so that reading the run needs neither this catalog nor the suite's file."""
-    spec = suite(name)
+    return definition_of(suite(name))
+
+
+def definition_of(spec: SuiteSpec) -> SuiteDefinition:
+    """The same, of a suite whose classes have been seen."""
     return SuiteDefinition(
         spec=spec,
         denominator=denominator(spec.denominator) if spec.denominator else None,

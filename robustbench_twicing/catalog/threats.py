@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from robustbench_twicing.catalog.suites import suite
+from robustbench_twicing.catalog.suites import same_suite, suite
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.attacks import SequenceSettings
 from robustbench_twicing.spec.protocol import Protocol
@@ -79,7 +79,7 @@ def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequen
 
 def base_of(suites: Sequence[str]) -> str:
     """The data set whose clean images these suites are compared with. Raises `UserError` if they have several."""
-    bases = {suite(name).clean or name for name in suites}
+    bases = {same_suite(suite(name).clean or name) for name in suites}
     if len(bases) > 1:
         raise UserError(
             f"The suites {', '.join(suites)} belong to different data sets: {', '.join(sorted(bases))}.",

@@ -59,6 +59,8 @@ class Contents:
     classes: Mapping[str, ClassFiles]
     strays: tuple[str, ...] = ()
     """Paths of what is no image of a class, hidden things apart."""
+    no_class: tuple[str, ...] = ()
+    """Those of them that are folders beside the class folders."""
 
 
 @cache
@@ -93,7 +95,8 @@ def contents(found: SuiteFolder, part: Part | None) -> Contents:
     """
     if found.labels:
         return _flat_contents(found, found.roots[part], found.labels)
-    folders, strays = _class_folders(found, part)
+    folders, no_class = _class_folders(found, part)
+    strays = [*no_class, *(join(found.roots[part], name) for name in found.tree.listing(found.roots[part]).files)]
     classes: dict[str, ClassFiles] = {}
     for name, folder in folders.items():
         try:
@@ -102,7 +105,7 @@ def contents(found: SuiteFolder, part: Part | None) -> Contents:
         except OSError as error:
             classes[name] = ClassFiles(folder, (), error)
     _refuse_empty_classes(found, part, classes)
-    return Contents(classes, tuple(strays))
+    return Contents(classes, tuple(strays), tuple(no_class))
 
 
 def _class_folders(found: SuiteFolder, part: Part | None) -> tuple[dict[str, str], list[str]]:
@@ -123,7 +126,7 @@ def _class_folders(found: SuiteFolder, part: Part | None) -> tuple[dict[str, str
             )
         folders[name] = join(root, folder)
     _refuse_classes_of_another(suite, set(folders), where)
-    return folders, strays + [join(root, name) for name in top.files]
+    return folders, strays
 
 
 def images_of(tree: Tree, folder: str) -> tuple[ClassFiles, list[str]]:
@@ -132,10 +135,19 @@ def images_of(tree: Tree, folder: str) -> tuple[ClassFiles, list[str]]:
     images = tuple(file for file in inside.files if is_image(file))
     strays = [join(folder, file) for file in inside.files if not is_image(file)]
     if not images and "images" in inside.folders:
-        below, more = images_of(tree, join(folder, "images"))
-        others = [join(folder, name) for name in inside.folders if name != "images"]
-        return below, strays + others + more
+        below = join(folder, "images")
+        deeper = tree.listing(below)
+        images = tuple(file for file in deeper.files if is_image(file))
+        strays += [join(folder, name) for name in inside.folders if name != "images"]
+        strays += [join(below, name) for name in (*deeper.folders, *deeper.files) if not is_image(name)]
+        return ClassFiles(below, images), strays
     return ClassFiles(folder, images), [join(folder, name) for name in inside.folders] + strays
+
+
+def holds_folders_only(tree: Tree, folder: str) -> bool:
+    """The folder holds folders and no image, such as the results of a run: it is no class."""
+    files = images_of(tree, folder)[0]
+    return not files.images and len(tree.listing(folder).folders) > 0
 
 
 def _flat_contents(found: SuiteFolder, root: str, labels: LabelFile) -> Contents:

@@ -136,7 +136,7 @@ def index_images(found: SuiteFolder, part: Part | None = None) -> ImageFiles:
             f"It holds {some([str(there) for there in found.roots if there])}. Name those to run with --corruption "
             "(such as common, the 15 of the mCE) and --severity."
             if part
-            else "",
+            else "A suite of corruptions has no clean images: name its clean data set.",
         )
     suite, tree = found.suite, found.tree
     where = tree.where(found.roots[part])
@@ -211,6 +211,10 @@ def _incomplete(found: SuiteFolder, where: str, inside: Contents) -> tuple[str, 
     unlabelled = [path for path in inside.strays if found.labels and is_image(path.rpartition("/")[2])]
     if unlabelled:
         warnings.append(f"{where}: {len(unlabelled):,} image(s) without a label are left out: {some(unlabelled)}")
+    if suite.own_classes and inside.no_class:
+        warnings.append(
+            f"{where}: {len(inside.no_class):,} folder(s) without images are no class: {some(inside.no_class)}"
+        )
     if found.tree.left_out:
         warnings.append(f"{where}: {len(found.tree.left_out):,} member(s) are left out: {some(found.tree.left_out)}")
     return tuple(warnings)

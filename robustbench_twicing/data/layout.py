@@ -5,7 +5,16 @@ from pathlib import Path
 
 from robustbench_twicing.data.archives import Tree, join, open_tree, unreadable_folder
 from robustbench_twicing.data.cifar import cifar_c_tree, cifar_tree
-from robustbench_twicing.data.contents import HELP, OWN_CLASSES, SuiteFolder, class_of, expectation, images_of, some
+from robustbench_twicing.data.contents import (
+    HELP,
+    OWN_CLASSES,
+    SuiteFolder,
+    class_of,
+    expectation,
+    holds_folders_only,
+    images_of,
+    some,
+)
 from robustbench_twicing.data.decode import is_image
 from robustbench_twicing.data.foreign import foreign_layout
 from robustbench_twicing.data.label_files import FORMS, LabelFile, find_labels
@@ -49,7 +58,8 @@ def _with_classes(found: SuiteFolder) -> SuiteFolder:
     if found.labels:
         names = sorted(set(found.labels.classes.values()))
     else:
-        names = sorted(map(shown, found.tree.listing(root).folders))
+        folders = found.tree.listing(root).folders
+        names = sorted(shown(name) for name in folders if not holds_folders_only(found.tree, join(root, name)))
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
             f"{found.tree.where(root)} names the classes of suite {found.suite.name!r}, and they are {some(names)}.",
@@ -91,7 +101,7 @@ def _holds_classes(suite: SuiteSpec, tree: Tree, root: str) -> bool:
     if suite.index:
         return any(class_of(suite, folder) for folder in folders)
     apart = [folder for folder in folders if _is_training(folder) or folder.lower() in (*_SPLITS, *suite.folders)]
-    if len(apart) == len(folders):
+    if len(apart) == len(folders) or folders == ("images",):
         return False
     looked_at = [*folders[:5], *apart]
     images = [bool(images_of(tree, join(root, folder))[0].images) for folder in dict.fromkeys(looked_at)]

@@ -37,7 +37,7 @@ def make_corrupted(
     threats = [threat for threat in plan.threats if isinstance(threat, CorruptionThreat) and threat.generated]
     if not threats:
         raise UserError("There is nothing to generate.", "Name a generated suite, such as imagenet-c-generated.")
-    source = open_sources(plan, means.directories)(threats[0])
+    source = open_sources(plan, means.directories).source(threats[0])
     device = choose_device(means.device)
     dataset, recipe = source.dataset, source.recipe(Recipe(crop=224))
     count = plan.samples_for(threats[0], len(dataset.labels))

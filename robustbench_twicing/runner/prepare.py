@@ -20,6 +20,7 @@ from robustbench_twicing.runner.schedule import folder_of, shard_size
 from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
+from robustbench_twicing.spec.suite import SuiteSpec
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.spec.values import content_hash
 from robustbench_twicing.tasks.images.attack import Roles
@@ -35,6 +36,8 @@ class Ready:
     plan: Plan
     models: Mapping[str, Classifier]
     source: Callable[[Threat], Source]
+    suite: Callable[[str], SuiteSpec]
+    """A suite of the plan, with its classes."""
     entries: list[CellEntry]
     """For each of the plan's cells what the manifest says of it, shards included."""
     device: torch.device
@@ -123,8 +126,10 @@ class Ready:
 
 def prepare(plan: Plan, means: Means, device: torch.device, models: Mapping[str, Classifier]) -> Ready:
     """Load the models and open the data. `models` holds those that are already in memory. Raises `UserError`."""
-    source = open_sources(plan, means.directories)
-    datasets = [source(threat).dataset for threat in plan.threats]  # a missing folder is said before weights are loaded
+    opened = open_sources(plan, means.directories)
+    datasets = [
+        opened.source(threat).dataset for threat in plan.threats
+    ]  # a missing folder is said before weights are loaded
     loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.all_models}
     if device.type != "cuda" and any(t.kind == "attack" and t.precision == "tf32" for t in plan.threats):
         raise UserError("TF32 is a mode of NVIDIA cards; this is a CPU.", "Pass --precision float32 or bfloat16.")
@@ -134,7 +139,7 @@ def prepare(plan: Plan, means: Means, device: torch.device, models: Mapping[str,
                 f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
                 "Choose a model that was trained for this data set.",
             )
-    ready = Ready(plan, loaded, source, [], device, means.frost_dir)
+    ready = Ready(plan, loaded, opened.source, opened.suite, [], device, means.frost_dir)
     ready.entries.extend(_entry(ready, cell) for cell in plan.cells)
     return ready
 

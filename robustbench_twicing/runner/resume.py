@@ -6,7 +6,7 @@ No torch.
 from collections.abc import Iterable
 from pathlib import Path
 
-from robustbench_twicing.catalog.suites import suite_definition
+from robustbench_twicing.catalog.suites import definition_of, suite_definition
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.manifest import Maker, Shard
 from robustbench_twicing.results.store import RunFolder
@@ -34,6 +34,9 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
             differ.append(f"{kind} {name}" + ("" if name in now else " (not in the plan)"))
     for name in plan.suites:
         before, now_ = had.suites.get(name), suite_definition(name)
+        if before and before.spec.own_classes and not now_.spec.index:  # the folders' names, seen later
+            seen = before.spec.model_dump(include={"index", "classes"})
+            now_ = definition_of(now_.spec.model_copy(update=seen))
         if before and (before.judges, before.sums_up) != (now_.judges, now_.sums_up):
             differ.append(f"the definition of the suite {name}")
     if differ:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from robustbench_twicing.catalog.suites import suite_definition
+from robustbench_twicing.catalog.suites import definition_of
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.imagenet import ImageFiles
 from robustbench_twicing.engine.contract import Queries
@@ -117,7 +117,7 @@ def run_plan(
 
 def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str, Any]) -> Manifest:
     """The manifest before anything is computed: what was said of the run before, and what its plan says now."""
-    suites = {name: suite_definition(name) for name in ready.plan.suites}
+    suites = {name: definition_of(ready.suite(name)) for name in ready.plan.suites}
     before = {} if old is None else {key: getattr(old, key) for key in _OF_THE_SESSION}
     return Manifest(
         status="running",

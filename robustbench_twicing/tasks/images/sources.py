@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from robustbench_twicing.catalog.suites import suite
+from robustbench_twicing.catalog.suites import place_of, suite
+from robustbench_twicing.data.contents import SuiteFolder
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.data.imagenet import ImageFiles, index_images
@@ -31,33 +33,51 @@ class Source:
     """Classes that count as right for each sample; None where only its label does."""
 
 
-def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Callable[[Threat], Source]:
-    """A function from a threat to its source; threats that read the same samples share one.
+class Sources(NamedTuple):
+    """Where every threat of a plan reads."""
 
-    `directories` says where each suite lies. Raises `UserError` for a suite that is not there, or whose folder holds
-    something else.
+    source: Callable[[Threat], Source]
+    """Threats that read the same samples share one dataset."""
+    suite: Callable[[str], SuiteSpec]
+    """A suite of the plan, with its classes, also where those are its folders' names."""
+
+
+def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
+    """Where the images of a plan's threats come from.
+
+    `directories` says where each suite lies; one of the user's own may say it itself. Raises `UserError` for a suite
+    that is not there, or whose folder holds something else.
     """
 
     @cache
     def folder(name: str) -> Path:
-        if name == "imagenet-real" and name not in directories:
+        place = place_of(name, directories)
+        if name == "imagenet-real" and place is None:
             return folder("imagenet")  # the same files, with other labels
-        if name not in directories:
+        if place is None:
             raise UserError(
                 f"No folder is known for {name!r}.",
                 f"Pass --data-dir {name}=/path/to/it, or set it once: see `twicing-bench config show`.",
             )
-        return directories[name]
+        return place
+
+    @cache
+    def found(name: str) -> SuiteFolder:
+        return find_suite(suite(name), folder(name))
+
+    @cache
+    def definition(name: str) -> SuiteSpec:
+        spec = suite(name)
+        if spec.index:
+            return spec
+        if spec.layout != "generated":
+            return found(name).suite
+        base = definition(plan.data.name)
+        return spec.model_copy(update={"index": base.index, "classes": base.classes})
 
     @cache
     def whole(name: str) -> Dataset:
-        if name == EMBEDDED:
-            return digits()
-        return index_images(find_suite(suite(name), folder(name)))
-
-    @cache
-    def part(name: str, corruption: str, severity: int) -> Dataset:
-        return index_images(find_suite(suite(name), folder(name)), Part(corruption, severity))
+        return digits() if name == EMBEDDED else index_images(found(name))
 
     def source_of(dataset: Dataset, spec: SuiteSpec | None, scored: tuple[int, ...] | None) -> Source:
         if spec is None:
@@ -69,25 +89,26 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Callable[[Threa
     @cache
     def base(classes_of: str | None) -> Source:
         dataset = whole(plan.data.name)
-        spec = None if plan.data.name == EMBEDDED else suite(plan.data.name)
+        spec = None if plan.data.name == EMBEDDED else definition(plan.data.name)
         if classes_of is None:
             return source_of(dataset, spec, None)
         if not isinstance(dataset, ImageFiles):
             raise UserError(f"{plan.data.name!r} has no classes of {classes_of!r}.", "Pass --data imagenet.")
-        mask = suite(classes_of).mask
+        mask = definition(classes_of).mask
         return source_of(dataset.of_classes(mask, classes_of), spec, mask)
 
     @cache
-    def shifted(name: str) -> Source:
-        spec, dataset = suite(name), whole(name)
-        mask = spec.mask
-        return source_of(dataset, spec, mask if len(mask) < dataset.classes else None)
+    def suites_own(name: str, part: Part | None) -> Source:
+        spec = definition(name)
+        dataset = index_images(found(name), part) if part else whole(name)
+        return source_of(dataset, spec, spec.mask if spec.masked else None)
 
     @cache
     def generated(name: str) -> Source:
-        fixed = suite(name).generated_recipe
+        spec = definition(name)
+        clean, fixed = base(name if spec.masked else None), spec.generated_recipe
         if fixed is None:
-            return base(None)
+            return clean
 
         def recipe(model: Recipe) -> Recipe:
             if model.crop != fixed.crop:
@@ -97,19 +118,14 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Callable[[Threa
                 )
             return fixed
 
-        return Source(whole(plan.data.name), recipe)
-
-    @cache
-    def corrupted(threat: CorruptionThreat) -> Source:
-        if threat.generated:
-            return generated(threat.suite)
-        return source_of(part(threat.suite, threat.corruption, threat.severity), suite(threat.suite), None)
+        return Source(clean.dataset, recipe, clean.scored)
 
     def source(threat: Threat) -> Source:
         if isinstance(threat, CorruptionThreat):
-            return corrupted(threat)
+            part = Part(threat.corruption, threat.severity)
+            return generated(threat.suite) if threat.generated else suites_own(threat.suite, part)
         if isinstance(threat, ShiftThreat):
-            return shifted(threat.suite)
+            return suites_own(threat.suite, None)
         return base(threat.classes_of if threat.kind == "clean" else None)
 
-    return source
+    return Sources(source, definition)
