@@ -1,8 +1,8 @@
 """Files of `torch.save`, read without running anything that they name.
 
-torch's restricted unpickler builds tensors, plain containers and, here, `argparse.Namespace`. What else training scripts
-put beside weights, and is known to be mere data (`_HARMLESS`), becomes an object without a meaning: its class is never
-imported. Any other name is refused, since whoever opens such a file in another way runs what it names.
+torch's restricted unpickler builds tensors, plain containers and, here, `argparse.Namespace`. What else training
+scripts put beside weights, and is known to be mere data (`_HARMLESS`), becomes an object without a meaning: its class
+is never imported. Any other name is refused, since whoever opens such a file in another way runs what it names.
 """
 
 import argparse
