@@ -6,7 +6,7 @@ refuses wrong ones reads the same row as what computes. docs/add-a-method.md say
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.methods import FORMS, Attention, Method
@@ -15,6 +15,7 @@ from robustbench_twicing.spec.values import exact_text
 # --- what a row is made of ----------------------------------------------------------------------------------------
 
 
+@runtime_checkable  # the test run checks types at run time
 class Inputs(Protocol):
     """What a formula is written with: one block's heads, each tensor (batch, heads, tokens, head_dim)."""
 

@@ -152,7 +152,7 @@ def _by_strength(strength: float, q: Heads, v: Heads, weights: _Weights, read: i
     return torch.sub((1 + strength) * av, attn @ av, alpha=strength) if strength else av
 
 
-def _weights(k: Heads, scale: float, q: Heads, mask: Mask = None, dropout: float = 0.0) -> torch.Tensor:
+def _weights(k: Heads, scale: float, q: Rows, mask: Mask = None, dropout: float = 0.0) -> torch.Tensor:
     """A (batch, heads, rows, tokens) of the queries `q`."""
     scores = (q * scale) @ k.transpose(-2, -1)
     if isinstance(mask, str):

@@ -7,7 +7,7 @@ condition. A key that is added has a default, so that this version reads what ea
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     field_serializer,
     model_serializer,
     model_validator,
@@ -299,8 +298,7 @@ class Manifest(Frozen):
         return self.plan.hash
 
     @model_serializer(mode="wrap")
-    def _lists_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Suites share their class lists, so `class_lists` holds each once, and a suite names it."""
+    def _lists_once(self, handler: Callable[[Any], Any]) -> dict[str, Any]:  # pydantic's own type cannot be checked
         content: dict[str, Any] = handler(self)
         lists = {}
         for suite in content.get("suites", {}).values():
