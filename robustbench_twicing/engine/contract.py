@@ -1,7 +1,7 @@
 """What an engine is: a pure function `(model, images, labels, threat, draws) -> Perturbed`."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -24,6 +24,7 @@ class Perturbed(NamedTuple):
     """Input gradients spent on each sample."""
 
 
+@runtime_checkable  # the test run checks types at run time
 class Engine(Protocol):
     """An attack algorithm.
 
