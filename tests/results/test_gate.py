@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
-from robustbench_twicing.results.gate import GateResult, as_json, check
+from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, records, with_flips
 
