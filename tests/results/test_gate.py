@@ -8,6 +8,8 @@ import pytest
 from scipy.stats import binom
 
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
+from robustbench_twicing.report.formats.json import plain
+from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, records, with_flips
@@ -143,7 +145,8 @@ def test_nothing_in_common_is_a_mistake() -> None:
 
 
 def test_the_machine_form_holds_every_verdict_with_its_numbers() -> None:
-    found = as_json(_check(lost=40, gained=5))
+    sides = Sides("side", "side", "side", "side")
+    found = plain(gate_page(_check(lost=40, gained=5), sides).facts)
     assert (found["verdict"], found["exit_code"]) == ("regressed", 3)
     assert found["cells"][0]["lost"] == 40
     assert found["cells"][0]["interval"][1] < 0
