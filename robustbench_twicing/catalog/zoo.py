@@ -102,7 +102,8 @@ def model_specs(
     )
     # A file that is set for NAME alone was not trained with the method that was put in its place, either.
     if not label and (is_drop_in(spec) or (attention != own and not checkpoint)):
-        return (spec.model_copy(update={"name": f"{name}@drop-in"}),)
+        label, name = "drop-in", f"{name}@drop-in"
+        spec = spec.model_copy(update={"name": name})
     if weights == "raw" or not source.startswith("file:"):  # published weights come without a moving average
         return (spec,)
     if weights == "ema":

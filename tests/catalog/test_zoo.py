@@ -130,6 +130,9 @@ def test_a_checkpoint_that_is_set_for_a_name_was_not_trained_with_a_method_put_i
         "file:/runs/d.pth",
     )
     assert facts("deit+twicing", checkpoints=checkpoints)[::3] == ("deit+twicing", "file:/runs/t.pth")
+    both = model_specs("deit+twicing@last3", "imagenet", "both", checkpoints=checkpoints)
+    name = "deit+twicing@last3@drop-in"
+    assert [(spec.name, spec.prefer) for spec in both] == [(f"{name}-raw", "raw"), (f"{name}-ema", "ema")]
     assert known_model("deit+twicing")
     assert not known_model("diet+twicing")
 
