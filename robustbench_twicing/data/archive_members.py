@@ -206,6 +206,9 @@ def _tar_members(archive: Path) -> Iterator[Member | Link | Odd]:
             file.seek(position)
             header = file.read(512)
             if not any(header):
+                behind = _next_archive(file, position)
+                if behind is not None:
+                    yield Odd(f"byte {behind:,} of {archive.name}", "another archive behind the end of this one")
                 return
             if not _checksum_is_right(header):
                 raise damaged(archive, f"no member begins at byte {position:,}, where one should")
@@ -236,6 +239,19 @@ def _tar_members(archive: Path) -> Iterator[Member | Link | Odd]:
             elif kind in _ODD:
                 yield Odd(path, _ODD[kind])
             extended = {}
+
+
+def _next_archive(file: BinaryIO, position: int) -> int | None:
+    """Where a tar that was appended to another as it is begins; tar itself would not unpack it either."""
+    file.seek(position)
+    while block := file.read(2**20):
+        rest = block.lstrip(b"\0")
+        if rest:
+            start = position + (len(block) - len(rest)) // 512 * 512
+            file.seek(start)
+            return start if _checksum_is_right(file.read(512)) else None
+        position += len(block)
+    return None
 
 
 def _behind_sparse_headers(file: BinaryIO, header: bytes, data: int) -> int:

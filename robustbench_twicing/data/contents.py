@@ -95,8 +95,9 @@ def contents(found: SuiteFolder, part: Part | None) -> Contents:
     """
     if found.labels:
         return _flat_contents(found, found.roots[part], found.labels)
-    folders, no_class = _class_folders(found, part)
-    strays = [*no_class, *(join(found.roots[part], name) for name in found.tree.listing(found.roots[part]).files)]
+    top = found.tree.listing(found.roots[part])
+    folders, no_class = _class_folders(found, part, top.folders)
+    strays = [*no_class, *(join(found.roots[part], name) for name in top.files)]
     classes: dict[str, ClassFiles] = {}
     for name, folder in folders.items():
         try:
@@ -108,13 +109,13 @@ def contents(found: SuiteFolder, part: Part | None) -> Contents:
     return Contents(classes, tuple(strays), tuple(no_class))
 
 
-def _class_folders(found: SuiteFolder, part: Part | None) -> tuple[dict[str, str], list[str]]:
+def _class_folders(found: SuiteFolder, part: Part | None, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Class -> path of its folder, and the paths of the folders that are no class."""
     suite, root = found.suite, found.roots[part]
     where = found.tree.where(root)
-    top = found.tree.listing(root)
     folders: dict[str, str] = {}
     strays: list[str] = []
-    for folder in top.folders:
+    for folder in names:
         name = class_of(suite, folder)
         if name is None:
             strays.append(join(root, folder))

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from robustbench_twicing.data.dataset import Dataset
+from robustbench_twicing.data.imagenet import ImageFiles
 from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
@@ -39,7 +41,7 @@ def make_corrupted(
         raise UserError("There is nothing to generate.", "Name a generated suite, such as imagenet-c-generated.")
     source = open_sources(plan, means.directories).source(threats[0])
     device = choose_device(means.device)
-    dataset, recipe = source.dataset, source.recipe(Recipe(crop=224))
+    dataset, recipe = source.dataset, source.recipe(_as_imagenet_c(source.dataset))
     count = plan.samples_for(threats[0], len(dataset.labels))
     spans = [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]
     written, failed, out = 0, list[str](), means.out or Path()
@@ -67,6 +69,12 @@ def make_corrupted(
                     written += len(rows)
                 advance(len(ids))
     return written, failed
+
+
+def _as_imagenet_c(dataset: Dataset) -> Recipe:
+    """What stands for a model's own recipe: images of one size as they are, others as those of ImageNet-C were made."""
+    one_size = not isinstance(dataset, ImageFiles) or dataset.image_size is not None
+    return Recipe() if one_size else Recipe(resize=256, crop=224, interpolation="bilinear")
 
 
 def _name(sample_id: str, label: int) -> Path:

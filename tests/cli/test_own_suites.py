@@ -5,6 +5,8 @@ What a run records of each image is compared with what timm's own network and tr
 
 import json
 import pickle
+import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from typer.testing import CliRunner
 
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.results.run import load_run
 from tests.imagenet_trees import pack_tar, photograph, picture_of
@@ -203,6 +206,35 @@ def test_data_check_says_what_a_folder_of_ones_own_holds(tmp_path: Path) -> None
     assert json.loads(result.output)["rows"] == [
         {"part": "", "classes": 3, "expected_classes": 3, "images": 6, "expected_images": None}
     ]
+
+
+def test_a_corrupted_copy_of_ones_own_data_is_a_suite_of_files(saved, tmp_path: Path) -> None:
+    _pets(tmp_path / "pets", size=(64, 64))
+    Path("pets.toml").write_text('layout = "imagefolder"\ndirectory = "pets"\nimage_size = 64\n')
+    Path("made-c.toml").write_text('layout = "generated"\nclean = "pets.toml"\n')
+    command = ("data", "make-corrupted", "--suite", "made-c.toml", "-c", "fog", "--severity", "3", "--out", "made")
+    result = CliRunner().invoke(app, [*command], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    text = 'layout = "corruptions"\ndirectory = "made"\nclean = "pets.toml"\nimage_size = 64\nseverities = [3]\n'
+    Path("files-c.toml").write_text(text + '[families]\nweather = ["fog"]\n')
+    records, run = _run("corrupt", "--model", saved("test_vit", 3), "--suite", "files-c.toml")
+    assert set(run.summary["threat"]) == {"clean", "files-c.toml:fog-3"}
+    assert records.groupby("threat")["sample_id"].apply(set).nunique() == 1
+
+
+def test_every_suite_shown_in_the_docs_can_be_read(tmp_path: Path) -> None:
+    for name in ("names.txt", "dogs.txt"):
+        Path(name).write_text("n02085620\nn02085782\n")
+    text = (Path(__file__).parents[2] / "docs" / "add-a-suite.md").read_text()
+    blocks = [
+        textwrap.dedent(block) for block in re.findall(r"^ *```toml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) == 6
+    names = ["pets.toml", "pets-c.toml", "cifar10.toml", "cifar10-c.toml", "tiny.toml", "dogs.toml"]
+    for name, block in zip(names, blocks, strict=True):
+        Path(name).write_text(block)
+        assert suite(name).layout in block
+    assert suite("cifar10-c.toml").index == tuple(NAMES)
 
 
 # --- Tiny-ImageNet ---------------------------------------------------------------------------------------------------

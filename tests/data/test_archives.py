@@ -253,6 +253,17 @@ def test_what_is_no_file_in_an_archive_is_named(tmp_path: Path) -> None:
     assert tree.listing("") == ((), ())
 
 
+def test_an_archive_appended_to_another_is_named(folder: Path, tmp_path: Path) -> None:
+    archive = pack_tar(folder, tmp_path / "a.tar")
+    before = open_tree(archive)
+    assert before.left_out == ()
+    archive.write_bytes(archive.read_bytes() + bytes(5000 * 512) + archive.read_bytes())
+    tree = open_tree(archive)
+    assert _everything(tree) == _everything(before)
+    assert len(tree.left_out) == 1
+    assert "another archive behind the end" in tree.left_out[0]
+
+
 def test_a_pipe_in_a_folder_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(OSError, match="no regular file"):
