@@ -1,0 +1,58 @@
+"""The runs of plans: which folder is whose, and what is still to be done."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.run import load_finished as read_finished
+from robustbench_twicing.results.store import RUNS, RunFolder, is_there
+from robustbench_twicing.spec.values import content_hash
+
+
+def plan_folder(plan: PlanFile) -> Path:
+    """Where a plan file's run goes: named after the plan, and after the content of its checkpoints.
+
+    New weights in an old file are a new run; the old one stays.
+    """
+    files = {spec.weights.removeprefix("file:") for spec in plan.plan.models if spec.weights.startswith("file:")}
+    digests = {file: sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in sorted(files)}
+    content = content_hash({"plan": plan.plan.model_dump(mode="json"), "checkpoints": digests})
+    return RUNS / f"{plan.name}-{content}"
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run that is named by it, or by its plan. Raises `UserError` if there is none."""
+    plan = _plan_named(run)
+    path = plan_folder(plan) if plan else Path(run)
+    there = is_there(path)
+    if plan and not there:
+        raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")
+    if not there:
+        raise UserError(
+            f"There is no run {str(run)!r}.",
+            "Name a run folder or a plan. Models of one run are compared with: compare MODEL_A MODEL_B --run RUN",
+        )
+    return path
+
+
+def load_finished(run: str | Path) -> Run:
+    """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
+    return read_finished(run_folder(run))
+
+
+def unfinished_plan(name: str | Path) -> PlanFile | None:
+    """The plan of this name if its own run is still to be done. Raises `UserError` if the plan is wrong."""
+    plan = _plan_named(name)
+    folder = RunFolder(plan_folder(plan)) if plan else None
+    finished = folder is not None and folder.exists() and folder.manifest().status == "finished"
+    return None if finished else plan
+
+
+def _plan_named(name: str | Path) -> PlanFile | None:
+    """The plan of a TOML file, or the one of that name that ships, unless a run folder is called so."""
+    path = Path(name)
+    is_plan = path.suffix == ".toml" or (not is_there(path) and str(name) in plan_names())
+    return read_plan(name, settings()) if is_plan else None

@@ -1,0 +1,84 @@
+"""Which models of which runs are compared, and what has to be carried out before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustbench_twicing.catalog.plans import PlanFile
+from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.results.comparison import Side
+from robustbench_twicing.results.of_plans import load_finished, unfinished_plan
+from robustbench_twicing.results.run import Run
+
+Named = str | Path
+"""A run by its folder or its plan; with `run`, the name of one of its models."""
+
+
+def sides_of(what: Sequence[Named], run: Named | None = None) -> list[tuple[Side, Side]]:
+    """Pairs of a baseline and another: as `api.compare` understands what is named. Raises `UserError`."""
+    if run is None and len(what) == 2:
+        one, other = (load_finished(place) for place in what)
+        shared = _shared(one.models, other.models)
+        return [(_side(one, left, True), _side(other, right, True)) for left, right in shared]
+    place, names = _one_run(what, run)
+    one = load_finished(place)
+    baseline, *others = (_side(one, name) for name in _chosen(names, one.models, one.path))
+    return [(baseline, side) for side in others]
+
+
+def still_to_do(*what: Named, run: Named | None = None) -> list[Named]:
+    """Of what `api.compare` is given the plans whose own runs are not finished yet.
+
+    Raises `UserError` as `compare` would for the other runs and for the names of models: before a plan takes hours.
+    """
+    plans = {place: unfinished_plan(place) for place in (what if run is None else (run,))}
+    if run is None and len(what) == 2:
+        _shared(*(_models(plans[place] or load_finished(place)) for place in what))
+    else:
+        place, names = _one_run(what, run)
+        _chosen(names, _models(plans[place] or load_finished(place)), place)
+    return [place for place, plan in plans.items() if plan]
+
+
+def _side(run: Run, model: str, of_two: bool = False) -> Side:
+    name = f"{model} in {run.path.name}" if of_two else model
+    return Side(name, run.rows(model), run.manifest.suites)
+
+
+def _one_run(what: Sequence[str | Path], run: str | Path | None) -> tuple[str | Path, list[str]]:
+    """The run whose own models are compared, and their names: none for all of them."""
+    if run is not None:
+        return run, [str(name) for name in what]
+    if len(what) != 1:
+        raise UserError(f"Cannot compare {len(what)} runs.", "Name two runs, or one run with its models: --run RUN.")
+    return what[0], []
+
+
+def _models(run: Run | PlanFile) -> list[str]:
+    return run.models if isinstance(run, Run) else [model.name for model in run.plan.models]
+
+
+def _chosen(names: Sequence[str], known: Sequence[str], place: str | Path) -> list[str]:
+    """At least two models of one run, the baseline first."""
+    for name in names:
+        if name not in known:
+            raise unknown_name("model", name, known)
+    chosen = list(dict.fromkeys(names or known))
+    if len(chosen) < 2:
+        raise UserError(
+            f"{place} has nothing to compare {', '.join(chosen) or 'a model'} with; it holds {', '.join(known)}.",
+            "Name two of its models, or another run.",
+        )
+    return chosen
+
+
+def _shared(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
+    """The models that both of two runs have, or the only model of each."""
+    pairs = [(name, name) for name in left if name in right]
+    if not pairs and len(left) == len(right) == 1:
+        pairs = [(left[0], right[0])]
+    if not pairs:
+        raise UserError(
+            f"The runs share no model: {', '.join(left)} | {', '.join(right)}.",
+            "Give the models the same name in both, or run them together and compare with --run.",
+        )
+    return pairs
