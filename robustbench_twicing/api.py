@@ -183,7 +183,7 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
     from robustbench_twicing.runner.run import run_plan
 
     notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")}
-    means = read.means.model_copy(update={"out": read.means.out or plan_folder(read)})
+    means = read.means.model_copy(update={"out": plan_folder(read)})
     return _finished(run_plan(read.plan, means, begin=begin, notes=notes))
 
 
@@ -193,7 +193,7 @@ def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Co
 
     from robustbench_twicing.runner.estimate import estimate
 
-    folder = read.means.out or plan_folder(read)
+    folder = plan_folder(read)
     return estimate(read.plan, folder, read.means), folder
 
 

@@ -24,6 +24,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.experiment import Experiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
+from robustbench_twicing.spec.suite import Part
+from tests.imagenet_trees import LabelReader, build_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -338,6 +340,17 @@ def test_a_suite_beside_an_attack_is_read_as_the_suite_declares() -> None:
         assert ids(stated.plan)[:3] == ["clean", "fgsm-linf-1/255", "imagenet-c:fog-1"]
     for stated in _three("imagenet-c", part={"corruptions": ["fog"]}, recipe="model"):
         assert stated.plan.recipe == "model"
+
+
+def test_the_files_of_a_suite_beside_an_attack_are_not_resized_again() -> None:
+    build_tree(Path("val"), "imagenet", ["n01440764"], per_class=2)
+    build_tree(Path("c"), "imagenet-c", ["n01440764"], per_class=2, parts=[Part("fog", 1)])
+    part = {"suites": "imagenet-c", "corruptions": "fog", "severities": 1}
+    places = {"imagenet": "val", "imagenet-c": "c"}
+    run = evaluate({"reader": LabelReader()}, attacks="noise", **part, directories=places, preflight=False)
+    recipes = run.records.groupby("threat")["recipe"].unique().map(list)
+    assert recipes["imagenet-c:fog-1"] == ["none"]
+    assert recipes["clean"] == recipes["noise-linf-1/255"] != ["none"]
 
 
 def test_an_attack_beside_a_masked_suite_has_its_plain_clean_run() -> None:

@@ -122,7 +122,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The content with its paths relative to the working folder. What has the wrong form is left for the validation."""
 
     def placed(path: Any) -> Any:
-        return str(folder / Path(path).expanduser()) if isinstance(path, str) else path
+        return str(folder / Path(path).expanduser()) if isinstance(path, str) and path else path
 
     def definition(name: Any) -> Any:  # a name, or a file of the user's own
         return placed(name) if isinstance(name, str) and name.endswith(".toml") else name
@@ -148,7 +148,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     each("protocol", str, definition)
     each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
     each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})
-    each("means", dict, lambda table: _changed(table, "frost_dir", frost))
+    each("means", dict, lambda table: _changed(_changed(table, "frost_dir", frost), "out", placed))
     each("suites", list, lambda rows: [_changed(row, "name", definition) for row in rows])
     return result
 

@@ -11,6 +11,7 @@ from robustbench_twicing.cli.options import Begin, Quiet, followed
 from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves
+from robustbench_twicing.spec.means import Means
 
 
 def compare(
@@ -26,6 +27,9 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Where a plan is carried out: take nothing over from other runs.")
+    ] = False,
     quiet: Quiet = False,
     as_machine: Json = False,
 ) -> None:
@@ -35,12 +39,12 @@ def compare(
     """
     names = what or []
     for plan in api.still_to_do(*names, run=run):
-        followed(quiet, partial(_carried_out, str(plan)))
+        followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
     page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
     show_page(page, as_machine)
     if plot:
         plot_curves(page.curves, plot)
 
 
-def _carried_out(plan: str, begin: Begin) -> api.Run:
-    return api.run_plan_file(plan, begin=begin)
+def _carried_out(plan: str, means: Means, begin: Begin) -> api.Run:
+    return api.run_plan_file(plan, means, begin)

@@ -13,10 +13,12 @@ from robustbench_twicing.spec.values import content_hash
 
 
 def plan_folder(plan: PlanFile) -> Path:
-    """Where a plan file's run goes: named after the plan, and after the content of its checkpoints.
+    """Where a plan file's run goes: where it says, or a folder named after it and the content of its checkpoints.
 
     New weights in an old file are a new run; the old one stays.
     """
+    if plan.means.out is not None:
+        return plan.means.out
     files = {spec.weights.removeprefix("file:") for spec in plan.plan.models if spec.weights.startswith("file:")}
     digests = {file: sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in sorted(files)}
     content = content_hash({"plan": plan.plan.model_dump(mode="json"), "checkpoints": digests})
