@@ -81,7 +81,9 @@ def test_a_plan_grows_and_only_the_difference_is_computed() -> None:
 
 def test_a_plan_says_how_it_is_computed_and_where_its_run_goes_unless_an_option_does() -> None:
     Path("sub").mkdir()
-    Path("sub/p.toml").write_text(PLAN.replace("60", "2") + '[means]\nbatch_size = 5\nout = "here"\npreflight = false\n')
+    Path("sub/p.toml").write_text(
+        PLAN.replace("60", "2") + '[means]\nbatch_size = 5\nout = "here"\npreflight = false\n'
+    )
     assert _run("sub/p.toml")["run"] == "sub/here"
     manifest = json.loads(Path("sub/here/run.json").read_text())
     assert manifest["means"]["batch_sizes"] == {"deit": 5}
