@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads torch: workers that share the cores take one each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
