@@ -22,7 +22,7 @@ from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
 from robustbench_twicing.results.generated import GENERATED, OFFICIAL, generated_against_official
-from robustbench_twicing.results.of_plans import load_finished, plan_folder
+from robustbench_twicing.results.of_plans import load_finished, plan_folder, run_folder
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.sides import sides_of, still_to_do
@@ -51,6 +51,7 @@ __all__ = [
     "load_finished",
     "load_run",
     "plan_folder",
+    "run_folder",
     "run_plan_file",
     "still_to_do",
 ]

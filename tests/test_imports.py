@@ -11,7 +11,7 @@ from tests.records_builder import records, run_folder
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.app", "report.console", "api", "results.summary", "results.store", "runner.schedule"]
+    "module", ["cli.app", "report.run", "api", "results.summary", "results.store", "runner.schedule"]
 )
 def test_reading_results_never_imports_torch(module: str) -> None:
     heavy = "sorted(name for name in ('torch', 'timm', 'sklearn') if name in sys.modules)"
@@ -31,6 +31,8 @@ def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
         ["gate", "results/runs/night", "--baseline", "b", "--tolerance", "0.2"],
         ["history", "--rebuild"],
         ["cache"],
+        ["show", "results/runs/night"],
+        ["show", "results/runs/night", "--json"],
         ["plan", "check", "nightly"],
     ]
     code = f"""

@@ -21,6 +21,7 @@ from robustbench_twicing.cli import (
     history,
     plan,
     run,
+    show,
     train,
     verify,
 )
@@ -78,6 +79,7 @@ app = App(
 app.command("attack")(attack.attack)
 app.command("corrupt")(corrupt.corrupt)
 app.command("run")(run.run)
+app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("history")(history.history)

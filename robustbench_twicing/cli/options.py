@@ -1,7 +1,5 @@
 """What the commands that evaluate models have in common: options, carrying out, printing."""
 
-import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +7,6 @@ from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from robustbench_twicing import api
 from robustbench_twicing.catalog.config import data_dirs, settings
@@ -18,9 +15,11 @@ from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.catalog.words import in_form, word_of
+from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.progress import CellProgress
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
-from robustbench_twicing.report.console import CellProgress, print_run
-from robustbench_twicing.results.summary import as_json
+from robustbench_twicing.report.run import run_page
+from robustbench_twicing.report.text import say
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell
 
@@ -139,7 +138,6 @@ MEANS: Mapping[str, Any] = {**DIRECTORIES, **COMPUTING, **EVALUATING, **FROST}
 """How it is computed: the fields of `Means`."""
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although some samples failed.")]
 OUTPUT: Mapping[str, Any] = {"quiet": Quiet, "as_machine": Json, "skip_bad": SkipBad}
 
@@ -244,20 +242,17 @@ def followed(quiet: bool, carry_out: Callable[[Begin], api.Run]) -> api.Run:
     with ExitStack() as stack:
 
         def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
-            return stack.enter_context(CellProgress(Console(stderr=True), to_do, quiet))
+            return stack.enter_context(CellProgress(to_do, quiet))
 
         run = carry_out(begin)
     for remark in run.remarks:
-        print(remark, file=sys.stderr)
+        say(remark, stderr=True)
     return run
 
 
 def print_evaluated(run: api.Run, as_machine: bool, skip_bad: bool) -> None:
     """Print a run; exit 1 if samples failed."""
-    if as_machine:
-        print(json.dumps(as_json(run.summary, run.suites, run.manifest, str(run.path)), indent=2, ensure_ascii=False))
-    else:
-        print_run(Console(), run.manifest, run.summary, run.suites, str(run.path))
+    show_page(run_page(run), as_machine)
     exit_if_failed(run, skip_bad)
 
 
@@ -266,12 +261,6 @@ def exit_if_failed(run: api.Run, skip_bad: bool) -> None:
     if run.summary["failed"].any():
         failed = run.records[run.records["status"] == "failed"]
         for _, row in failed.drop_duplicates(["sample_id", "error"]).head(20).iterrows():
-            print(f"failed: {row['sample_id']}: {row['error']}", file=sys.stderr)
+            say(f"failed: {row['sample_id']}: {row['error']}", stderr=True)
         if not skip_bad:
             sys.exit(EXIT_FAILED_RECORDS)
-
-
-def wide_console() -> Console:
-    """Of the terminal's width; 150 columns where there is no terminal, so that no table is cut in a log."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=150)

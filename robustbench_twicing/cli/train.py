@@ -6,12 +6,12 @@ from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
-from robustbench_twicing.report.console import percent
+from robustbench_twicing.report.numbers import percent
+from robustbench_twicing.report.text import console, say
 from robustbench_twicing.results.store import require_writable
 
 
@@ -34,7 +34,7 @@ def train(
 
     path = out or Path(f"{model}-digits-seed{seed}.safetensors")
     require_writable(path.parent)
-    console = Console(stderr=True)
+    stderr = console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -42,24 +42,24 @@ def train(
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console,
+        console=stderr,
         transient=True,
-        disable=quiet or not console.is_terminal,
+        disable=quiet or not stderr.is_terminal,
     )
     with bar:
         task = bar.add_task(f"{model} epoch", total=EPOCHS)
 
         def progress(done: int, epochs: int, loss: float) -> None:
             bar.update(task, completed=done, total=epochs)
-            if not quiet and not console.is_terminal and done % 10 == 0:
+            if not quiet and not stderr.is_terminal and done % 10 == 0:
                 print(f"{model}: epoch {done} of {epochs}, loss {loss:.3f}", file=sys.stderr, flush=True)
 
         weights, metrics = train_digits(model, seed, progress=progress)
     save_trained(path, weights, metrics)
     low, high = wilson_interval(metrics.test_correct, metrics.test_images)
-    print(
+    say(
         f"{model}, seed {seed}: clean accuracy {percent(metrics.clean_accuracy)} % "
         f"on {metrics.test_images} test images (95 % interval {percent(low)} - {percent(high)}) "
         f"after {metrics.seconds:.0f} s"
     )
-    print(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{model}={path}')}")
+    say(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{model}={path}')}")

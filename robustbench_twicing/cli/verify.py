@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from robustbench_twicing.catalog.published import published as published_figures
 from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Quiet, stated, taking
 from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.progress import CellProgress
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
-from robustbench_twicing.report.console import CellProgress, model_line
+from robustbench_twicing.report.notes import model_line
 from robustbench_twicing.report.page import Line
 from robustbench_twicing.report.published import published_page
 from robustbench_twicing.spec.plan import Cell
@@ -54,7 +54,7 @@ def verify(
     with ExitStack() as stack:
 
         def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
-            return stack.enter_context(CellProgress(Console(stderr=True), to_do, quiet))
+            return stack.enter_context(CellProgress(to_do, quiet))
 
         folder, verification = verify_model(plan, means, name, figures, explain=explain, begin=begin)
     known_as = Line(model_line(spec.name, folder.manifest().models[spec.name]))

@@ -17,7 +17,6 @@ from robustbench_twicing.metrics.calibration import (
 )
 from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
 from robustbench_twicing.metrics.intervals import paired_difference_interval, wilson_interval
-from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition
 
 
@@ -265,21 +264,3 @@ def generated_differences(records: pd.DataFrame, official: str, generated: str) 
         figures = {"n": n, "official": theirs.mean(), "generated": ours.mean(), "difference": (gained - lost) / n}
         rows.append({**{key: group[key].iloc[0] for key in keys}, **figures, "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*keys, "n", "official", "generated", "difference", "low", "high"])
-
-
-def as_json(summary: pd.DataFrame, suites: pd.DataFrame, manifest: Manifest, folder: str) -> dict[str, Any]:
-    """The summary for machines: what was run, and the rows. Missing numbers are null."""
-
-    def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-        return table.astype(object).where(table.notna(), None).to_dict("records")
-
-    return {
-        "run": folder,
-        "plan_hash": manifest.plan_hash,
-        "status": manifest.status,
-        "seed": manifest.plan.seed,
-        **manifest.model_dump(mode="json", include={"device", "data", "models"}),
-        "threats": manifest.plan.model_dump(mode="json")["threats"],
-        "rows": rows(summary),
-        "suites": rows(suites),
-    }

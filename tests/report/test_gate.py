@@ -13,7 +13,7 @@ from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
-from tests.report.shown import printed, written
+from tests.report.shown import parsed, printed, written
 
 ACCEPTED = Acceptance(
     who="ada",
@@ -84,3 +84,13 @@ def test_a_pass_is_short() -> None:
 def test_a_page_that_judges_nothing_is_no_junit() -> None:
     with pytest.raises(UserError, match="Nothing is judged"):
         written(Page("a title", ()), "junit")
+
+
+def test_the_machine_form_holds_every_verdict_with_its_numbers() -> None:
+    baseline, run = (cell("deit", "clean", side) for side in with_flips(600, 480, 40, 5))
+    found = parsed(_page(check(run, baseline, Policy())))
+    assert (found["verdict"], found["exit_code"]) == ("regressed", 3)
+    assert found["cells"][0]["lost"] == 40
+    assert found["cells"][0]["interval"][1] < 0
+    assert found["policy"]["tolerance"] == 0.01
+    assert found["accepted"]["who"] == "ada"

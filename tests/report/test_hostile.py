@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from robustbench_twicing.report.leftovers import holdings_page, pruned_page
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.report.plan import plan_page
 from robustbench_twicing.report.published import published_page
+from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import visible
 from robustbench_twicing.results.baselines import Acceptance, Baseline, BaselineManifest
 from robustbench_twicing.results.comparison import Comparisons, Side, SuiteMean, compare_sides
@@ -43,9 +45,10 @@ from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.leftovers import Holding
 from robustbench_twicing.results.manifest import Check, Verification
+from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.runner.estimate import CellCost, Cost
 from robustbench_twicing.spec.policy import Policy
-from tests.records_builder import cell, suites_of, with_flips
+from tests.records_builder import cell, run_folder, suites_of, with_flips
 from tests.report.shown import printed
 
 HOSTILE = {
@@ -197,8 +200,33 @@ def _published(name: str) -> Page:
     return published_page(found, Line(name), name)
 
 
+@cache
+def _ran() -> Run:
+    """A run with an attack, a suite of corruptions of which one image failed, and a shift."""
+    attack = {"kind": "attack", "attack": "pgd", "protocol": "standard", "eps": "4/255"}
+    threats = {"clean": {}, "pgd-linf-4/255": attack, "digits-c:fog-1": {}, "digits-c:fog-3": {}}
+    cells = [cell("m", threat, BEFORE, **columns) for threat, columns in threats.items()]
+    cells[-1].loc[0, ["status", "error", "correct", "prediction"]] = ["failed", "gone", False, -1]
+    with TemporaryDirectory() as place:
+        return load_run(run_folder(Path(place) / "run", pd.concat(cells, ignore_index=True)))
+
+
+def _run(name: str) -> Page:
+    """The run with the name in every place that has one."""
+    found, stored = _ran(), _storable(name)
+    (model,), data = found.manifest.models.values(), next(iter(found.manifest.data.values()))
+    corrupted = found.summary["kind"] == "corruption"
+    summary = found.summary.assign(model=stored, threat=stored)
+    summary.loc[corrupted, ["suite", "corruption"]] = stored
+    suites = found.suites.assign(model=stored, suite=stored, note=stored, mce=1.0, denominator=stored)
+    data = {stored: data.model_copy(update={"samples": 50_000, "warnings": (name,)})}
+    manifest = found.manifest.model_copy(update={"models": {name: model}, "data": data})
+    return run_page(replace(found, path=Path(name), manifest=manifest, summary=summary, suites=suites))
+
+
 PAGES: dict[str, Callable[[str], Page]] = {
     "compare": _compare,
+    "run": _run,
     "gate": _gate,
     "history": _history,
     "estimate": _estimate,

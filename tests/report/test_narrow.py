@@ -12,12 +12,12 @@ from rich.console import Console
 
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.report.compare import compare_page
-from robustbench_twicing.report.console import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.formats import terminal
 from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.report.history import history_page
 from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.run import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.comparison import Side, compare_sides
 from robustbench_twicing.results.gate import check
@@ -57,9 +57,10 @@ def _compare(console: Console) -> None:
 
 def _summary(console: Console) -> None:
     summary = summarize(FRAME, suites_of(FRAME))
-    console.print(accuracy_table(summary[summary["kind"] != "corruption"], "imagenet"))
-    console.print(corruption_table(summary, "imagenet-c-generated"))
-    console.print(suites_table(summarize_suites(FRAME, suites_of(FRAME))))
+    tables = [accuracy_table(summary[summary["kind"] != "corruption"], "imagenet")]
+    tables.append(corruption_table(summary, "imagenet-c-generated"))
+    tables.append(suites_table(summarize_suites(FRAME, suites_of(FRAME))))
+    terminal.show(Page("a run", tuple(tables)), console)
 
 
 def _gate(console: Console) -> None:

@@ -8,9 +8,6 @@ import pytest
 from scipy.stats import binom
 
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
-from robustbench_twicing.report.formats.json import plain
-from robustbench_twicing.report.gate import Sides, gate_page
-from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, records, with_flips
@@ -143,23 +140,6 @@ def test_nothing_in_common_is_a_mistake() -> None:
     baseline, run = _both(0, 0)
     with pytest.raises(UserError, match="share no cell"):
         check(run.assign(model="other"), baseline, Policy())
-
-
-def test_the_machine_form_holds_every_verdict_with_its_numbers() -> None:
-    who = {
-        "who": "ada",
-        "when": "2026-11-23T20:00:00+00:00",
-        "why": "test",
-        "run": "run",
-        "run_started": "2026-11-23T20:00:00+00:00",
-        "weights": {},
-    }
-    sides = Sides("run", "baseline", Acceptance.model_validate(who))
-    found = plain(gate_page(_check(lost=40, gained=5), sides).facts)
-    assert (found["verdict"], found["exit_code"]) == ("regressed", 3)
-    assert found["cells"][0]["lost"] == 40
-    assert found["cells"][0]["interval"][1] < 0
-    assert found["policy"]["tolerance"] == 0.01
 
 
 # --- the rates that the gate promises ---------------------------------------------------------------------------------

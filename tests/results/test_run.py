@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from robustbench_twicing import UserError, evaluate, load_run
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.cli.app import app
-from robustbench_twicing.report.console import notes, threat_model
+from robustbench_twicing.report.notes import notes, threat_model
 from robustbench_twicing.results.baselines import accept
 from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.store import RunFolder
@@ -89,7 +89,7 @@ def test_what_this_installation_does_not_know_is_read_as_it_was_written(tmp_path
     _rewritten(tmp_path, foreign)
     run = load_finished(tmp_path)
     assert "fgsm wiggles 7" in threat_model(run.manifest)
-    assert notes(run.manifest, run.summary, run.suites)
+    assert notes(run)
     before = run.manifest
     RunFolder(tmp_path).write_manifest(before)
     assert load_finished(tmp_path).manifest == before

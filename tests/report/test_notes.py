@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_twicing.report.console import model_line
+from robustbench_twicing.report.notes import model_line
 from robustbench_twicing.results.manifest import ModelUsed
 from robustbench_twicing.spec.models import ModelSpec
 

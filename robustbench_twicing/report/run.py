@@ -1,0 +1,117 @@
+"""The page of a run: accuracy under every threat, corruptions by severity, figures over whole suites."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from robustbench_twicing.report.notes import model_line, notes, state, threat_model
+from robustbench_twicing.report.page import Column, Line, Page, Row, Table
+from robustbench_twicing.results.run import Run
+
+_SUITE_FIGURES = {
+    "mean_error": ("mean error %", "percent2"),
+    "mce": ("mCE %", "decimal"),
+    "relative_mce": ("rel. mCE %", "decimal"),
+    "ece": ("ECE", "decimal3"),
+    "rms_calibration_error": ("RMS CE", "decimal3"),
+    "aurra": ("AURRA", "decimal3"),
+    "auroc": ("AUROC", "decimal3"),
+    "aupr": ("AUPR", "decimal3"),
+    "fpr95": ("FPR95", "decimal3"),
+}
+
+
+def run_page(run: Run) -> Page:
+    """The whole report of a run, also of one that is not finished: threat model, tables, models, notes, folder."""
+    manifest, summary = run.manifest, run.summary
+    corruptions = summary["kind"] == "corruption"
+    said, missing = notes(run), state(run)
+    parts: list[Line | Table] = [
+        Line(threat_model(manifest), "note"),
+        accuracy_table(summary[~corruptions], manifest.plan.data.name),
+        *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
+        suites_table(run.suites),
+        *(Line(model_line(name, model)) for name, model in manifest.models.items()),
+        *(Line(note, "warning") for note in said),
+        Line(f"Run folder: {run.path}", unbroken=True),
+    ]
+    headline = Line(missing, "warning") if missing else None
+    return Page(f"Run {run.path.name}", tuple(parts), headline=headline, facts=_facts(run, said))
+
+
+def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
+    """Accuracy of every model under every threat, models next to each other under each threat."""
+    rounded = not (summary["accuracy"] == summary["accuracy_8bit"])[summary["accuracy"].notna()].all()
+    columns = (
+        Column("threat", "threat"),
+        Column("model", "model"),
+        Column("n", "n", "count"),
+        *([Column("failed", "failed", "count")] if summary["failed"].any() else []),
+        Column("accuracy", "top-1 %", "percent"),
+        Column("interval", "95 % interval", "percent interval"),
+        Column("drop", "drop", "points"),
+        *([Column("accuracy_8bit", "8-bit %", "percent")] if rounded else []),
+    )
+    rows = tuple(_accuracy(row) for row in _together(_rows(summary), "threat"))
+    return Table("accuracy", f"Accuracy on {data}", columns, rows, groups=("threat",))
+
+
+def _together(rows: Sequence[Row], key: str) -> list[Row]:
+    """Rows with the same value side by side, else in their order."""
+    first = {value: place for place, value in enumerate(dict.fromkeys(row[key] for row in rows))}
+    return sorted(rows, key=lambda row: first[row[key]])
+
+
+def _accuracy(row: Row) -> Row:
+    shown = {**row, "interval": (row["ci_low"], row["ci_high"])}
+    if row["kind"] == "clean":
+        del shown["drop"]
+    return shown
+
+
+def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
+    """Accuracy by corruption and severity, models next to each other under each corruption."""
+    here = summary[summary["suite"] == suite]
+    severities = [str(severity) for severity in sorted(here["severity"].unique())]
+    columns = (
+        Column("corruption", "corruption"),
+        Column("model", "model"),
+        *(Column(severity, severity, "percent") for severity in severities),
+        Column("mean", "mean", "percent"),
+    )
+    rows: list[Row] = []
+    for (corruption, model), cells in here.groupby(["corruption", "model"], sort=False):
+        by_severity = dict(zip(cells["severity"].astype(str), cells["accuracy"], strict=True))
+        known = dict.fromkeys(severities) | by_severity
+        rows.append({"corruption": corruption, "model": model, **known, "mean": cells["accuracy"].mean()})
+    title, together = f"Accuracy on {suite}, %, by severity", tuple(_together(rows, "corruption"))
+    return Table(f"corruptions {suite}", title, columns, together, groups=("corruption",))
+
+
+def suites_table(suites: pd.DataFrame) -> Table:
+    """The figures over whole suites; only columns that hold something."""
+    figures = {name: said for name, said in _SUITE_FIGURES.items() if suites[name].notna().any()}
+    shown = (Column(name, heading, kind) for name, (heading, kind) in figures.items())
+    columns = (Column("suite", "suite"), Column("model", "model"), *shown)
+    return Table("suites", "Whole suites", columns, _rows(suites))
+
+
+def _rows(table: pd.DataFrame) -> tuple[Row, ...]:
+    return tuple({str(key): value for key, value in row.items()} for row in table.to_dict("records"))
+
+
+def _facts(run: Run, said: list[str]) -> Row:
+    """What was run, and the rows."""
+    manifest = run.manifest
+    return {
+        "run": run.path,
+        "plan_hash": manifest.plan_hash,
+        "status": manifest.status,
+        "lacking": [str(lack) for lack in run.lacking],
+        "seed": manifest.plan.seed,
+        **manifest.model_dump(mode="json", include={"device", "data", "models"}),
+        "threats": manifest.plan.model_dump(mode="json")["threats"],
+        "rows": _rows(run.summary),
+        "suites": _rows(run.suites),
+        "notes": said,
+    }
