@@ -51,6 +51,18 @@ class SuitePairs:
     """Samples that both models answered under some threat, but not under every one."""
 
 
+@dataclass(frozen=True, eq=False)
+class ArmPairs:
+    """Two arms' outcomes under one threat, on the samples that all of their models answered."""
+
+    sample_ids: np.ndarray
+    labels: Int[np.ndarray, " samples"]
+    baseline: Bool[np.ndarray, "seeds samples"]
+    candidate: Bool[np.ndarray, "other_seeds samples"]
+    left_out: int
+    """Samples that some model did not answer."""
+
+
 class Flips(NamedTuple):
     """The 2 × 2 table of two models on the same samples."""
 
@@ -85,17 +97,7 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
     """
     _check_one_cell(baseline, "baseline")
     _check_one_cell(candidate, "candidate")
-    differing = [
-        f"  {column}: {baseline[column].iloc[0]!s} | {candidate[column].iloc[0]!s}"
-        for column in MUST_AGREE
-        if baseline[column].iloc[0] != candidate[column].iloc[0]
-    ]
-    if differing:
-        raise UserError(
-            f"{_name(baseline)} and {_name(candidate)} cannot be compared; these differ (baseline | candidate):\n"
-            + "\n".join(differing),
-            "Evaluate both models in one run, or repeat one of them with the settings of the other.",
-        )
+    _refuse_other_settings(baseline, candidate)
     columns = ["sample_id", "label", "status", "correct"]
     on_both_sides = baseline[columns].merge(candidate[columns], on="sample_id", suffixes=("", "_candidate"))
     answered = (on_both_sides["status"] == "ok") & (on_both_sides["status_candidate"] == "ok")
@@ -163,6 +165,42 @@ def match_suite(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd
     )
 
 
+def match_arms(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.DataFrame]) -> ArmPairs:
+    """The samples that every model of two arms answered under one threat, aligned by sample id.
+
+    Each mapping goes from a model's name to its records under that threat. Raises `UserError` as `match` does, for
+    records of any two of the models.
+    """
+    frames = {**baseline, **candidate}
+    first = next(iter(frames.values()))
+    columns = {}
+    for name, frame in frames.items():
+        _check_one_cell(frame, name)
+        _refuse_other_settings(first, frame)
+        ok = frame[frame["status"] == "ok"]
+        columns[name] = pd.DataFrame({"label": ok["label"], "correct": ok["correct"]}).set_index(ok["sample_id"])
+    joined = pd.concat(columns, axis=1, join="inner").sort_index()
+    if joined.empty:
+        raise UserError(
+            f"No sample was answered by all of {', '.join(frames)}.",
+            "Look at the records' error column, or evaluate all with the same --limit.",
+        )
+    labels = joined.xs("label", axis=1, level=1).to_numpy(dtype=np.int64)
+    if (labels != labels[:, :1]).any():
+        raise UserError(
+            "Sample ids do not stand for the same images in all models of the arms: labels differ.",
+            "The runs did not read the same data set; evaluate all models in one run.",
+        )
+    correct = joined.xs("correct", axis=1, level=1).to_numpy(dtype=bool).T
+    return ArmPairs(
+        sample_ids=joined.index.to_numpy(),
+        labels=labels[:, 0],
+        baseline=correct[: len(baseline)],
+        candidate=correct[len(baseline) :],
+        left_out=max(len(frame) for frame in frames.values()) - len(joined),
+    )
+
+
 def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarray, " samples"]) -> Flips:
     """How often both, one or none of two models were right."""
     return Flips(
@@ -171,6 +209,21 @@ def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarr
         gained=int((~baseline & candidate).sum()),
         both_wrong=int((~baseline & ~candidate).sum()),
     )
+
+
+def _refuse_other_settings(baseline: pd.DataFrame, candidate: pd.DataFrame) -> None:
+    """Both frames hold the records of one cell each."""
+    differing = [
+        f"  {column}: {baseline[column].iloc[0]!s} | {candidate[column].iloc[0]!s}"
+        for column in MUST_AGREE
+        if baseline[column].iloc[0] != candidate[column].iloc[0]
+    ]
+    if differing:
+        raise UserError(
+            f"{_name(baseline)} and {_name(candidate)} cannot be compared; these differ (baseline | candidate):\n"
+            + "\n".join(differing),
+            "Evaluate both models in one run, or repeat one of them with the settings of the other.",
+        )
 
 
 def _name(frame: pd.DataFrame) -> str:

@@ -1,0 +1,96 @@
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.metrics.arms import compare_arms
+from robustbench_twicing.results.arms import arms_of, compare_all
+from tests.metrics.test_arms import arms
+from tests.records_builder import cell
+
+PATTERNS = {"deit": ["deit@*"], "deit-tw": ["deit-tw@*"]}
+
+
+def answers(seeds: int = 3, n: int = 60) -> Mapping[str, np.ndarray]:
+    """By model, two arms."""
+    both = arms(0, seeds, n)
+    names = [[f"{name}@s{seed}" for seed in range(seeds)] for name in PATTERNS]
+    return {
+        name: row.astype(bool)
+        for some, rows in zip(names, both, strict=True)
+        for name, row in zip(some, rows, strict=True)
+    }
+
+
+def frame(threats: tuple[str, ...] = ("clean", "pgd-linf-1/255"), seeds: int = 3) -> pd.DataFrame:
+    return pd.concat([cell(m, threat, right) for m, right in answers(seeds).items() for threat in threats])
+
+
+def test_a_row_is_the_test_of_both_arms_answers() -> None:
+    found = compare_all(arms_of(frame(), PATTERNS))
+    rows = list(answers().values())
+    expected = compare_arms(np.array(rows[:3], dtype=float), np.array(rows[3:], dtype=float))
+    assert [row.threat for row in found.rows] == ["clean", "pgd-linf-1/255"]
+    assert found.rows[0].outcome == expected
+    assert found.rows[0].p_holm == pytest.approx(min(1.0, 2 * expected.p))
+    assert list(found.rows[0].baseline_accuracies) == ["deit@s0", "deit@s1", "deit@s2"]
+    assert found.rows[0].n == 60
+
+
+def test_threats_outside_the_family_take_no_verdict_away() -> None:
+    found = compare_all(arms_of(frame(), PATTERNS), outside=["clean"])
+    assert [row.p_holm for row in found.rows] == [row.outcome.p for row in found.rows]
+
+
+def test_the_same_answers_in_another_order_give_the_same() -> None:
+    mixed = frame().sample(frac=1, random_state=0)
+    straight, shuffled = (compare_all(arms_of(records, PATTERNS)) for records in (frame(), mixed))
+    by_threat = {row.threat: row.outcome.p for row in shuffled.rows}
+    assert all(by_threat[row.threat] == pytest.approx(row.outcome.p) for row in straight.rows)
+
+
+def test_samples_that_one_model_did_not_answer_are_left_out_and_counted() -> None:
+    records = frame(("clean",)).reset_index(drop=True)
+    records.loc[records.index[records["model"] == "deit-tw@s1"][:4], "status"] = "failed"
+    (row,) = compare_all(arms_of(records, PATTERNS)).rows
+    assert (row.n, row.left_out) == (56, 4)
+
+
+def _altered(column: str, value: object, model: str = "deit@s1") -> pd.DataFrame:
+    records = frame()
+    records.loc[records["model"] == model, column] = value
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "patterns", "says"),
+    [
+        (frame(), {"deit": ["deit@*"]}, "nothing to be compared with"),
+        (frame(), {**PATTERNS, "x": ["vit*"]}, "no model fits 'vit\\*'"),
+        (frame(), {**PATTERNS, "all": ["*"]}, "is in the arms"),
+        (frame(), {"deit": ["deit@s0", "deit@s1"], "deit-tw": ["deit-tw@*"]}, "has 2 seed"),
+        (_altered("attention", "twicing"), PATTERNS, "another method"),
+        (_altered("training_recipe", "other"), PATTERNS, "another training recipe"),
+        (_altered("weights_hash", "weights of deit@s0"), PATTERNS, "deit@s0 and deit@s1 are the same weights"),
+        (_altered("weights_hash", "weights of deit-tw@s0"), PATTERNS, "are the same weights"),
+    ],
+)
+def test_what_is_no_arm_is_refused(records: pd.DataFrame, patterns: Mapping[str, list[str]], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        arms_of(records, patterns)
+
+
+@pytest.mark.parametrize(("column", "value"), [("recipe", "crop"), ("seed", 1), ("protocol_hash", "other")])
+def test_arms_that_were_not_run_alike_are_refused(column: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"clean: .*(?s:.*){column}"):
+        compare_all(arms_of(_altered(column, value, "deit-tw@s2"), PATTERNS))
+
+
+def test_arms_of_two_training_recipes_are_refused() -> None:
+    records = frame()
+    records.loc[records["model"].str.startswith("deit-tw"), "training_recipe"] = "finetuned"
+    records.loc[records["model"].str.startswith("deit@"), "training_recipe"] = "scratch"
+    with pytest.raises(UserError, match="trained by other recipes"):
+        arms_of(records, PATTERNS)
