@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.mistakes import Mistakes, MistakesError, Place
@@ -18,6 +18,7 @@ from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.words import from_python, in_form, word_of
 from robustbench_twicing.catalog.zoo import labelled
 from robustbench_twicing.results import history
+from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
@@ -44,6 +45,7 @@ __all__ = [
     "Run",
     "check_generated",
     "compare",
+    "compare_arms",
     "estimate_plan_file",
     "evaluate",
     "gate",
@@ -206,6 +208,25 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
     is a folder, a plan file, or a plan's name. Raises `UserError` for what is not there or cannot be compared.
     """
     return compare_sides(sides_of(what, run), alpha)
+
+
+def compare_arms(
+    run: str | Path,
+    arms: Mapping[str, str | Sequence[str]],
+    *,
+    images: Literal["random", "fixed"] = "random",
+    alpha: float = 0.05,
+) -> ArmComparisons:
+    """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
+
+    The patterns are of model names, with `*` and `?` as in a shell. `images="fixed"` makes a statement about these
+    images only. Random controls and worst cases over other rows are judged outside of the family. Raises `UserError`
+    for what is no arm (`results.arms.arms_of`), and as `load_finished`.
+    """
+    found = load_finished(run)
+    patterns = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in arms.items()}
+    outside = [t.id for t in found.manifest.attacks if t.settings.algorithm in ("noise", "sequence")]
+    return compare_all(arms_of(found.records, patterns), images=images, outside=outside, alpha=alpha)
 
 
 def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:

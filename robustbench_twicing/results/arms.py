@@ -55,6 +55,8 @@ class ArmComparisons:
 
     arms: tuple[Arm, ...]
     rows: tuple[ArmRow, ...]
+    family: int
+    """How many of the rows Holm's correction is over."""
     images: Images
     alpha: float
     power: float
@@ -165,7 +167,7 @@ def compare_all(
             verdict = "better" if test.difference > 0 else "worse"
         n = len(pairs.sample_ids)
         rows.append(ArmRow(baseline.name, other.name, threat, n, pairs.left_out, sides[0], sides[1], test, p, verdict))
-    return ArmComparisons(tuple(arms), tuple(rows), images, alpha, power)
+    return ArmComparisons(tuple(arms), tuple(rows), len(family), images, alpha, power)
 
 
 def _shared_threats(baseline: Arm, other: Arm) -> list[str]:

@@ -1,14 +1,18 @@
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms
 from robustbench_twicing.results.arms import arms_of, compare_all
 from tests.metrics.test_arms import arms
-from tests.records_builder import cell
+from tests.records_builder import cell, run_folder
 
 PATTERNS = {"deit": ["deit@*"], "deit-tw": ["deit-tw@*"]}
 
@@ -94,3 +98,29 @@ def test_arms_of_two_training_recipes_are_refused() -> None:
     records.loc[records["model"].str.startswith("deit@"), "training_recipe"] = "scratch"
     with pytest.raises(UserError, match="trained by other recipes"):
         arms_of(records, PATTERNS)
+
+
+def test_the_command_states_what_it_says_about_mechanisms(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", frame(("clean",)))
+    arms = ["--arm", "deit=deit@*", "--arm", "deit-tw=deit-tw@*"]
+    said = CliRunner().invoke(app, ["compare", str(run), *arms])
+    assert said.exit_code == 0, said.output
+    assert "3 and 3 seeds, 60 images" in " ".join(said.stdout.split())
+    found = json.loads(CliRunner().invoke(app, ["compare", str(run), *arms, "--images", "fixed", "--json"]).stdout)
+    assert (found["unit"], found["images"], found["family"]) == ("arms", "fixed", 1)
+    assert list(found["rows"][0]["baseline_accuracies"]) == ["deit@s0", "deit@s1", "deit@s2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--arm", "deit"], "names no arm"),
+        (["--arm", "deit=deit@*", "--images", "all"], "Unknown choice of images 'all'"),
+        (["other", "--arm", "deit=deit@*"], "2 were named"),
+    ],
+)
+def test_what_the_command_does_not_understand_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:
+    run = run_folder(tmp_path / "run", frame(("clean",)))
+    result = CliRunner().invoke(app, ["compare", str(run), *arguments])
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
