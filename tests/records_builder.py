@@ -20,6 +20,7 @@ from robustbench_twicing.results.manifest import (
     Shard,
     samples_hash,
 )
+from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder, cell_folder
 from robustbench_twicing.results.summary import summarize
 from robustbench_twicing.spec.attacks import FgsmSettings
@@ -37,7 +38,7 @@ CLASSES = 10
 def threat_columns(threat: str) -> dict[str, Any]:
     """The columns that say what a threat is, read from its id."""
     columns = {"kind": "shift", "attack": "", "eps": "", "suite": "", "corruption": "", "severity": 0, "protocol": ""}
-    if threat == "clean":
+    if threat == "clean" or threat.startswith("clean["):
         columns["kind"] = "clean"
     elif attack := re.fullmatch(r"(\w+)-(linf|l2)-(.+)", threat):
         columns |= {"kind": "attack", "attack": attack[1], "eps": attack[3], "protocol": "standard"}
@@ -113,6 +114,13 @@ def suites_of(frame: pd.DataFrame) -> dict[str, SuiteDefinition]:
         for name in frame["suite"].unique()
         if name
     }
+
+
+def side(frame: pd.DataFrame, model: str) -> Side:
+    """One model of a frame as a side of a comparison."""
+    threats = (_threat(rows.iloc[0]) for _, rows in frame.groupby("threat", sort=False))
+    mine = frame[frame["model"] == model]
+    return Side(model, mine, suites_of(frame), {threat.id: threat for threat in threats})
 
 
 def with_flips(n: int, right: int, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +248,8 @@ def _used(spec: ModelSpec, attention: str, weights_hash: str) -> ModelUsed:
 def _threat(row: "pd.Series[Any]") -> Threat:
     suite = row["suite"]
     if row["kind"] == "clean":
-        return CleanThreat()
+        masked = re.fullmatch(r"clean\[(.+)\]", row["threat"])
+        return CleanThreat(classes_of=masked[1] if masked else None)
     if row["kind"] == "shift":
         return ShiftThreat(suite=suite)
     if row["kind"] == "corruption":

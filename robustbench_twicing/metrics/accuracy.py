@@ -1,16 +1,64 @@
-"""Accuracy, and what a curve of accuracy over eps comes to."""
+"""Accuracy and what else a threat's samples come to, and what a curve of accuracy over eps comes to."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.integrate import trapezoid
 
+from robustbench_twicing.metrics.intervals import wilson_interval
 
-def accuracy(hits: Bool[np.ndarray, " samples"]) -> float:
+Hits = Bool[np.ndarray, " samples"]
+Values = Float[np.ndarray, " samples"] | Int[np.ndarray, " samples"]
+
+
+def accuracy(hits: Hits) -> float:
     """Fraction of samples that count as right: top-1 from the column `correct`, top-5 from `top5_correct`.
 
     NaN without samples.
     """
     return float(hits.mean()) if hits.size else float("nan")
+
+
+def accuracy_low(hits: Hits) -> float:
+    """Lower end of the 95 % Wilson interval of `accuracy`, see `intervals.wilson_interval`; 0 without samples."""
+    return wilson_interval(int(hits.sum()), hits.size).low
+
+
+def accuracy_high(hits: Hits) -> float:
+    """Upper end of that interval; 1 without samples."""
+    return wilson_interval(int(hits.sum()), hits.size).high
+
+
+def change(hits: Hits, before: Bool[np.ndarray, " others"]) -> float:
+    """Accuracy minus the accuracy `before`, negative for what was lost. NaN if either side has no samples."""
+    return accuracy(hits) - accuracy(before)
+
+
+def mean(values: Values) -> float:
+    """NaN without samples."""
+    return float(values.mean()) if values.size else float("nan")
+
+
+def largest(values: Values) -> float:
+    """The largest value. NaN without samples, or where one is NaN."""
+    return float(values.max()) if values.size else float("nan")
+
+
+def unconfirmed(
+    correct: Hits,
+    rejected: Hits,
+    forwards: Int[np.ndarray, " samples"],
+    precision: Shaped[np.ndarray, " samples"],
+) -> float:
+    """Of the samples that an attack took for broken, the fraction that float32 judged otherwise (`rejected`).
+
+    NaN if it took none for broken, and for attacks in float32 unless they were compiled and had such samples.
+    """
+    if not correct.size or (precision[0] == "float32" and not rejected.any()):
+        return float("nan")
+    # A sample that was not attacked, being wrong already, took one evaluation.
+    confirmed = ~correct & ~rejected & (forwards > 1)
+    successes = int(rejected.sum()) + int(confirmed.sum())
+    return int(rejected.sum()) / successes if successes else float("nan")
 
 
 def curve_area(

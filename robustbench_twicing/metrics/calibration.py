@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 Confidence = Float[np.ndarray, " samples"]
 Hits = Bool[np.ndarray, " samples"]
@@ -80,9 +79,9 @@ def auroc(positives: Positives, negatives: Negatives) -> float:
     """
     if not positives.size or not negatives.size:
         return float("nan")
-    ranks = rankdata(np.concatenate([positives, negatives]))[: len(positives)]
-    above = ranks.sum() - len(positives) * (len(positives) + 1) / 2
-    return float(above / (len(positives) * len(negatives)))
+    ordered = np.sort(negatives)
+    below, up_to = (np.searchsorted(ordered, positives, side=side).sum() for side in ("left", "right"))
+    return float((below + up_to) / 2 / (len(positives) * len(negatives)))
 
 
 def aupr(positives: Positives, negatives: Negatives) -> float:

@@ -34,8 +34,9 @@ class Comparison(NamedTuple):
     """Of `difference`, at level 1 - alpha, for this comparison alone: it is not widened for the family."""
     p_exact: float
     p_mid: float
-    p_holm: float
-    """`p_exact` after Holm's correction for the family; the verdict's p."""
+    p_holm: float | None
+    """`p_exact` after Holm's correction for the family; the verdict's p. None for a comparison that stands alone, whose
+    verdict rests on `p_exact`."""
     detectable_difference: float | None
     """Smallest true difference that the test would have found with the stated power; None if n is too small for any."""
     more_samples: int | None
@@ -62,12 +63,21 @@ def compare(family: Sequence[Flips], alpha: float = 0.05, power: float = 0.8) ->
     ]
 
 
-def _judge(flips: Flips, p_exact: float, p_holm: float, alpha: float, level: float, power: float) -> Comparison:
+def compare_alone(flips: Flips, alpha: float = 0.05, power: float = 0.8) -> Comparison:
+    """The verdict on a comparison outside every family: by its own p, so wrong with probability at most alpha each.
+
+    For rows that a family does not count (`results.family`); what they say is no part of the family's promise.
+    """
+    return _judge(flips, mcnemar_exact(flips.lost, flips.gained), None, alpha, alpha, power)
+
+
+def _judge(flips: Flips, p_exact: float, p_holm: float | None, alpha: float, level: float, power: float) -> Comparison:
     interval = paired_difference_interval(flips.lost, flips.gained, flips.n, 1 - alpha)
+    significant = (p_exact if p_holm is None else p_holm) <= alpha
     verdict: Verdict = "no difference found"
-    if p_holm <= alpha and interval.low > 0:
+    if significant and interval.low > 0:
         verdict = "better"
-    elif p_holm <= alpha and interval.high < 0:
+    elif significant and interval.high < 0:
         verdict = "worse"
     more = None
     if verdict == "no difference found" and flips.lost != flips.gained:

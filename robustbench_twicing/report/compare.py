@@ -7,10 +7,11 @@ from typing import Any
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.verdict import Comparison
-from robustbench_twicing.report.numbers import count, eps, rounded
+from robustbench_twicing.report.numbers import Figure, count, eps, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
-from robustbench_twicing.results.comparison import Comparisons, Curve, SuiteMean
+from robustbench_twicing.results.comparison import Comparisons, Curve
 from robustbench_twicing.results.comparison import Row as Compared
+from robustbench_twicing.results.suite_comparison import SuiteFigure
 from robustbench_twicing.spec.values import Eps
 
 _COLUMNS = (
@@ -39,12 +40,13 @@ _CURVE_COLUMNS = (
 _SUITE_COLUMNS = (
     Column("suite", "suite"),
     Column("figure", "figure"),
+    Column("better", "better", narrow=Into("figure", "\n", " is better")),
     Column("models", "models"),
     Column("n", "images", "count"),
-    Column("baseline", "baseline", "decimal", short="base → cand"),
-    Column("candidate", "candidate", "decimal", Into("baseline", " → ")),
-    Column("difference", "difference", "signed"),
-    Column("interval", "95 % interval", "signed interval", Into("difference", "\n(", ")")),
+    Column("baseline", "baseline", "figure", short="base → cand"),
+    Column("candidate", "candidate", "figure", Into("baseline", " → ")),
+    Column("difference", "difference", "signed figure"),
+    Column("interval", "95 % interval", "figure interval", Into("difference", "\n(", ")")),
 )
 
 
@@ -56,12 +58,12 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
         parts.append(Table(f"{baseline} {candidate}", title, _COLUMNS, tuple(map(_row, rows))))
     parts.append(Line(_legend(found), "note"))
     parts += [Line(line, "warning") for line in _left_out(found.rows)]
-    if found.one_sided:
-        parts.append(Line("Not compared, " + "; ".join(found.one_sided), "warning"))
+    if found.not_compared:
+        parts.append(Line("Not compared, " + "; ".join(found.not_compared), "warning"))
     parts.append(_curve_table(found.curves))
     parts += _drawn(found.curves)
     means = tuple(map(_mean, found.suites))
-    parts.append(Table("suites", "Suites of corruptions; lower is better", _SUITE_COLUMNS, means))
+    parts.append(Table("suites", "Whole suites", _SUITE_COLUMNS, means))
     parts += [_flips(row) for row in found.rows if flips]
     return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
 
@@ -86,8 +88,8 @@ def _row(row: Compared) -> Row:
         "interval": outcome.interval,
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
-        "p": outcome.p_holm,
-        "said": verdict_text(outcome),
+        "p": outcome.p_exact if outcome.p_holm is None else outcome.p_holm,
+        "said": verdict_text(outcome) + (f" [{row.outside.why}]" if row.outside else ""),
         "verdict": outcome.verdict,
         "could_show": outcome.detectable_difference,
     }
@@ -97,9 +99,23 @@ def _legend(found: Comparisons) -> str:
     return (
         "Same samples on both sides; differences in percentage points, candidate minus baseline, with their 95 % "
         "intervals, each for a single row. lost / gained: samples that only the baseline / the candidate has right. "
-        f"p: exact McNemar, Holm over all {len(found.rows)} row(s); a verdict needs p ≤ {found.alpha:g}. "
+        f"p: exact McNemar, Holm over {_family(found)}; a verdict needs p ≤ {found.alpha:g}. "
         f"could show: the smallest true difference found with {100 * found.power:.0f} % probability."
     )
+
+
+def _family(found: Comparisons) -> str:
+    """Which rows Holm's correction is over, and why the others stand outside."""
+    if found.family == len(found.rows):
+        return f"all {found.family} row(s)"
+    marks = {
+        "derived": "derived rows follow from others",
+        "control": "controls ask nothing of a model",
+    }
+    why = ", ".join(
+        says for mark, says in marks.items() if any(r.outside and r.outside.why == mark for r in found.rows)
+    )
+    return f"{found.family} of {len(found.rows)} rows ({why}; each has the p and the verdict of a single test)"
 
 
 def _left_out(rows: Sequence[Compared]) -> list[str]:
@@ -150,17 +166,20 @@ def _drawn(curves: Sequence[Curve]) -> list[Curves]:
     return drawn
 
 
-def _mean(mean: SuiteMean) -> Row:
-    scale = 100 if mean.figure == "mean error" else 1  # the others are in percent already
+def _mean(mean: SuiteFigure) -> Row:
+    def shown(value: float) -> Figure:
+        return Figure(mean.scale * value, 2 if mean.unit else 3)
+
     return {
         "suite": mean.suite,
-        "figure": f"{mean.figure} %",
+        "figure": f"{mean.figure} {mean.unit}".strip(),
+        "better": mean.better,
         "models": f"{mean.baseline} → {mean.candidate}",
         "n": mean.n,
-        "baseline": scale * mean.baseline_value,
-        "candidate": scale * mean.candidate_value,
-        "difference": scale * mean.difference.value,
-        "interval": tuple(scale * end for end in mean.difference.interval),
+        "baseline": shown(mean.baseline_value),
+        "candidate": shown(mean.candidate_value),
+        "difference": shown(mean.difference.value),
+        "interval": tuple(map(shown, mean.difference.interval)),
     }
 
 
@@ -185,11 +204,11 @@ def _facts(found: Comparisons, flips: bool) -> Row:
     return {
         "alpha": found.alpha,
         "power": found.power,
-        "family": len(found.rows),
+        "family": found.family,
         "rows": [_row_facts(row) | ({"flips": _records(row)} if flips else {}) for row in found.rows],
         "curves": [_with_interval(curve, "area_difference") for curve in found.curves],
         "suites": [_with_interval(mean, "difference") for mean in found.suites],
-        "not_compared": found.one_sided,
+        "not_compared": found.not_compared,
     }
 
 
@@ -204,13 +223,16 @@ def _row_facts(row: Compared) -> dict[str, Any]:
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
         **{name: getattr(outcome, name) for name in ("p_exact", "p_mid", "p_holm", "verdict")},
+        "in_family": row.outside is None,
+        "outside": row.outside.why if row.outside else None,
+        "follows_from": row.outside.follows_from if row.outside else (),
         **{name: getattr(outcome, name) for name in ("detectable_difference", "more_samples")},
         "baseline_left_out": row.pairs.baseline_left_out._asdict(),
         "candidate_left_out": row.pairs.candidate_left_out._asdict(),
     }
 
 
-def _with_interval(found: Curve | SuiteMean, name: str) -> Row:
+def _with_interval(found: Curve | SuiteFigure, name: str) -> Row:
     """The fields, the estimate's two parts apart."""
     estimate = getattr(found, name)
     rest = {key: value for key, value in vars(found).items() if key != name}

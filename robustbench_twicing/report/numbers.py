@@ -22,6 +22,13 @@ class Trend(NamedTuple):
     """The smallest range that fills the height: the width of an interval keeps noise looking like noise."""
 
 
+class Figure(NamedTuple):
+    """A number of a column whose rows are different figures, each with its decimals."""
+
+    number: float
+    decimals: int
+
+
 def is_missing(value: Any) -> bool:
     """There is no number: None or nan."""
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -154,13 +161,14 @@ KINDS: Mapping[str, Callable[[Any], str]] = {
     "points2": lambda value: points(value, 2),
     "decimal": decimal,
     "decimal3": lambda value: decimal(value, 3),
-    "signed": lambda value: signed(value, 2),
+    "figure": lambda value: decimal(value.number, value.decimals),
+    "signed figure": lambda value: signed(value.number, value.decimals),
     "p": p_value,
     "at least points": _at_least,
     "percent interval": lambda ends: interval(ends, percent, " - "),
     "percent2 interval": lambda ends: interval(ends, lambda end: percent(end, 2), " - "),
     "points interval": lambda ends: interval(ends, points, " to "),
-    "signed interval": lambda ends: interval(ends, lambda end: signed(end, 2), " to "),
+    "figure interval": lambda ends: " to ".join(signed(end.number, end.decimals) for end in ends),
     "duration": duration,
     "bytes": size,
 }

@@ -4,21 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from robustbench_twicing.metrics.table import Metric, of
 from robustbench_twicing.report.notes import model_line, notes, state, threat_model
 from robustbench_twicing.report.page import Column, Line, Page, Row, Table
 from robustbench_twicing.results.run import Run
-
-_SUITE_FIGURES = {
-    "mean_error": ("mean error %", "percent2"),
-    "mce": ("mCE %", "decimal"),
-    "relative_mce": ("rel. mCE %", "decimal"),
-    "ece": ("ECE", "decimal3"),
-    "rms_calibration_error": ("RMS CE", "decimal3"),
-    "aurra": ("AURRA", "decimal3"),
-    "auroc": ("AUROC", "decimal3"),
-    "aupr": ("AUPR", "decimal3"),
-    "fpr95": ("FPR95", "decimal3"),
-}
 
 
 def run_page(run: Run) -> Page:
@@ -90,10 +79,15 @@ def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
 
 def suites_table(suites: pd.DataFrame) -> Table:
     """The figures over whole suites; only columns that hold something."""
-    figures = {name: said for name, said in _SUITE_FIGURES.items() if suites[name].notna().any()}
-    shown = (Column(name, heading, kind) for name, (heading, kind) in figures.items())
-    columns = (Column("suite", "suite"), Column("model", "model"), *shown)
+    figures = [metric for metric in of("suite") if suites[metric.name].notna().any()]
+    columns = (Column("suite", "suite"), Column("model", "model"), *map(_figure, figures))
     return Table("suites", "Whole suites", columns, _rows(suites))
+
+
+def _figure(metric: Metric) -> Column:
+    kind = "percent2" if metric.scale == 100 else "decimal" if metric.unit else "decimal3"
+    heading, short = (f"{title} {metric.unit}".strip() for title in (metric.title, metric.short))
+    return Column(metric.name, heading, kind, short=short if metric.short else "")
 
 
 def _rows(table: pd.DataFrame) -> tuple[Row, ...]:

@@ -3,7 +3,7 @@
 Computed from records alone. No torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,23 +13,12 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.bootstrap import Estimate, bootstrap_mean
-from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, mean_error, relative_mce
-from robustbench_twicing.metrics.paired import Pairs, SuitePairs, count_flips, match, match_suite
+from robustbench_twicing.metrics.paired import Pairs, count_flips, match_suite
 from robustbench_twicing.metrics.verdict import Comparison
-from robustbench_twicing.metrics.verdict import compare as judge_family
-from robustbench_twicing.spec.suite import SuiteDefinition
+from robustbench_twicing.results.family import Key, Outside, judge, outside_family
+from robustbench_twicing.results.side import CLEAN, Side, by_threat, matched, refuse_other_suites
+from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
 from robustbench_twicing.spec.values import Eps
-
-CLEAN = "clean"
-
-
-class Side(NamedTuple):
-    """One model's records, and what to call it."""
-
-    name: str
-    records: pd.DataFrame
-    suites: Mapping[str, SuiteDefinition]
-    """Those of its run, by the name that the records give them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +32,8 @@ class Row:
     changed: pd.DataFrame
     """The samples that changed sides: sample_id, label, change ("lost" or "gained") and both models' predictions."""
     outcome: Comparison
+    outside: Outside | None
+    """Why the row is not in the family of hypotheses that Holm's correction counts; None if it is."""
 
     @property
     def baseline_accuracy(self) -> float:
@@ -79,98 +70,87 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class SuiteMean:
-    """One figure over a whole suite of corruptions, for two models on the same images. Lower is better."""
-
-    baseline: str
-    candidate: str
-    suite: str
-    figure: str
-    """`mean error` (fraction), `mCE` or `relative mCE` (percent of AlexNet's)."""
-    n: int
-    baseline_value: float
-    candidate_value: float
-    difference: Estimate
-    """Candidate minus baseline, paired by image, with a 95 % bootstrap interval."""
-
-
-@dataclass(frozen=True, eq=False)
 class Comparisons:
     """Everything that `compare` says."""
 
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...]
-    suites: tuple[SuiteMean, ...]
-    one_sided: tuple[str, ...]
-    """Threats that only one of two models was evaluated under, each with its model."""
+    suites: tuple[SuiteFigure, ...]
+    not_compared: tuple[str, ...]
+    """Threats that only one of two models was evaluated under, each with its model; and what else was left out."""
     alpha: float
     power: float
+
+    @property
+    def family(self) -> int:
+        """Rows that Holm's correction counts."""
+        return sum(row.outside is None for row in self.rows)
 
 
 def compare_sides(
     sides: Sequence[tuple[Side, Side]], alpha: float = 0.05, power: float = 0.8, seed: int = 0
 ) -> Comparisons:
-    """Compare each (baseline, candidate) under every threat that both have; all rows are one family for Holm.
+    """Compare each (baseline, candidate) under every threat that both have; the rows of `family` are one for Holm.
 
-    Raises `UserError` if nothing is shared, or if a shared threat was not run alike on both sides (`paired.match`).
+    A suite of outliers, to which no answer is right, has no row; its own figures are compared. Raises `UserError` if
+    nothing is shared, or if a shared threat was not run alike on both sides (`paired.match`).
     """
-    rows, one_sided = _matched_rows(sides)
-    if not rows:
-        raise UserError("The models share no threat.", "Evaluate both under the same threats. " + "; ".join(one_sided))
-    outcomes = judge_family([count_flips(pairs.baseline, pairs.candidate) for *_, pairs, _ in rows], alpha, power)
+    matches, not_compared = _matches(sides)
+    outside = {match.key: match.outside for match in matches if match.outside}
+    flips = {match.key: count_flips(match.pairs.baseline, match.pairs.candidate) for match in matches}
+    outcomes = judge(flips, outside, alpha, power)
+    suites = [figure for pair in sides for figure in compare_suites(*pair, seed)]
+    if not matches and not suites:
+        hint = "Evaluate both under the same threats. " + "; ".join(not_compared)
+        raise UserError("The models share no threat by which they can be compared.", hint)
     curves = [curve for pair in sides for curve in _curves(*pair, seed)]
-    suites = [mean for pair in sides for mean in _suite_means(*pair, seed)]
     return Comparisons(
-        rows=tuple(Row(*row, outcome) for row, outcome in zip(rows, outcomes, strict=True)),
+        rows=tuple(Row(*match[:5], outcomes[match.key], match.outside) for match in matches),
         curves=tuple(curves),
         suites=tuple(suites),
-        one_sided=tuple(one_sided),
+        not_compared=tuple(not_compared),
         alpha=alpha,
         power=power,
     )
 
 
-def _matched_rows(
-    sides: Sequence[tuple[Side, Side]],
-) -> tuple[list[tuple[str, str, str, Pairs, pd.DataFrame]], list[str]]:
-    """Every field of a row but the outcome, for every shared threat; and the threats that one side lacks."""
-    rows, one_sided = [], []
+class _Match(NamedTuple):
+    """A row without its outcome."""
+
+    baseline: str
+    candidate: str
+    threat: str
+    pairs: Pairs
+    changed: pd.DataFrame
+    outside: Outside | None
+
+    @property
+    def key(self) -> Key:
+        return self.baseline, self.candidate, self.threat
+
+
+def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str]]:
+    """Every threat that both sides have and that has an accuracy; and what is not compared."""
+    found, not_compared = [], []
     for baseline, candidate in sides:
         left, right = by_threat(baseline.records), by_threat(candidate.records)
         refuse_other_suites(baseline.name, baseline.suites, candidate.name, candidate.suites)
-        for threat in left:
-            if threat in right:
-                pairs = matched(threat, left[threat], right[threat])
-                changed = _changed(pairs, left[threat], right[threat])
-                rows.append((baseline.name, candidate.name, threat, pairs, changed))
-        one_sided += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]
-        one_sided += [f"{candidate.name} only: {threat}" for threat in right if threat not in left]
-    return rows, list(dict.fromkeys(one_sided))
-
-
-def refuse_other_suites(
-    name: str, suites: Mapping[str, SuiteDefinition], other: str, others: Mapping[str, SuiteDefinition]
-) -> None:
-    """Raise `UserError`, naming both sides, if a suite that both have is judged by other classes or labels."""
-    for suite in suites.keys() & others.keys():
-        if suites[suite].judges != others[suite].judges:
-            raise UserError(
-                f"{name} and {other} were not judged alike: the classes or labels of the suite {suite!r} are others.",
-                "Its definition was edited between the two; repeat one of them.",
-            )
-
-
-def matched(threat: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
-    """`paired.match` for the records of one threat, which a `UserError` then names."""
-    try:
-        return match(baseline, candidate)
-    except UserError as error:
-        raise UserError(f"{threat}: {error.message}", error.hint) from None
-
-
-def by_threat(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The records of one model under each threat, in the order of the records."""
-    return {str(threat): group for threat, group in records.groupby("threat", sort=False)}
+        shared = [threat for threat in left if threat in right]
+        outliers = [threat for threat in shared if baseline.has_outliers(threat)]
+        shared = [threat for threat in shared if threat not in outliers]
+        outside = outside_family(shared, baseline.threats, baseline.suites)
+        for threat in shared:
+            pairs = matched(threat, left[threat], right[threat])
+            changed = _changed(pairs, left[threat], right[threat])
+            found.append(_Match(baseline.name, candidate.name, threat, pairs, changed, outside.get(threat)))
+        not_compared += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]
+        not_compared += [f"{candidate.name} only: {threat}" for threat in right if threat not in left]
+        not_compared += [
+            f"{threat}: no answer to an outlier is right, and there is no clean[{threat}] to tell outliers from"
+            for threat in outliers
+            if f"clean[{threat}]" not in shared
+        ]
+    return found, list(dict.fromkeys(not_compared))
 
 
 def _changed(pairs: Pairs, baseline: pd.DataFrame, candidate: pd.DataFrame) -> pd.DataFrame:
@@ -223,75 +203,9 @@ def _curves(baseline: Side, candidate: Side, seed: int) -> list[Curve]:
                 candidate_accuracies=tuple(float(value) for value in accuracies[1]),
                 baseline_area=float(areas[0].mean()),
                 candidate_area=float(areas[1].mean()),
-                area_difference=_paired(areas[0], areas[1], both, seed),
+                area_difference=bootstrap_mean(areas[1] - areas[0], strata=both.labels, seed=seed),
                 baseline_half=half_accuracy_eps(eps, accuracies[0]),
                 candidate_half=half_accuracy_eps(eps, accuracies[1]),
             )
         )
     return curves
-
-
-def _suite_means(baseline: Side, candidate: Side, seed: int) -> list[SuiteMean]:
-    """Mean error, and with a denominator outside the run mCE and relative mCE, of each suite that is whole."""
-    left, right = by_threat(baseline.records), by_threat(candidate.records)
-    suites: dict[str, dict[tuple[str, int], str]] = {}
-    for threat, records in left.items():
-        first = records.iloc[0]
-        if first["kind"] == "corruption" and threat in right:
-            cells = suites.setdefault(first["suite"], {})
-            cells[first["corruption"], int(first["severity"])] = threat
-    means = []
-    for suite, every in suites.items():
-        spec = baseline.suites[suite].spec
-        cells = {cell: every[cell] for cell in spec.parts(spec.common) if cell in every}
-        if len(cells) < len(spec.parts(spec.common)):
-            continue
-        over = spec.families, spec.severities
-        names = list(cells.values())
-        both = match_suite({name: left[name] for name in names}, {name: right[name] for name in names})
-        if len(both.labels) < 2:
-            continue
-        errors = [errors_by_cell(side, list(cells)) for side in (both.baseline, both.candidate)]
-        figures = {"mean error": [mean_error(error, *over) for error in errors]}
-        yardstick = baseline.suites[suite].denominator
-        same = yardstick == candidate.suites[suite].denominator
-        if yardstick is not None and same and not yardstick.measured_here:
-            figures["mCE"] = [mce(error, yardstick.by_cell, *over) for error in errors]
-            clean = _clean_errors(left, right, both)
-            if clean is not None and yardstick.clean is not None:
-                figures["relative mCE"] = [
-                    relative_mce(error, own, yardstick.by_cell, yardstick.clean, *over)
-                    for error, own in zip(errors, clean, strict=True)
-                ]
-        for figure, values in figures.items():
-            one, other = (np.asarray(value, dtype=float) for value in values)
-            means.append(
-                SuiteMean(
-                    baseline=baseline.name,
-                    candidate=candidate.name,
-                    suite=suite,
-                    figure=figure,
-                    n=len(both.labels),
-                    baseline_value=float(one.mean()),
-                    candidate_value=float(other.mean()),
-                    difference=_paired(one, other, both, seed),
-                )
-            )
-    return means
-
-
-def _clean_errors(
-    left: Mapping[str, pd.DataFrame], right: Mapping[str, pd.DataFrame], both: SuitePairs
-) -> list[np.ndarray] | None:
-    """Both models' clean errors (0. or 1.) on the suite's images; None unless both answered every one of them."""
-    if CLEAN not in left or CLEAN not in right:
-        return None
-    clean = match(left[CLEAN], right[CLEAN])
-    rows = pd.Index(clean.sample_ids).get_indexer(pd.Index(both.sample_ids))
-    if (rows < 0).any():
-        return None
-    return [(~side[rows]).astype(float) for side in (clean.baseline, clean.candidate)]
-
-
-def _paired(baseline: np.ndarray, candidate: np.ndarray, both: SuitePairs, seed: int) -> Estimate:
-    return bootstrap_mean(candidate - baseline, strata=both.labels, seed=seed)

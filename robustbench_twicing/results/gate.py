@@ -16,8 +16,8 @@ from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSE
 from robustbench_twicing.metrics.paired import Flips, count_flips
 from robustbench_twicing.metrics.verdict import Comparison, compare, not_worse_p
 from robustbench_twicing.results.baselines import Baseline
-from robustbench_twicing.results.comparison import by_threat, matched, refuse_other_suites
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.side import by_threat, matched, refuse_other_suites
 from robustbench_twicing.spec.policy import Policy, fits
 
 Verdict = Literal["pass", "regressed", "inconclusive"]

@@ -8,8 +8,10 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import Lack, accepted_records, refuse_lacking
 from robustbench_twicing.results.manifest import Manifest
+from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder
-from robustbench_twicing.results.summary import summarize, summarize_suites
+from robustbench_twicing.results.suite_figures import summarize_suites
+from robustbench_twicing.results.summary import summarize
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +39,11 @@ class Run:
     def models(self) -> list[str]:
         """The models' names, in the plan's order."""
         return [model.name for model in self.manifest.plan.models]
+
+    def side(self, model: str, name: str = "") -> Side:
+        """One model as a side of a comparison, under another name if one is given."""
+        threats = {threat.id: threat for threat in self.manifest.plan.threats}
+        return Side(name or model, self.rows(model), self.manifest.suites, threats)
 
     def rows(self, model: str) -> pd.DataFrame:
         """The records of one model."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from robustbench_twicing.catalog.plans import PlanFile
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.results.comparison import Side
 from robustbench_twicing.results.of_plans import load_finished, unfinished_plan
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.side import Side
 
 Named = str | Path
 """A run by its folder or its plan; with `run`, the name of one of its models."""
@@ -18,10 +18,13 @@ def sides_of(what: Sequence[Named], run: Named | None = None) -> list[tuple[Side
     if run is None and len(what) == 2:
         one, other = (load_finished(place) for place in what)
         shared = _shared(one.models, other.models)
-        return [(_side(one, left, True), _side(other, right, True)) for left, right in shared]
+        return [
+            (one.side(left, f"{left} in {one.path.name}"), other.side(right, f"{right} in {other.path.name}"))
+            for left, right in shared
+        ]
     place, names = _one_run(what, run)
     one = load_finished(place)
-    baseline, *others = (_side(one, name) for name in _chosen(names, one.models, one.path))
+    baseline, *others = (one.side(name) for name in _chosen(names, one.models, one.path))
     return [(baseline, side) for side in others]
 
 
@@ -37,11 +40,6 @@ def still_to_do(*what: Named, run: Named | None = None) -> list[Named]:
         place, names = _one_run(what, run)
         _chosen(names, _models(plans[place] or load_finished(place)), place)
     return [place for place, plan in plans.items() if plan]
-
-
-def _side(run: Run, model: str, of_two: bool = False) -> Side:
-    name = f"{model} in {run.path.name}" if of_two else model
-    return Side(name, run.rows(model), run.manifest.suites)
 
 
 def _one_run(what: Sequence[str | Path], run: str | Path | None) -> tuple[str | Path, list[str]]:

@@ -31,6 +31,8 @@ class AttackSettings(Frozen):
     judges only the last."""
     gradient_free: ClassVar[bool] = False
     """It only asks for logits."""
+    control: ClassVar[bool] = False
+    """What attacks must do better than: beside them it asks nothing of the model, so no comparison counts it."""
     engine: ClassVar[str] = ""
     """`MODULE:NAME` of the function that runs it, for an algorithm from outside (docs/plugins.md); ours stand in
     `engine.algorithms`."""
@@ -219,6 +221,7 @@ class NoiseSettings(AttackSettings):
 
     judged_apart = ("trials",)
     gradient_free = True
+    control = True
 
     @property
     def schedule(self) -> str:

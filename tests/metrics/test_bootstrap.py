@@ -8,8 +8,10 @@ from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area
-from robustbench_twicing.metrics.bootstrap import bootstrap_mean
+from robustbench_twicing.metrics.bootstrap import bootstrap_difference, bootstrap_mean
+from robustbench_twicing.metrics.calibration import auroc
 from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, relative_mce
+from tests.oracles.statistics import delong_difference
 
 ALEXNET, IMAGENET_C = denominator("alexnet"), suite("imagenet-c")
 COMMON, SEVERITIES = IMAGENET_C.common, IMAGENET_C.severities
@@ -135,3 +137,40 @@ def test_paired_intervals_of_mce_and_area_cover_at_their_level():
     print(f"bootstrap 95 %: covers {covered[0] / repetitions:.1%} (mCE), {covered[1] / repetitions:.1%} (area)")
     # Three standard errors of a binomial with p = 0.95, and half a point for the 300 resamples and the measured truth.
     assert covered / repetitions == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / repetitions) + 0.005)
+
+
+# --- any figure, resampled --------------------------------------------------------------------------------------------
+
+
+def scores(generator, count, shift, shared):
+    """Two models' scores of the same samples: what makes a sample odd is partly common to both."""
+    common = generator.normal(shift, 1, count)
+    return [shared * common + (1 - shared) * generator.normal(shift, 1, count) for _ in range(2)]
+
+
+def test_resampled_areas_have_delongs_interval():
+    generator = np.random.default_rng(3)
+    outliers, inliers = scores(generator, 300, 1.0, 0.7), scores(generator, 500, 0.0, 0.7)
+    sides = [{"out": [one], "in": [other]} for one, other in zip(outliers, inliers, strict=True)]
+    found = bootstrap_difference(auroc, *sides, resamples=2000)
+    value, low, high = delong_difference(*zip(outliers, inliers, strict=True), level=0.95)
+    assert found.value == pytest.approx(value)
+    # 2,000 resamples know a quantile to about 4 % of half the interval's width (twice its standard error).
+    assert found.interval == pytest.approx((low, high), abs=0.08 * (high - low) / 2 + 1e-3)
+
+
+def test_one_draw_serves_both_models_and_all_arrays_of_a_set():
+    generator = np.random.default_rng(4)
+    values, right = generator.random(50), generator.random(50) < 0.5
+    same = {"samples": [values, right]}
+    assert bootstrap_difference(lambda v, r: float((v * r).mean()), same, same) == (0, (0, 0))
+    aligned = {"samples": [np.arange(50.0), np.arange(50.0)]}
+    found = bootstrap_difference(lambda a, b: float(np.abs(a - b).max()), aligned, aligned, resamples=20)
+    assert found == (0, (0, 0))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_sets_too_small_to_resample_are_refused(count):
+    sides = [{"out": [np.zeros(5)], "in": [np.zeros(count)]}] * 2
+    with pytest.raises(UserError, match=f"at least 2 samples, not {count}"):
+        bootstrap_difference(auroc, *sides)

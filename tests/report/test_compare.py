@@ -8,8 +8,8 @@ import pytest
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves
-from robustbench_twicing.results.comparison import Comparisons, Side, compare_sides
-from tests.records_builder import records, suites_of, with_flips
+from robustbench_twicing.results.comparison import Comparisons, compare_sides
+from tests.records_builder import records, side, with_flips
 from tests.report.shown import parsed, printed
 
 
@@ -24,7 +24,7 @@ def _found(lost: int = 10, gained: int = 60) -> Comparisons:
             ("deit-tw", "pgd-linf-1/255"): weak["deit-tw"],
         }
     )
-    sides = [Side(name, frame[frame["model"] == name], suites_of(frame)) for name in ("deit", "deit-tw")]
+    sides = [side(frame, name) for name in ("deit", "deit-tw")]
     return compare_sides([(sides[0], sides[1])])
 
 

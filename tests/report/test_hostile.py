@@ -40,15 +40,16 @@ from robustbench_twicing.report.published import published_page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import visible
 from robustbench_twicing.results.baselines import Acceptance, Baseline, BaselineManifest
-from robustbench_twicing.results.comparison import Comparisons, Side, SuiteMean, compare_sides
+from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.leftovers import Holding
 from robustbench_twicing.results.manifest import Check, Verification
 from robustbench_twicing.results.run import Run, load_run
+from robustbench_twicing.results.suite_comparison import SuiteFigure
 from robustbench_twicing.runner.estimate import CellCost, Cost
 from robustbench_twicing.spec.policy import Policy
-from tests.records_builder import cell, run_folder, suites_of, with_flips
+from tests.records_builder import cell, run_folder, side, with_flips
 from tests.report.shown import printed
 
 HOSTILE = {
@@ -86,9 +87,11 @@ def _compared() -> Comparisons:
         cells = [cell(model, "clean", right), cell(model, "pgd-linf-4/255", right, **attack)]
         cells.append(cell(model, "imagenet-r", right, status=np.where(np.arange(60) < 3, "failed", "ok")))
         frame = pd.concat(cells, ignore_index=True)
-        sides.append(Side(model, frame, suites_of(frame)))
+        sides.append(side(frame, model))
     change = Estimate(-1.5, Interval(-3.2, 0.1))
-    mean = SuiteMean("one", "other", "suite", "relative mCE", 50_000, 105.3, 103.8, change)
+    values = {"n": 50_000, "baseline_value": 105.3, "candidate_value": 103.8, "difference": change}
+    names = {"baseline": "one", "candidate": "other", "suite": "suite", "figure": "relative mCE"}
+    mean = SuiteFigure(**names, unit="%", scale=1, better="lower", **values)
     return replace(compare_sides([(sides[0], sides[1])]), suites=(mean,))
 
 
@@ -100,7 +103,9 @@ def _compare(name: str) -> Page:
     ]
     curves = tuple(replace(curve, **models, attack=name) for curve in found.curves)
     suites = tuple(replace(mean, **models, suite=name) for mean in found.suites)
-    return compare_page(replace(found, rows=tuple(rows), curves=curves, suites=suites, one_sided=(name,)), flips=True)
+    return compare_page(
+        replace(found, rows=tuple(rows), curves=curves, suites=suites, not_compared=(name,)), flips=True
+    )
 
 
 def _storable(name: str) -> str:

@@ -19,13 +19,14 @@ from robustbench_twicing.report.history import history_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.run import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.results.baselines import Acceptance
-from robustbench_twicing.results.comparison import Side, compare_sides
+from robustbench_twicing.results.comparison import compare_sides
 from robustbench_twicing.results.gate import check
 from robustbench_twicing.results.history import Point, Series
-from robustbench_twicing.results.summary import summarize, summarize_suites
+from robustbench_twicing.results.suite_figures import summarize_suites
+from robustbench_twicing.results.summary import summarize
 from robustbench_twicing.runner.estimate import CellCost, Cost
 from robustbench_twicing.spec.policy import Policy
-from tests.records_builder import cell, suites_of, with_flips
+from tests.records_builder import cell, side, suites_of, with_flips
 
 MODELS = ("deit_small_patch16_224.fb_in1k", "deit_small_twicing_patch16_224@drop-in")
 BEFORE, AFTER = with_flips(200, right=153, lost=31, gained=42)
@@ -47,7 +48,7 @@ FRAME = _frame()
 
 @cache
 def _comparison() -> Page:
-    sides = [Side(name, FRAME[FRAME["model"] == name], suites_of(FRAME)) for name in MODELS]
+    sides = [side(FRAME, name) for name in MODELS]
     return compare_page(compare_sides([(sides[0], sides[1])]), flips=True)
 
 

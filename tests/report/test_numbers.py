@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from robustbench_twicing.report import numbers
-from robustbench_twicing.report.numbers import KINDS, duration, points, size
+from robustbench_twicing.report.numbers import KINDS, Figure, duration, points, size
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,9 @@ def test_differences_have_a_sign_and_small_ones_two_decimals(value: float | None
         ("percent interval", (0.974, 0.993), "97.4 - 99.3"),
         ("points interval", (-0.012, 0.034), "−1.2 to +3.4"),
         ("points interval", None, ""),
-        ("signed interval", (-1.0, 2.0), "−1.00 to +2.00"),
+        ("figure", Figure(0.73449, 3), "0.734"),
+        ("signed figure", Figure(-3.14, 1), "−3.1"),
+        ("figure interval", (Figure(-1.0, 2), Figure(2.0, 2)), "−1.00 to +2.00"),
         ("p", 0.0004, "< 0.001"),
         ("p", 0.0419, "0.042"),
         ("count", 50_000, "50,000"),
@@ -59,7 +61,7 @@ def test_kinds_of_column(kind: str, value: Any, text: str) -> None:
     assert KINDS[kind](value) == text
 
 
-@pytest.mark.parametrize("kind", sorted({"percent", "percent2", "points", "decimal", "decimal3", "signed", "p"}))
+@pytest.mark.parametrize("kind", sorted({"percent", "percent2", "points", "decimal", "decimal3", "p"}))
 def test_what_nobody_knows_is_no_number(kind: str) -> None:
     assert KINDS[kind](None) == KINDS[kind](math.nan) == numbers.NOTHING
 

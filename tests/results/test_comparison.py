@@ -10,15 +10,17 @@ import pytest
 from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.comparison import Side, compare_sides
-from tests.records_builder import cell, records, suites_of, threat_columns, with_flips
+from robustbench_twicing.results.comparison import compare_sides
+from robustbench_twicing.results.side import Side
+from tests.oracles.statistics import delong_difference
+from tests.records_builder import cell, records, side, threat_columns, with_flips
 
+MODELS = ("deit", "deit-tw")
 COMMON, SEVERITIES = suite("imagenet-c").common, suite("imagenet-c").severities
 
 
 def _sides(frame: pd.DataFrame, baseline: str = "deit", candidate: str = "deit-tw") -> list[tuple[Side, Side]]:
-    one, other = (Side(name, frame[frame["model"] == name], suites_of(frame)) for name in (baseline, candidate))
-    return [(one, other)]
+    return [(side(frame, baseline), side(frame, candidate))]
 
 
 def test_a_clear_gain_is_better_and_counts_the_flips_each_way() -> None:
@@ -50,7 +52,7 @@ def test_a_small_difference_says_how_many_more_images_it_needs() -> None:
     assert row.outcome.detectable_difference > row.outcome.difference
 
 
-def test_all_threats_are_one_family() -> None:
+def test_all_hypotheses_are_one_family() -> None:
     """One cell of p 0.03 among nine without flips: alone it would pass, in a family of ten it must not."""
     lucky = with_flips(500, right=300, lost=2, gained=11)  # exact p = 2 P(Binomial(13, 1/2) <= 2) = 0.022
     still = with_flips(500, right=300, lost=0, gained=0)
@@ -91,7 +93,7 @@ def test_rows_that_were_not_run_alike_are_refused_by_threat_and_field(column: st
 def test_threats_of_one_side_only_are_named() -> None:
     right = np.ones(20, dtype=bool)
     frame = records({("deit", "clean"): right, ("deit", "fgsm-linf-1/255"): right, ("deit-tw", "clean"): right})
-    assert compare_sides(_sides(frame)).one_sided == ("deit only: fgsm-linf-1/255",)
+    assert compare_sides(_sides(frame)).not_compared == ("deit only: fgsm-linf-1/255",)
 
 
 def test_no_shared_threat_is_a_mistake_that_names_both() -> None:
@@ -193,6 +195,32 @@ def test_alexnet_saw_no_digits_so_they_have_a_mean_error_only() -> None:
 def test_without_clean_images_there_is_no_relative_mce() -> None:
     suites = compare_sides(_sides(_suite("imagenet-c", clean=False))).suites
     assert [mean.figure for mean in suites] == ["mean error", "mCE"]
+
+
+def _outliers(shift: float, model: str, seed: int) -> pd.DataFrame:
+    """200 outliers and 300 clean images whose confidence is lower by `shift` for outliers."""
+    generator = np.random.default_rng(seed)
+    draws = {"imagenet-o": (200, 0.5 - shift), "clean[imagenet-o]": (300, 0.5)}
+    return pd.concat(
+        [
+            cell(model, name, np.zeros(n, bool), confidence=centre + 0.1 * generator.normal(size=n))
+            for name, (n, centre) in draws.items()
+        ]
+    )
+
+
+def test_a_suite_of_outliers_is_compared_by_its_own_figures_with_paired_intervals() -> None:
+    frame = pd.concat([_outliers(0.02, "deit", 1), _outliers(0.1, "deit-tw", 2)])
+    means = {mean.figure: mean for mean in compare_sides(_sides(frame)).suites}
+    assert list(means) == ["AUROC", "AUPR", "FPR95"]
+    area = means["AUROC"]
+    assert (area.n, area.better, means["FPR95"].better) == (500, "higher", "lower")
+    parts = frame.groupby(["model", "threat"])["confidence"].apply(lambda scores: -scores.to_numpy())
+    scores = [tuple(parts[model, threat] for threat in ("imagenet-o", "clean[imagenet-o]")) for model in MODELS]
+    value, low, high = delong_difference(*scores, level=0.95)
+    assert area.difference.value == pytest.approx(value)
+    assert area.difference.interval == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert area.candidate_value - area.baseline_value == pytest.approx(value)
 
 
 def test_an_incomplete_suite_has_no_mean() -> None:

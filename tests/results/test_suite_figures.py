@@ -39,6 +39,8 @@ def test_a_users_suite_has_a_mean_error_over_its_own_families_and_severities_and
     assert np.isnan(figures["mce"])
     assert np.isnan(figures["relative_mce"])
     assert (figures["denominator"], figures["note"]) == ("", "")
+    by_family = {"air": errors[["fog", "snow"]].mean(), "lens": errors["defocus_blur"].mean()}
+    assert figures["family_errors"] == pytest.approx(by_family | {"more": errors["gaussian_noise"].mean()})
 
 
 def test_it_has_an_mce_by_the_errors_that_it_names(tmp_path: Path) -> None:
