@@ -18,7 +18,7 @@ from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.words import from_python, in_form, word_of
 from robustbench_twicing.catalog.zoo import labelled
 from robustbench_twicing.results import history
-from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all
+from robustbench_twicing.results.arms import ArmComparisons, compare_run
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
@@ -220,13 +220,12 @@ def compare_arms(
     """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
 
     The patterns are of model names, with `*` and `?` as in a shell. `images="fixed"` makes a statement about these
-    images only. Random controls and worst cases over other rows are judged outside of the family. Raises `UserError`
-    for what is no arm (`results.arms.arms_of`), and as `load_finished`.
+    images only. The family that Holm's correction counts is that of `compare`. Raises `UserError` for what is no arm
+    (`results.arms.arms_of`), and as `load_finished`.
     """
     found = load_finished(run)
     patterns = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in arms.items()}
-    outside = [t.id for t in found.manifest.attacks if t.settings.algorithm in ("noise", "sequence")]
-    return compare_all(arms_of(found.records, patterns), images=images, outside=outside, alpha=alpha)
+    return compare_run(found, patterns, images=images, alpha=alpha)
 
 
 def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:

@@ -74,9 +74,9 @@ def _legend(found: ArmComparisons) -> str:
     return (
         "Mean over seeds, sd between them; differences in percentage points, candidate minus baseline, with their "
         f"{100 * (1 - found.alpha):g} % intervals, each for a single row. The test takes it that {drawn} "
-        f"(docs/statistics.md). p: Holm over {found.family} of {len(found.rows)} row(s), without random controls and "
-        f"worst cases; a verdict needs p ≤ {found.alpha:g}. could show: found with {100 * found.power:.0f} % "
-        "probability."
+        f"(docs/statistics.md). p: Holm over {found.family} of {len(found.rows)} row(s), without controls and rows "
+        f"that follow from others; a verdict needs p ≤ {found.alpha:g}. could show: found with "
+        f"{100 * found.power:.0f} % probability."
     )
 
 

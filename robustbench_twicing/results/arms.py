@@ -11,6 +11,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS, ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.paired import ArmPairs, match_arms
 from robustbench_twicing.metrics.verdict import Verdict, holm
+from robustbench_twicing.results.family import outside_family
+from robustbench_twicing.results.run import Run
 
 _MUST_BE_ONE = {
     "architecture": "another network",
@@ -131,6 +133,19 @@ def _refuse_mixed(arm: Arm) -> None:
             raise UserError(
                 f"Arm {arm.name} mixes models with {what}: {listed}.", "An arm is one method, trained alike."
             )
+
+
+def compare_run(
+    run: Run, patterns: Mapping[str, Sequence[str]], *, images: Images = "random", alpha: float = 0.05
+) -> ArmComparisons:
+    """`compare_all` for the arms of one run, whose family is that of `compare`; suites of outliers have no accuracy.
+
+    Raises `UserError` as `arms_of` and `compare_all`.
+    """
+    suites, threats = run.manifest.suites, {threat.id: threat for threat in run.manifest.plan.threats}
+    outliers = [name for name, suite in suites.items() if suite.spec.labels == "outlier"]
+    arms = arms_of(run.records[~run.records["threat"].isin(outliers)], patterns)
+    return compare_all(arms, images=images, outside=list(outside_family(list(threats), threats, suites)), alpha=alpha)
 
 
 def compare_all(

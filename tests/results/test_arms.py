@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms
-from robustbench_twicing.results.arms import arms_of, compare_all
+from robustbench_twicing.results.arms import arms_of, compare_all, compare_run
+from robustbench_twicing.results.run import load_run
 from tests.metrics.test_arms import arms
 from tests.records_builder import cell, run_folder
 
@@ -98,6 +99,15 @@ def test_arms_of_two_training_recipes_are_refused() -> None:
     records.loc[records["model"].str.startswith("deit@"), "training_recipe"] = "scratch"
     with pytest.raises(UserError, match="trained by other recipes"):
         arms_of(records, PATTERNS)
+
+
+def test_the_family_is_that_of_compare_and_outliers_have_no_row(tmp_path: Path) -> None:
+    attack = {"attack": "pgd", "kind": "attack", "eps": "0", "protocol": "standard", "suite": ""}
+    cells = [cell(model, "pgd-linf-0", right, **attack) for model, right in answers().items()]
+    records = pd.concat([frame(("clean", "imagenet-o", "clean[imagenet-o]")), *cells])
+    found = compare_run(load_run(run_folder(tmp_path / "run", records)), PATTERNS)
+    assert [row.threat for row in found.rows] == ["clean", "clean[imagenet-o]", "pgd-linf-0"]
+    assert found.family == 2
 
 
 def test_the_command_states_what_it_says_about_mechanisms(tmp_path: Path) -> None:
