@@ -40,7 +40,7 @@ from robustbench_twicing.catalog.suites import class_list, suite
 from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.passes import read_ahead
-from robustbench_twicing.models.build import wrap_model
+from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import Recipe

@@ -5,11 +5,10 @@ Reading a run needs no torch; it is imported when something is evaluated.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.mistakes import Mistakes, MistakesError, Place
@@ -17,6 +16,8 @@ from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.words import from_python, in_form, word_of
 from robustbench_twicing.catalog.zoo import labelled
+from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.machine.surroundings import left_alone, plain_torch
 from robustbench_twicing.results import history
 from robustbench_twicing.results.arms import ArmComparisons, compare_run
 from robustbench_twicing.results.baselines import load_baseline
@@ -34,8 +35,6 @@ from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.policy import Policy
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from robustbench_twicing.runner.estimate import Cost
     from robustbench_twicing.tasks.task import Progress
 
@@ -63,9 +62,25 @@ Begin = Callable[[dict[Cell, tuple[int, int]]], "Progress"]
 """Who is told what is to be done, and follows it: see `runner.run.run_plan`."""
 
 
+Mine = Callable[..., Any]
+"""A model of the user's own: a module, or anything else that can be called."""
+
+
+class Own(NamedTuple):
+    """A model of the user's own, and what was said about it."""
+
+    model: Mine
+    image_size: int | None = None
+    """Side of its images in pixels; None: to be found."""
+    version: str = ""
+    """By which the user vouches that its code is the same; empty: finished samples are not used again."""
+
+
 def evaluate(
-    models: str | nn.Module | Sequence[str | nn.Module] | Mapping[str, str | nn.Module],
+    models: str | Mine | Sequence[str | Mine] | Mapping[str, str | Mine],
     *,
+    image_size: int | Mapping[str, int] | None = None,
+    versions: Mapping[str, str] | None = None,
     attacks: str | Sequence[str] | None = None,
     eps: str | float | Sequence[str | float] | None = None,
     protocol: str = "standard",
@@ -97,11 +112,15 @@ def evaluate(
 ) -> Run:
     """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
 
-    `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}` that take RGB
-    images in [0, 1] and return logits: put normalisation inside; they are frozen, put into eval mode and, if they have
-    convolutions, perhaps laid out channels-last. `attacks` left out takes the protocol's own list, unless `suites` are
-    named and no `eps`. `eps` as papers write it ("1/255", which is the default), or a number: 8/255, 0.03. `suites`:
-    such as `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have some.
+    `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}`, or functions,
+    that take RGB images in [0, 1] and return logits: put normalisation inside. They are frozen and put into eval mode
+    while they are evaluated, and are afterwards as they were. Where images are prepared for the model, `image_size`
+    says how large those for modules of your own are, for all or by name; left out, it is looked for. Nobody can see
+    whether such a module's code has changed, so it is always computed anew, unless `versions` gives it one by its name:
+    then the same call continues, as it does for models that have names. `attacks` left out takes the protocol's own
+    list, unless `suites` are named and no `eps`. `eps` as papers write it ("1/255", which is the default), or a number:
+    8/255, 0.03. `suites`: such as `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have
+    some.
 
     The other arguments are the fields of `spec.experiment.Experiment` and `spec.means.Means`, which say what each of
     them means; those that are left out may be configured (docs/configuration.md: where data lies, checkpoints, device,
@@ -111,28 +130,32 @@ def evaluate(
     said = dict(locals())
     begin, (named, own) = said.pop("begin"), _told_apart(said.pop("models"))
     mistakes = Mistakes()
+    about_own = {key: _about(own, key, said.pop(key), mistakes) for key in ("image_size", "versions")}
     content = in_form({"models": named, **from_python(said)}, not suites, mistakes)
     try:
         stated = state(content, settings(), mistakes)
     except MistakesError as error:
         raise error.said(_argument) from None
-    return carry_out(stated, begin, own)
+    sizes, named_versions = about_own["image_size"], about_own["versions"]
+    given = {name: Own(model, sizes.get(name), named_versions.get(name, "")) for name, model in own.items()}
+    return carry_out(stated, begin, given)
 
 
 def _argument(place: Place) -> str:
     return f"{word_of(place)}=…"
 
 
-def _told_apart(models: Any) -> tuple[list[Any], dict[str, nn.Module]]:
-    """Models as an experiment names them, and the modules among them by name. What is neither is left as it is."""
-    if isinstance(models, str) or not isinstance(models, Iterable):
+def _told_apart(models: Any) -> tuple[list[Any], dict[str, Mine]]:
+    """Models as an experiment names them, and the user's own by name. What is neither is left as it is."""
+    if isinstance(models, str) or _is_own(models) or not isinstance(models, Iterable):
         models = [models]
     named = models.items() if isinstance(models, Mapping) else ((None, model) for model in models)
     texts: list[Any] = []
-    own: dict[str, nn.Module] = {}
+    own: dict[str, Mine] = {}
     for key, model in named:
-        if _is_module(model):
-            spec = ModelSpec(name=key or type(model).__name__, architecture=type(model).__name__, weights="memory:")
+        if _is_own(model):
+            kind = str(getattr(model, "__name__", type(model).__name__)).strip("<>")  # of a lambda it is <lambda>
+            spec = ModelSpec(name=kind if key is None else str(key), architecture=kind, weights="memory:")
             own.setdefault(spec.name, model)
             texts.append(spec)
         elif isinstance(model, str) and key not in (None, model.partition("=")[0]):
@@ -142,24 +165,50 @@ def _told_apart(models: Any) -> tuple[list[Any], dict[str, nn.Module]]:
     return texts, own
 
 
-def _is_module(value: Any) -> bool:
-    torch = sys.modules.get("torch")  # whoever has a module has imported it
-    return torch is not None and isinstance(value, torch.nn.Module)
+def _is_own(value: Any) -> bool:
+    """A module, or anything else that can be called. Whether it is a model turns out when it is."""
+    return callable(value) and not isinstance(value, str)
 
 
-def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, nn.Module] | None = None) -> Run:
-    """Run what was stated at a door. `own` are modules in memory, by the names of its models. Raises `UserError`."""
-    from robustbench_twicing.machine.device import choose_device
-    from robustbench_twicing.models.build import wrap_model
-    from robustbench_twicing.runner.run import run_plan
+def _about(own: Mapping[str, Mine], word: str, said: Any, mistakes: Mistakes) -> Mapping[str, Any]:
+    """What was said about models of the user's own, by name."""
+    by_name: Mapping[str, Any] = said if isinstance(said, Mapping) else {} if said is None else dict.fromkeys(own, said)
+    for name, value in by_name.items():
+        if name not in own:
+            mistakes.add((word,), unknown_name("model of your own", str(name), own))
+        elif word == "image_size" and not (type(value) is int and 1 <= value <= _LARGEST):
+            mistakes.add((word,), f"{value!r} is no side of an image in pixels.", f"Write a number, 1 to {_LARGEST}.")
+        elif word == "versions" and not isinstance(value, str):
+            mistakes.add((word,), f"{value!r} is no version.", "Write a text, such as 'v2'.")
+    return by_name
 
-    plan, means = stated.plan, stated.means
-    where = choose_device(means.device)
-    size = 32 if plan.data.name == "digits" else 224
-    wrapped = {name: wrap_model(name, module, size, where) for name, module in (own or {}).items()}
-    specs = [wrapped[spec.name].card.spec if spec.name in wrapped else spec for spec in plan.models]
-    plan = plan.model_copy(update={"models": tuple(specs)})
-    return _finished(run_plan(plan, means, models=wrapped, begin=begin))
+
+_LARGEST = 4096
+"""Side of images in pixels."""
+
+
+def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, Own] | None = None) -> Run:
+    """Run what was stated at a door. `own` are models in memory, by the names of its models. Raises `UserError`."""
+    own = own or {}
+    with left_alone():
+        from robustbench_twicing.machine.device import choose_device
+        from robustbench_twicing.models.callers import as_they_were
+        from robustbench_twicing.models.intake import wrap_model
+        from robustbench_twicing.runner.run import run_plan
+
+        with plain_torch(), as_they_were(one.model for one in own.values()):
+            plan, means = stated.plan, stated.means
+            where = choose_device(means.device)
+            side = 32 if plan.data.name == "digits" else None
+            wrapped = {}
+            for name, one in own.items():
+                if side and one.image_size not in (None, side):
+                    what = f"The images of digits have {side} pixels a side, not the {one.image_size} of {name!r}."
+                    raise UserError(what, "Leave image_size away.")
+                wrapped[name] = wrap_model(name, one.model, side or one.image_size, where, one.version)
+            specs = [wrapped[spec.name].card.spec if spec.name in wrapped else spec for spec in plan.models]
+            plan = plan.model_copy(update={"models": tuple(specs)})
+            return _finished(run_plan(plan, means, models=wrapped, begin=begin))
 
 
 def check_generated(stated: Stated, begin: Begin | None = None) -> Run:

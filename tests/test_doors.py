@@ -94,12 +94,15 @@ def ids(plan: Plan) -> list[str]:
 
 # --- one set of words ------------------------------------------------------------------------------------------------
 
+ONLY_PYTHON = {"begin", "image_size", "versions"}
+"""Arguments about what only Python can pass: who follows the progress, and modules in memory."""
+
 
 def test_evaluates_arguments_are_the_fields_of_experiment_and_means() -> None:
     """The rows of attacks and suites are flat in Python: their fields stand in the array's place."""
     flat = {"attacks", "eps", "suites", "corruptions", "severities"}
     arguments = signature(evaluate).parameters
-    assert set(arguments) == set(Experiment.model_fields) | flat | set(Means.model_fields) | {"begin"}
+    assert set(arguments) == set(Experiment.model_fields) | flat | set(Means.model_fields) | ONLY_PYTHON
     for form in (Experiment, Means):
         for name, field in form.model_fields.items():
             given, usual = arguments[name].default, field.get_default(call_default_factory=True)
@@ -107,7 +110,9 @@ def test_evaluates_arguments_are_the_fields_of_experiment_and_means() -> None:
 
 
 def test_the_command_line_has_an_option_for_every_argument() -> None:
-    arguments = set(signature(evaluate).parameters) - {"begin", "checkpoints"}  # --model NAME=CHECKPOINT says those
+    arguments = (
+        set(signature(evaluate).parameters) - ONLY_PYTHON - {"checkpoints"}
+    )  # --model NAME=CHECKPOINT says those
     assert set(EXPERIMENT) | set(MEANS) == arguments
 
 

@@ -258,7 +258,8 @@ def _models(experiment: Experiment, base: str, checkpoints: Mapping[str, str], m
         specs = (model,) if isinstance(model, ModelSpec) else _specs(at, model, experiment, base, checkpoints, mistakes)
         for spec in specs:
             if spec.name in [other.name for other in found]:
-                what = f"The name {spec.name!r} is given twice; write {spec.name}@LABEL=CHECKPOINT."
+                how = "{'one': module, 'other': module}" if spec.in_memory else f"{spec.name}@LABEL=CHECKPOINT"
+                what = f"The name {spec.name!r} is given twice; write {how}."
                 mistakes.add(at, what)
         found += specs
     return found

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
@@ -39,6 +40,17 @@ class Engine(Protocol):
     ) -> Perturbed: ...
 
 
+class NoGradientError(UserError):
+    """The model's logits have no gradient with respect to its images."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The model gives no gradient: {why}.",
+            "Take no_grad, inference_mode, detach and numpy out of its forward; or attack without gradients: "
+            "--attack square, --attack spsa.",
+        )
+
+
 class Queries:
     """The model as an attack sees it: split into chunks that fit the device, gradients for the input only.
 
@@ -59,19 +71,22 @@ class Queries:
         all_logits = []
         with torch.no_grad():
             for part in images.split(self._part(images)):
-                all_logits.append(self.model(part))
+                all_logits.append(self.model(part).detach())  # of a module that asks for a gradient itself
                 self.tick(len(part))
         return torch.cat(all_logits)
 
     def gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
-        """Logits, and the gradient of each sample's own loss with respect to its image (not to be changed in place)."""
+        """Logits, and the gradient of each sample's own loss with respect to its image (not to be changed in place).
+
+        Raises `NoGradientError` if the model gives none.
+        """
         all_logits, gradients = [], []
         size = self._part(images)
         for part, targets in zip(images.split(size), labels.split(size), strict=True):
             part = part.detach().requires_grad_()
             with torch.enable_grad():
                 logits = self.model(part)
-                (gradient,) = torch.autograd.grad(loss(logits, targets).sum(), part)
+                gradient = _gradient_of(loss(logits, targets).sum(), part)
             all_logits.append(logits.detach())
             gradients.append(gradient)
             self.tick(len(part))
@@ -81,3 +96,18 @@ class Queries:
     def _part(self, images: Images) -> int:
         """Images of a chunk: as few chunks as fit, all of nearly one size, since a small one costs more an image."""
         return -(-len(images) // -(-len(images) // self.batch_size)) if len(images) else 1
+
+
+def _gradient_of(loss: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    if not loss.requires_grad:
+        raise NoGradientError("its logits come out of no_grad, inference_mode, detach or numpy")
+    try:
+        (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch's, of a tensor changed in place, or of the user's own backward
+        lines = str(error).strip().splitlines() or [""]
+        raise NoGradientError(f"{type(error).__name__}: {lines[0][:200]}") from error
+    if gradient is None:
+        raise NoGradientError("its logits do not depend on its images")
+    return gradient

@@ -1,4 +1,4 @@
-"""What can be wrong with a model so that its attacked accuracy would mean nothing, found before hours are spent.
+"""What can be wrong with a model so that its accuracy would mean nothing, found before hours are spent.
 
 Most of it is from Carlini et al. 2019 (arXiv 1902.06705, section 5) and from what users of attack libraries report.
 """
@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from scipy.stats import binom
 
-from robustbench_twicing.engine.contract import Queries
+from robustbench_twicing.engine.contract import NoGradientError, Queries
 from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.tensors import Images, Labels
 
 SAMPLES = 64
@@ -29,17 +30,20 @@ class Finding(NamedTuple):
 
     check: str
     refuses: bool
-    """Attacks on such a model are not worth running; otherwise it is a warning."""
+    """Such a model is not worth running; otherwise it is a warning."""
     says: str
     """What was found and what it means."""
     remedy: str
 
 
-def preflight(model: Queries, images: Images, labels: Labels, gradients: bool) -> list[Finding]:
+def preflight(
+    model: Queries, images: Images, labels: Labels, gradients: bool, attacked: bool = True, usual: bool = True
+) -> list[Finding]:
     """Look at a model with some clean images (at least one) and their labels.
 
-    `images` (batch, 3, H, W) are pixels; `gradients` says whether an attack will use them. The model is evaluated three
-    times on each image, and once with its gradient.
+    `images` (batch, 3, H, W) are pixels; `gradients` says whether an attack will use them, `attacked` whether there is
+    one at all, `usual` whether they are images on which better than guessing is expected. The model is evaluated twice
+    on each image, and once with its gradient.
     """
     found: list[Finding] = []
 
@@ -64,10 +68,10 @@ def preflight(model: Queries, images: Images, labels: Labels, gradients: bool) -
         if not finite.any():
             return found
     images, labels, logits = images[finite], labels[finite], logits[finite]
-    found += _probabilities(logits) + _repeatable(model, images, logits)
+    found += _probabilities(logits, attacked) + _repeatable(model, images, logits)
     if gradients:
         found += _gradients(model, images, labels)
-    return found + _accuracy(logits, labels)
+    return found + (_accuracy(logits, labels) if usual else [])
 
 
 def _accuracy(logits: torch.Tensor, labels: Labels) -> list[Finding]:
@@ -80,13 +84,16 @@ def _accuracy(logits: torch.Tensor, labels: Labels) -> list[Finding]:
     return [Finding("accuracy", False, says, "Check the order of the classes, the preprocessing and the weights.")]
 
 
-def _probabilities(logits: torch.Tensor) -> list[Finding]:
+def _probabilities(logits: torch.Tensor, attacked: bool) -> list[Finding]:
     sums = logits.double().sum(1)
     if logits.shape[1] < 2 or logits.min() < 0 or (sums - 1).abs().max() > 1e-3:
         return []
-    says = "The model returns probabilities: no value is negative and every row adds up to 1. Their gradient vanishes "
-    says += "where the model is certain, so attacks look weaker than they are."
-    return [Finding("logits", True, says, "Take the softmax off the model's end.")]
+    says = "The model returns probabilities: no value is negative and every row adds up to 1. "
+    if attacked:
+        says += "Their gradient vanishes where the model is certain, so attacks look weaker than they are."
+    else:
+        says += "Right answers are counted all the same; confidence, loss and calibration are of other values."
+    return [Finding("logits", attacked, says, "Take the softmax off the model's end.")]
 
 
 def _repeatable(model: Queries, images: Images, logits: torch.Tensor) -> list[Finding]:
@@ -95,7 +102,11 @@ def _repeatable(model: Queries, images: Images, logits: torch.Tensor) -> list[Fi
         says = "The same images give other logits each time: the model draws at random, and verdicts would be luck."
         return [Finding("repeatable", True, says, "Call model.eval(); a random defence needs an attack of its own.")]
     if len(images) > 1:
-        alone = torch.cat([model(image) for image in images[:4].split(1)])
+        try:
+            alone = torch.cat([model(image) for image in images[:4].split(1)])
+        except UserError as error:
+            says = f"An image without images beside it is not answered: {error.message}"
+            return [Finding("batch", True, says, "Call model.eval().")]
         if (alone - logits[:4]).abs().max() > _REPEATABLE * scale:
             says = "An image's logits depend on the images beside it, as with batch statistics in training mode."
             return [Finding("batch", True, says, "Call model.eval().")]
@@ -103,7 +114,11 @@ def _repeatable(model: Queries, images: Images, logits: torch.Tensor) -> list[Fi
 
 
 def _gradients(model: Queries, images: Images, labels: Labels) -> list[Finding]:
-    _, gradient = model.gradient(images, labels, log_odds_against)
+    try:
+        _, gradient = model.gradient(images, labels, log_odds_against)
+    except UserError as raised:  # what raises only where a gradient is asked for, such as numpy()
+        error = raised if isinstance(raised, NoGradientError) else NoGradientError(raised.message.rstrip("."))
+        return [Finding("gradient", True, error.message, error.hint)]
     flat = gradient.flatten(1)
     broken = int((~flat.isfinite().all(1)).sum())
     zero = int((flat == 0).all(1).sum())

@@ -21,6 +21,7 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.models.checkpoints import Checkpoint, read_checkpoint
 from robustbench_twicing.models.classifier import Classifier, ModelCard
+from robustbench_twicing.models.downloads import downloaded
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.models.fit import fitted
@@ -64,11 +65,11 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         spec=spec,
         attention=attention,
         blocks=len(network.blocks) if probed else 0,
-        parameters=_count(network),
+        parameters=count_parameters(network),
         weights_hash=weights_hash(network),
         classes=network.num_classes,
         image_size=settings["input_size"][-1],
-        recipe=_recipe(spec.architecture, settings),
+        recipe=recipe_of(spec.architecture, settings),
         weights_note="; ".join(filter(None, notes)),
         training_recipe=checkpoint.training_recipe,
         training_seed=checkpoint.training_seed,
@@ -101,48 +102,6 @@ def _with_attention(network: Any, spec: ModelSpec) -> Attention:
 _GRANULE = 8
 """oneDNN compiles every product for each number of rows, 8 to 10 ms for a forward and gradient of the embedded models,
 and keeps 1,024 of them: samples that leave an attack one by one must not make a new size each time."""
-
-
-def wrap_model(name: str, module: nn.Module, image_size: int, device: str | torch.device = "cpu") -> Classifier:
-    """A module of the user's own as a `Classifier`: it takes images in [0, 1] and returns logits.
-
-    It is put into eval mode on `device` and its weights are frozen. The method of attention is looked for where it has
-    transformer blocks; if the probe cannot judge one, nothing is said of it. Raises `UserError` if it does not turn
-    (2, 3, image_size, image_size) into (2, classes).
-    """
-    module.to(device).eval().requires_grad_(False)
-    keep_freed_blocks()
-    expected = "A model is a module that turns (batch, 3, H, W) in [0, 1] into (batch, classes)."
-    try:
-        with torch.no_grad():
-            logits = module(torch.zeros(2, 3, image_size, image_size, device=device))
-    except Exception as error:  # the user's code may raise anything
-        raise UserError(
-            f"Model {name!r} cannot take images of {image_size} x {image_size}: {error}", expected
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 2:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"Model {name!r} returned {got} for two images.", expected)
-    inner: Any = next((part for part in module.modules() if hasattr(part, "blocks")), None)
-    try:
-        found, blocks = (attention_of(inner), len(inner.blocks)) if inner is not None else (None, 0)
-    except UserError:
-        found, blocks = None, 0
-    digest = weights_hash(module)
-    architecture = type(module).__name__
-    card = ModelCard(
-        spec=ModelSpec(
-            name=name, architecture=architecture, attention=found or Attention(), weights=f"memory:{digest}"
-        ),
-        attention=str(found or ""),
-        blocks=blocks,
-        parameters=_count(module),
-        weights_hash=digest,
-        classes=logits.shape[1],
-        image_size=image_size,
-        recipe=_recipe(architecture, {"input_size": (3, image_size, image_size)}),
-    )
-    return Classifier(module, card, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).to(device).eval()
 
 
 def new_network(architecture: str, seed: int = 0, classes: int | None = None) -> Any:
@@ -209,33 +168,13 @@ def _from_timm(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
         raise _unknown_architecture(spec.architecture)
     if not timm.is_model_pretrained(place):
         raise _no_such_weights(place, spec.architecture)
-    network = _downloaded(spec, place)
+    network = downloaded(spec, place)
     note = "" if "." in place else f"timm's default tag {network.pretrained_cfg.get('tag')}"
     return network, Checkpoint({}, note)
 
 
 def _from_hub(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
-    return _downloaded(spec, f"hf-hub:{place}"), Checkpoint({}, "")
-
-
-def _downloaded(spec: ModelSpec, name: str) -> Any:
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network: Any = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm, huggingface_hub, requests, httpx and urllib each have errors of their own
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"The weights {name!r} could not be downloaded: {type(error).__name__}: {reason}",
-            "Check the name and the network. Without a network, pass a file: "
-            f"--model {spec.name}=path/to/weights.safetensors",
-        ) from error
-    architecture = network.pretrained_cfg.get("architecture")
-    if architecture != spec.architecture:
-        raise UserError(
-            f"The weights {name!r} are of {architecture}, not of {spec.architecture}.",
-            "Name weights of the same architecture.",
-        )
-    return network
+    return downloaded(spec, f"hf-hub:{place}"), Checkpoint({}, "")
 
 
 _SOURCES: dict[str, Callable[[ModelSpec, str], tuple[Any, Checkpoint]]] = {
@@ -260,7 +199,7 @@ def _crop_note(settings: dict[str, Any]) -> str:
     return "" if mode == "center" else f"timm's crop mode for this model is {mode!r}; here it is a centre crop"
 
 
-def _recipe(architecture: str, settings: dict[str, Any]) -> Recipe:
+def recipe_of(architecture: str, settings: dict[str, Any]) -> Recipe:
     """timm's own evaluation preprocessing; its resize is the crop over `crop_pct`, rounded down."""
     if architecture in EMBEDDED:
         return Recipe()
@@ -273,5 +212,6 @@ def _recipe(architecture: str, settings: dict[str, Any]) -> Recipe:
     )
 
 
-def _count(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers its parameters hold."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,11 +1,13 @@
 """The model as everything else sees it: pixels in [0, 1] in, logits out."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
+from robustbench_twicing.models.guard import guarded
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 from robustbench_twicing.tensors import Images, Logits
 
@@ -69,7 +71,8 @@ class Classifier(nn.Module):
         missing = -count % self.granule if count >= _LARGE else 0
         if missing:
             images = torch.cat((images, images[-1:].expand(missing, -1, -1, -1)))
-        logits: torch.Tensor = self.network(self.normalize(images))
+        with guarded(self.card.spec.name, f"was given {count} images") if self.card.spec.in_memory else nullcontext():
+            logits: torch.Tensor = self.network(self.normalize(images))
         return logits[:count] if missing else logits
 
     def with_network(self, network: nn.Module) -> "Classifier":

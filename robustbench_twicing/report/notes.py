@@ -89,8 +89,10 @@ def notes(run: Run) -> list[str]:
     found += _incomplete(manifest)
     found += [_in_pixels(name, model.std, manifest) for name, model in manifest.models.items() if _normalized(manifest)]
     found += _about_suites(manifest, suites)
-    if summary["kind"].eq("attack").any() and not manifest.means.preflight.ran:
-        found.append("The preflight check was off: nothing looked at whether attacks on these models can work.")
+    unseen = [name for name in manifest.models if name not in manifest.means.preflight.models]
+    if unseen:
+        whom = "these models" if len(unseen) == len(manifest.models) else ", ".join(unseen)
+        found.append(f"The preflight check was off: nothing looked at whether numbers of {whom} mean anything.")
     if not summary["kind"].eq("clean").any() and not suites.empty:
         found.append(
             "No clean run: name the clean data set with --data-dir imagenet=DIR to get drops and relative mCE."

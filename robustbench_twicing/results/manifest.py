@@ -164,9 +164,12 @@ class ModelFinding(Frozen):
 
 
 class Preflight(Frozen):
-    """Whether anybody looked at the models before they were attacked, and what was found."""
+    """Which models somebody looked at before they were evaluated, and what was found."""
 
     ran: bool = False
+    """At all of them."""
+    models: tuple[str, ...] = ()
+    """Those that were looked at."""
     findings: tuple[ModelFinding, ...] = ()
 
 

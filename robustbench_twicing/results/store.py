@@ -203,12 +203,16 @@ class RunFolder:
         return sorted((self.path / RECORDS).glob("*/*.damaged"))
 
     def write_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
-        """Keep the records of one finished shard."""
+        """Keep the records of one finished shard, in place of those that were there."""
         table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=SCHEMA, preserve_index=False)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         content = buffer.getvalue()
-        write_whole(self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet", content)
+        file = self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet"
+        write_whole(file, content)
+        for other in self.files_of(shard):
+            if other != file:
+                other.unlink()
 
     def write_summary(self, summary: pd.DataFrame) -> None:
         """Replace summary.csv."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from robustbench_twicing.machine.device import choose_device
+from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.manifest import MeansUsed, Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import made_by
@@ -65,6 +66,7 @@ class Cost:
         return self.loading_seconds + sum(cell.seconds for cell in self.cells)
 
 
+@plain_torch()
 def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_SECONDS) -> Cost:
     """Count what is left of a plan whose folder is `out`, and time its first samples. Writes nothing in `out`.
 

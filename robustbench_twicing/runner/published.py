@@ -13,6 +13,7 @@ from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
+from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.metrics.intervals import Interval, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
@@ -67,6 +68,7 @@ def interval(right: int, n: int, images: int) -> Interval:
     return Interval(max(0.0, low - NUMERICS), min(1.0, high + NUMERICS))
 
 
+@plain_torch()
 def verify_model(
     plan: Plan,
     means: Means,

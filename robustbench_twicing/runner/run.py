@@ -8,16 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from robustbench_twicing.catalog.suites import definition_of
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.imagenet import ImageFiles
-from robustbench_twicing.engine.contract import Queries
-from robustbench_twicing.engine.preflight import SAMPLES, Finding
-from robustbench_twicing.engine.preflight import preflight as look_at
-from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
+from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
 from robustbench_twicing.results.manifest import (
@@ -25,21 +20,18 @@ from robustbench_twicing.results.manifest import (
     Maker,
     Manifest,
     MeansUsed,
-    ModelFinding,
     ModelUsed,
-    Preflight,
     Shard,
 )
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import environment, made_by
+from robustbench_twicing.runner.preflight import as_said, kept, look, taking_part
 from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell, Plan
-from robustbench_twicing.tasks.images.attack import with_smaller_batches
 from robustbench_twicing.tasks.task import Progress, evaluations_of
-from robustbench_twicing.tensors import Images, Labels
 
 
 def default_folder(plan: Plan) -> Path:
@@ -48,6 +40,7 @@ def default_folder(plan: Plan) -> Path:
     return RUNS / "-".join([plan.data.name, *protocols, plan.hash])
 
 
+@plain_torch()
 def run_plan(
     plan: Plan,
     means: Means,
@@ -74,7 +67,7 @@ def run_plan(
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
         old = folder.manifest() if folder.exists() else None
         draft = _draft(ready, old, maker, notes)
-        pending = _pending(ready, folder, draft, maker, not means.fresh)
+        pending, taken = _pending(ready, folder, draft, maker, not means.fresh)
         computes = any(pending.values())
         if computes or old is None:
             manifest = draft.model_copy(update=environment(device))
@@ -89,6 +82,14 @@ def run_plan(
             left = sum(shard.stop - shard.start for shard in pending[cell])
             to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry.samples))
         progress = (begin or without_progress)(to_do)
+        looks = kept(ready, [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])])
+        if not means.preflight:  # what is computed now, nobody looks at
+            looks = {name: found for name, found in looks.items() if name not in taking_part(pending)}
+        elif computes:
+            new = look(ready, pending)  # before anything is measured, which a model may not survive
+            for finding in chain.from_iterable(new.values()):
+                progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
+            looks |= new
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
             known = draft.means if old and maker in old.made_by else MeansUsed()
@@ -98,10 +99,10 @@ def run_plan(
             warnings = dict.fromkeys(chain.from_iterable(part.warnings for part in manifest.data.values()))
             for warning in list(warnings)[:3]:  # the report says how many more
                 progress.say(warning)
-            checked = _preflight(ready, pending) if means.preflight else Preflight()
-            for finding in checked.findings:
-                progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
-            manifest = manifest.model_copy(update={"means": used.model_copy(update={"preflight": checked})})
+            manifest = manifest.model_copy(update={"means": used})
+        manifest = manifest.model_copy(
+            update={"means": manifest.means.model_copy(update={"preflight": as_said(ready, looks)})}
+        )
         if computes or old is None:
             folder.write_manifest(manifest)
         ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, progress)
@@ -137,18 +138,29 @@ _OF_THE_SESSION = ("started", "command", "versions", "device", "precision", "pla
 """What a manifest says of how it was computed: it stays as long as nothing else is computed."""
 
 
-def _pending(ready: Ready, folder: RunFolder, draft: Manifest, maker: Maker, reuse: bool) -> dict[Cell, list[Shard]]:
-    """What is still to be computed of each cell, after what other runs have finished was taken over."""
+def _pending(
+    ready: Ready, folder: RunFolder, draft: Manifest, maker: Maker, reuse: bool
+) -> tuple[dict[Cell, list[Shard]], list[str]]:
+    """What is still to be computed of each cell, and the runs that finished shards were taken over from.
+
+    Of a model whose code nobody can see or vouches for, that is all.
+    """
+    entries = dict(zip(ready.plan.cells, ready.entries, strict=True))
     left = _set_aside(folder, draft)
+    taken: Counter[str] = Counter()
     if reuse and left:
-        taken = take_over(folder, left, RUNS, maker)
-        for name, count in Counter(taken.values()).items():
+        usable = {shard for cell, entry in entries.items() if cell.model.reusable for shard in entry.shards}
+        taken = Counter(take_over(folder, left & usable, RUNS, maker).values())
+        for name, count in taken.items():
             folder.remarks.append(f"{count} shard(s) were taken over from the run {name}.")
         left = _set_aside(folder, draft) if taken else left
-    return {
-        cell: [shard for shard in entry.shards if shard in left]
-        for cell, entry in zip(ready.plan.cells, ready.entries, strict=True)
+    anew = {cell: entry for cell, entry in entries.items() if not cell.model.reusable}
+    for name in dict.fromkeys(cell.model.name for cell, entry in anew.items() if not left.issuperset(entry.shards)):
+        folder.remarks.append(f"{name} is in memory and has no version: it was computed anew.")
+    pending = {
+        cell: [shard for shard in entry.shards if shard in left or cell in anew] for cell, entry in entries.items()
     }
+    return pending, list(taken)
 
 
 def _set_aside(folder: RunFolder, draft: Manifest) -> set[Shard]:
@@ -164,40 +176,6 @@ def _set_aside(folder: RunFolder, draft: Manifest) -> set[Shard]:
             aside = folder.set_aside(file)
             folder.remarks.append(f"A shard {lack.why} and is computed again; the old file is {aside}.")
     return {lack.shard for lack in lacking}
-
-
-def _preflight(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> Preflight:
-    """What run.json says of the models that are still to be attacked. Raises `UserError` if one is not worth it."""
-    attacked = {
-        cell.model.name: (cell, cell.threat)
-        for cell, shards in pending.items()
-        if shards and cell.threat.kind == "attack"
-    }
-    gradients = any(threat.settings.gradients != 0 for threat in ready.plan.threats if threat.kind == "attack")
-    findings: list[ModelFinding] = []
-    for cell, threat in attacked.values():
-        work = ready.work(cell, ())
-        first = range(ready.plan.samples_for(threat, len(work.source.dataset.labels)))[:SAMPLES]
-        batch = work.source.dataset.read(first, [work.recipe])
-        if not batch.readable:
-            continue
-        labels = torch.tensor([work.source.dataset.labels[p] for p in batch.readable], device=ready.device)
-        for model in {work.roles.judging, work.roles.fallback}:
-            images = batch.images[work.recipe].to(ready.device)
-            found = _look(model, images, labels, gradients)
-            findings += [ModelFinding(model=model.card.spec.name, **finding._asdict()) for finding in found]
-    refused = [finding for finding in findings if finding.refuses]
-    if refused:
-        raise UserError(
-            "The preflight check found what would make every number meaningless:\n"
-            + "\n".join(f"  {f.model}: {f.says} {f.remedy}" for f in refused),
-            "Put it right, or pass --no-preflight to run all the same (the run folder will say so).",
-        )
-    return Preflight(ran=True, findings=tuple(findings))
-
-
-def _look(model: Classifier, images: Images, labels: Labels, gradients: bool) -> list[Finding]:
-    return with_smaller_batches(lambda size: look_at(Queries(model, size), images, labels, gradients), model)
 
 
 def _several_makers(makers: Sequence[Maker]) -> str:

@@ -16,6 +16,7 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.attention_path import use_fastest_path
 from robustbench_twicing.models.faster.compiled import compiled
 from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, convolves, set_memory_format
+from robustbench_twicing.models.guard import behind
 from robustbench_twicing.results.manifest import Settled
 
 Key = TypeVar("Key")
@@ -75,9 +76,9 @@ def settle_memory_format(
     try:
         fastest, _ = in_turns(list(MEMORY_FORMATS), seconds)
         found = Settled(choice=first_unless_slower(fastest), seconds=fastest)
-    except RuntimeError as error:  # a view that this format does not allow, or no memory for so many images
+    except (RuntimeError, UserError) as error:  # a view that this format does not allow, or too little memory
         torch.cuda.empty_cache()
-        found = Settled(choice="contiguous", reason=str(error).strip().splitlines()[0])
+        found = Settled(choice="contiguous", reason=str(behind(error)).strip().splitlines()[0])
     set_memory_format(networks, found.choice)
     return found
 
@@ -104,7 +105,7 @@ def settle_compilation(
             return models, Settled(choice="as loaded", reason="compiled, it runs out of memory")
         except Exception as error:  # torch.compile and the compilers behind it raise many kinds
             raise UserError(
-                f"Model {model.card.spec.name!r} cannot be compiled: {str(error).strip().splitlines()[0]}",
+                f"Model {model.card.spec.name!r} cannot be compiled: {str(behind(error)).strip().splitlines()[0]}",
                 "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
             ) from error
     compiling, fastest = time.perf_counter() - began, dict[str, float]()

@@ -16,11 +16,21 @@ class ModelSpec(Frozen):
     attention: Attention = Attention()
     """Which method each block has, such as `twicing@last3`; softmax unless said."""
     weights: str
-    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`."""
+    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`; `memory:IDENTITY` or `memory:IDENTITY@VERSION`."""
     prefer: Literal["raw", "ema"] = "raw"
     """Which weights of a training checkpoint: those of the last step, or their moving average."""
     resample_pos_embed: bool = False
     """Interpolate position embeddings of another image size; otherwise they are refused."""
+
+    @property
+    def in_memory(self) -> bool:
+        """A model of the user's own, whose code nobody here can see."""
+        return self.weights.startswith("memory:")
+
+    @property
+    def reusable(self) -> bool:
+        """Its finished samples may be used again: it is not in memory, or the user gave it a version."""
+        return not self.in_memory or "@" in self.weights
 
 
 class Recipe(Frozen):

@@ -38,7 +38,11 @@ COLUMNS: tuple[Column, ...] = (
         "string",
         "which method each block computes, found by the numerical probe, such as twicing@3,4,5; empty: not probed",
     ),
-    Column("weights_hash", "string", "first 12 hex digits of the SHA-256 of all weights"),
+    Column(
+        "weights_hash",
+        "string",
+        "first 12 hex digits of the SHA-256 of all weights; of a module in memory, of its answers too",
+    ),
     Column("training_recipe", "string", "hash of the recipe that trained the weights; empty unless the file states it"),
     Column("training_seed", "int64", "seed of the training; -1 unless the file of the weights states it"),
     Column("data", "string", "data set name"),

@@ -3,8 +3,11 @@
 import argparse
 import copy
 import hashlib
+import socket
+import time
 from functools import partial
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import timm
@@ -19,7 +22,7 @@ from robustbench_twicing.catalog.zoo import model_spec, model_specs, zoo
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
-from robustbench_twicing.models.build import load_model, new_network, wrap_model
+from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 from tests.oracles.attention import ByHand
 
@@ -343,6 +346,30 @@ def test_no_network_is_a_clear_error_and_never_random_weights(weights, monkeypat
     assert "and much more" not in str(caught.value)
 
 
+@pytest.mark.parametrize("answer", [OSError("Temporary failure in name resolution"), None], ids=["refused", "silent"])
+def test_without_a_network_the_answer_comes_within_seconds(monkeypatch, tmp_path, answer):
+    """Not after the retries of Hugging Face's client, which take over a minute."""
+    began, asked = time.monotonic(), []
+
+    def connect(place, *args, **settings):
+        asked.append(place)
+        if answer:
+            raise answer
+        time.sleep(30)
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://huggingface.co")
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(UserError, match=r"could not be downloaded: .* \(huggingface.co cannot be reached\)"):
+        load_model(spec(architecture="resnet10t", weights="timm:resnet10t.c3_in1k"))
+    assert asked
+    assert time.monotonic() - began < 30
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    assert socket.getdefaulttimeout() is None
+
+
 def test_downloaded_weights_must_be_of_the_named_architecture(monkeypatch):
     downloaded = new_network(DIGITS)
     monkeypatch.setattr(build.timm, "create_model", lambda name, pretrained: downloaded)
@@ -354,32 +381,3 @@ def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     load_model(model_spec("deit-tw", "digits"))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-# --- a module of the caller's own --------------------------------------------------------------------------------
-
-
-def test_wrapping_finds_the_transformer_inside():
-    network = apply_twicing(new_network(DIGITS), (2,))
-    model = wrap_model("mine", nn.Sequential(nn.Identity(), network), 32)
-    assert str(model.card.spec.attention) == model.card.attention == "twicing@2"
-    assert (model.card.classes, model.card.image_size, model.card.blocks) == (10, 32, 6)
-    images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(model(images), network(images), rtol=0, atol=0)
-
-
-def test_wrapping_takes_any_module_that_gives_logits():
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7))
-    swin = timm.create_model(
-        "swin_tiny_patch4_window7_224", depths=(1, 1), embed_dim=24, num_heads=(1, 1), num_classes=7
-    )
-    for module, size in ((pooled, 32), (swin, 224)):
-        card = wrap_model("mine", module, size).card
-        assert (card.classes, card.image_size, card.attention) == (7, size, "")
-        assert card.spec.architecture == type(module).__name__
-
-
-@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.Identity()], ids=["no_images", "no_logits"])
-def test_wrapping_refuses_what_gives_no_logits(module):
-    with pytest.raises(UserError, match="Model 'mine'"):
-        wrap_model("mine", module, 32)

@@ -6,8 +6,8 @@ from torch import nn
 
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.results.manifest import Settled
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner import tune
@@ -50,9 +50,9 @@ def test_a_device_that_has_no_memory_for_a_measurement_goes_without() -> None:
 
 def test_small_models_on_a_cpu_are_not_measured() -> None:
     model = _model(most=2)
-    model.network.seen.clear()
+    model.network.module.seen.clear()
     assert find_batch_size(model, torch.device("cpu"), gradients=True) == 256
-    assert model.network.seen == []
+    assert model.network.module.seen == []
 
 
 def test_a_device_without_memory_halves_the_batch_for_good_and_loses_nothing() -> None:
@@ -90,7 +90,7 @@ def test_no_memory_for_a_single_image_is_said_clearly() -> None:
     model = _model(most=1000)
     samples = _samples(model, random_images(4))
     clean = samples.judged(model(samples.images).detach())
-    model.network.most = 0
+    model.network.module.most = 0
     with pytest.raises(UserError, match="out of memory with a single image"):
         Attacks(seed=0)(Roles(model, model, model), PGD, samples, clean, lambda evaluations: None)
 

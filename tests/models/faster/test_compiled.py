@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
-from robustbench_twicing.models.build import wrap_model
+from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.models.faster.compiled import compiled
 from robustbench_twicing.attention.convert import apply_method, apply_softmax
 from robustbench_twicing.models.faster.onednn_layers import use_onednn

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_twicing.models.build import wrap_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision, tensor_cores
+from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.spec.attacks import SequenceSettings
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
