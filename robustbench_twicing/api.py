@@ -217,7 +217,7 @@ def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
     `stated` has the suites `imagenet-c` and `imagenet-c-generated`. Raises `UserError`, before anything is computed,
     also if the two folders have no image in common. `generated_against_official` reads the run.
     """
-    from robustbench_twicing.runner.generated import require_pairs
+    from robustbench_twicing.tasks.images.pairs import require_pairs
 
     require_pairs(stated.plan, stated.means)
     return carry_out(stated, begin)

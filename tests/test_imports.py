@@ -11,7 +11,7 @@ from tests.records_builder import records, run_folder
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.app", "report.run", "api", "results.summary", "results.store", "runner.schedule"]
+    "module", ["cli.app", "report.run", "api", "results.summary", "results.store", "results.manifest"]
 )
 def test_reading_results_never_imports_torch(module: str) -> None:
     heavy = "sorted(name for name in ('torch', 'timm', 'sklearn') if name in sys.modules)"

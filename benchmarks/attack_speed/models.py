@@ -16,8 +16,8 @@ from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.models.faster.onednn_layers import use_onednn
-from robustbench_twicing.runner.tune import settle_attention
 from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.tasks.images.tune import settle_attention
 
 
 class Counted(nn.Module):

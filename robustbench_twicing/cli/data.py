@@ -64,7 +64,7 @@ def make_corrupted(
     """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues."""
     understood = stated({**said, "suites": [suite], "out": out}, without_models=True)
 
-    from robustbench_twicing.runner.make_corrupted import make_corrupted as make
+    from robustbench_twicing.tasks.images.make_corrupted import make_corrupted as make
 
     written, failed = make(understood.plan, understood.means, os.cpu_count() or 1)
     print(f"{written} pictures written to {out}")

@@ -14,12 +14,13 @@ from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.manifest import MeansUsed, Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import made_by
-from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
+from robustbench_twicing.runner.execute import execute
+from robustbench_twicing.runner.prepare import Ready, prepare
 from robustbench_twicing.runner.resume import refuse_other_settings, to_take_over
-from robustbench_twicing.runner.schedule import BLOCK
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
-from robustbench_twicing.tasks.task import evaluations_of
+from robustbench_twicing.tasks.table import task_of
+from robustbench_twicing.tasks.task import BLOCK, evaluations_of
 
 PROBE_SECONDS = 24.0
 """All probes together; loading the models comes on top, and a single evaluation is never cut short."""
@@ -74,14 +75,14 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
     samples that are broken where they are, and without compiling, so it is no upper end. Raises `UserError` as the run
     itself would.
     """
-    plan = with_frost(plan, means.frost_dir)
+    plan = task_of(plan).settled(plan, means)
     device = choose_device(means.device)
     folder = RunFolder(out)
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
     ready = prepare(plan, means, device, {})
     known = folder.manifest().means if folder.exists() else MeansUsed()
-    ready.tune(means.model_copy(update={"compiles": False}), known)
+    ready.opened.tune(means.model_copy(update={"compiles": False}), known)
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):
@@ -143,8 +144,7 @@ def _pace(ready: Ready, cell: Cell, left: list[Shard], seconds: float) -> float:
     while True:
         clock, began = _Clock(deadline), time.perf_counter()
         with TemporaryDirectory() as place, suppress(_TimeIsUpError):
-            work = ready.work(cell, [Shard("probe", first, first + count)])
-            ready.execute([work], RunFolder(Path(place)), clock)
+            execute(ready.opened, {cell: [Shard("probe", first, first + count)]}, RunFolder(Path(place)), clock)
         elapsed = time.perf_counter() - began
         # Cut short, it is what the evaluations so far say, as if no sample were broken: never below the truth.
         pace = min(pace, elapsed / min(count, max(clock.evaluations, 1) / dearest))

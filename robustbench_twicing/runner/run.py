@@ -8,30 +8,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from robustbench_twicing.catalog.suites import definition_of
-from robustbench_twicing.data.dataset import Dataset
-from robustbench_twicing.data.imagenet import ImageFiles
+import torch
+
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
-from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
 from robustbench_twicing.results.manifest import (
-    DataUsed,
     Maker,
     Manifest,
     MeansUsed,
-    ModelUsed,
     Shard,
 )
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.runner.environment import environment, made_by
-from robustbench_twicing.runner.preflight import as_said, kept, look, taking_part
-from robustbench_twicing.runner.prepare import Ready, prepare, with_frost
+from robustbench_twicing.runner.execute import execute
+from robustbench_twicing.runner.preflight import as_said, kept, taking_part
+from robustbench_twicing.runner.prepare import Ready, prepare
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.means import Means
-from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell, Plan
-from robustbench_twicing.tasks.task import Progress, evaluations_of
+from robustbench_twicing.tasks.table import task_of
+from robustbench_twicing.tasks.task import Looks, Progress, evaluations_of
 
 
 def default_folder(plan: Plan) -> Path:
@@ -45,7 +42,7 @@ def run_plan(
     plan: Plan,
     means: Means,
     *,
-    models: Mapping[str, Classifier] = MappingProxyType({}),
+    models: Mapping[str, Any] = MappingProxyType({}),
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
     notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunFolder:
@@ -58,7 +55,7 @@ def run_plan(
     `prepare`.
     """
     device = choose_device(means.device)
-    plan = with_frost(plan, means.frost_dir)
+    plan = task_of(plan).settled(plan, means)
     folder = RunFolder(means.out or default_folder(plan))
     refuse_other_settings(folder, plan)
     ready = prepare(plan, means, device, models)
@@ -69,43 +66,19 @@ def run_plan(
         draft = _draft(ready, old, maker, notes)
         pending, taken = _pending(ready, folder, draft, maker, not means.fresh)
         computes = any(pending.values())
-        if computes or old is None:
-            manifest = draft.model_copy(update=environment(device))
-            if maker not in draft.made_by:
-                manifest = manifest.model_copy(update={"made_by": (*draft.made_by, maker)})
-            if len(manifest.made_by) > 1:
-                folder.remarks.append(_several_makers(manifest.made_by))
-        else:  # nothing is computed, so what was said about where it was computed stays
-            manifest = draft
-        to_do = {}
-        for cell, entry in zip(plan.cells, ready.entries, strict=True):
-            left = sum(shard.stop - shard.start for shard in pending[cell])
-            to_do[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry.samples))
-        progress = (begin or without_progress)(to_do)
-        looks = kept(ready, [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])])
-        if not means.preflight:  # what is computed now, nobody looks at
-            looks = {name: found for name, found in looks.items() if name not in taking_part(pending)}
-        elif computes:
-            new = look(ready, pending)  # before anything is measured, which a model may not survive
-            for finding in chain.from_iterable(new.values()):
-                progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
-            looks |= new
+        # Where nothing is computed, what was said about where it was computed stays.
+        manifest = _of_this_session(draft, device, maker, folder) if computes or old is None else draft
+        progress = (begin or without_progress)(_to_do(ready, pending))
+        before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
+        used, looks = draft.means, _looks(ready, before, pending, means.preflight, progress)
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
-            known = draft.means if old and maker in old.made_by else MeansUsed()
-            if (known.compilation.choice == "compiled") if known.compilation else means.compiles:
-                progress.say("Compiling each model first, which takes seconds to minutes.")
-            used = ready.tune(means, known)
-            warnings = dict.fromkeys(chain.from_iterable(part.warnings for part in manifest.data.values()))
-            for warning in list(warnings)[:3]:  # the report says how many more
-                progress.say(warning)
-            manifest = manifest.model_copy(update={"means": used})
-        manifest = manifest.model_copy(
-            update={"means": manifest.means.model_copy(update={"preflight": as_said(ready, looks)})}
-        )
+            used = _warmed_up(ready, means, draft.means if old and maker in old.made_by else MeansUsed(), progress)
+        used = used.model_copy(update={"preflight": as_said(ready.opened, looks)})
+        manifest = manifest.model_copy(update={"means": used})
         if computes or old is None:
             folder.write_manifest(manifest)
-        ready.execute([ready.work(cell, some) for cell, some in pending.items() if some], folder, progress)
+        execute(ready.opened, pending, folder, progress)
         refuse_lacking(
             f"The run in {folder.path} went to its end and",
             lacking_of(folder, manifest),
@@ -118,7 +91,6 @@ def run_plan(
 
 def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str, Any]) -> Manifest:
     """The manifest before anything is computed: what was said of the run before, and what its plan says now."""
-    suites = {name: definition_of(ready.suite(name)) for name in ready.plan.suites}
     before = {} if old is None else {key: getattr(old, key) for key in _OF_THE_SESSION}
     return Manifest(
         status="running",
@@ -126,11 +98,57 @@ def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str,
         **notes,
         plan=ready.plan,
         plan_hash=ready.plan.hash,
-        data={threat.id: _data(ready.source(threat).dataset) for threat in ready.plan.threats},
-        suites=suites,
-        models={spec.name: _model(spec, ready.models[spec.name]) for spec in ready.plan.all_models},
-        cells=tuple(ready.entries),
+        data={threat.id: ready.opened.data_used(threat) for threat in ready.plan.threats},
+        suites=ready.opened.suites_used(),
+        models=ready.opened.models_used(),
+        cells=ready.entries,
     )
+
+
+def _of_this_session(draft: Manifest, device: torch.device, maker: Maker, folder: RunFolder) -> Manifest:
+    """The manifest of a session that computes, beside those that did before; what differs is said."""
+    made_by = draft.made_by if maker in draft.made_by else (*draft.made_by, maker)
+    if len(made_by) > 1:
+        folder.remarks.append(_several_makers(made_by))
+    return draft.model_copy(update={**environment(device), "made_by": made_by})
+
+
+def _to_do(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[Cell, tuple[int, int]]:
+    """Evaluations that are left of each cell, and in all."""
+    found = {}
+    for cell, entry in zip(ready.plan.cells, ready.entries, strict=True):
+        left = sum(shard.stop - shard.start for shard in pending[cell])
+        found[cell] = (evaluations_of(cell, left), evaluations_of(cell, entry.samples))
+    return found
+
+
+def _looks(
+    ready: Ready,
+    before: Sequence[Manifest],
+    pending: Mapping[Cell, Sequence[Shard]],
+    wanted: bool,
+    progress: Progress,
+) -> Looks:
+    """What is known of the models: from runs `before`, and by a new look at those that compute, if that is wanted."""
+    looks = kept(ready.opened, before)
+    if not wanted:  # what is computed now, nobody looks at
+        return {name: found for name, found in looks.items() if name not in taking_part(pending)}
+    new = ready.opened.preflight(pending)  # before anything is measured, which a model may not survive
+    for finding in chain.from_iterable(new.values()):
+        progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
+    return looks | new
+
+
+def _warmed_up(ready: Ready, means: Means, known: MeansUsed, progress: Progress) -> MeansUsed:
+    """How the models are evaluated, settled before the work begins; what a user should know is said."""
+    if (known.compilation.choice == "compiled") if known.compilation else means.compiles:
+        progress.say("Compiling each model first, which takes seconds to minutes.")
+    used = ready.opened.tune(means, known)
+    data = [ready.opened.data_used(threat) for threat in ready.plan.threats]
+    warnings = dict.fromkeys(chain.from_iterable(part.warnings for part in data))
+    for warning in list(warnings)[:3]:  # the report says how many more
+        progress.say(warning)
+    return used
 
 
 _OF_THE_SESSION = ("started", "command", "versions", "device", "precision", "platform", "git", "made_by", "means",
@@ -190,34 +208,6 @@ def _several_makers(makers: Sequence[Maker]) -> str:
     for what, one, other in (("code", first.code, last.code), ("device", first.device, last.device)):
         differ += [f"{what} {one} → {other}"] if one != other else []
     return f"This run was begun and continued under different conditions: {', '.join(differ)}."
-
-
-def _data(dataset: Dataset) -> DataUsed:
-    return DataUsed(
-        name=dataset.name,
-        fingerprint=dataset.fingerprint,
-        samples=len(dataset.labels),
-        classes=dataset.classes,
-        warnings=tuple(dataset.warnings) if isinstance(dataset, ImageFiles) else (),
-    )
-
-
-def _model(spec: ModelSpec, model: Classifier) -> ModelUsed:
-    card = model.card
-    return ModelUsed(
-        spec=spec,
-        attention=card.attention,
-        blocks=card.blocks,
-        parameters=card.parameters,
-        weights_hash=card.weights_hash,
-        weights_note=card.weights_note,
-        training_recipe=card.training_recipe,
-        training_seed=card.training_seed,
-        classes=card.classes,
-        image_size=card.image_size,
-        mean=tuple(model.mean.flatten().tolist()),
-        std=tuple(model.std.flatten().tolist()),
-    )
 
 
 def _now() -> str:

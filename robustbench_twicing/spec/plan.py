@@ -27,10 +27,18 @@ class Cell(NamedTuple):
     model: ModelSpec
     threat: Threat
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models it computes with: the one that is judged, and the one that the samples are made on."""
+        source = self.threat.source if self.threat.kind == "attack" else None
+        return (self.model.name, source.name) if source else (self.model.name,)
+
 
 class Plan(Frozen):
     """Everything that decides the numbers. What only decides the speed (batch size, device) is not in it."""
 
+    task: Literal["images"] = "images"
+    """What a sample is."""
     models: tuple[ModelSpec, ...]
     threats: tuple[Threat, ...]
     data: DataSpec

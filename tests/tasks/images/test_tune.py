@@ -10,9 +10,14 @@ from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.results.manifest import Settled
 from robustbench_twicing.results.store import RunFolder
-from robustbench_twicing.runner import tune
-from robustbench_twicing.runner.tune import find_batch_size, settle_attention, settle_compilation, settle_memory_format
+from robustbench_twicing.tasks.images import tune
 from robustbench_twicing.tasks.images.attack import Attacks, Roles
+from robustbench_twicing.tasks.images.tune import (
+    find_batch_size,
+    settle_attention,
+    settle_compilation,
+    settle_memory_format,
+)
 from tests.engine.tiny import random_images, small_net
 from tests.tasks.images.test_attack import PGD, _samples
 

@@ -1,0 +1,12 @@
+"""Every task, on one screen."""
+
+from robustbench_twicing.spec.plan import Plan
+from robustbench_twicing.tasks.images.opened import IMAGES
+from robustbench_twicing.tasks.task import Task
+
+TASKS: dict[str, Task] = {"images": IMAGES}
+
+
+def task_of(plan: Plan) -> Task:
+    """What the samples of a plan are."""
+    return TASKS[plan.task]
