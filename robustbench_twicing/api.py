@@ -24,7 +24,7 @@ from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
 from robustbench_twicing.results.generated import GENERATED, OFFICIAL, generated_against_official
-from robustbench_twicing.results.of_plans import load_finished, plan_folder, run_folder
+from robustbench_twicing.results.of_plans import load_finished, plan_folder, run_folder, stated_arms
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.sides import sides_of, still_to_do
@@ -54,6 +54,7 @@ __all__ = [
     "plan_folder",
     "run_folder",
     "run_plan_file",
+    "stated_arms",
     "still_to_do",
 ]
 
@@ -234,7 +235,7 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
 
     from robustbench_twicing.runner.run import run_plan
 
-    notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json")}
+    notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json"), "arms": read.arms}
     means = read.means.model_copy(update={"out": plan_folder(read)})
     return _finished(run_plan(read.plan, means, begin=begin, notes=notes))
 
@@ -261,19 +262,20 @@ def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.0
 
 def compare_arms(
     run: str | Path,
-    arms: Mapping[str, str | Sequence[str]],
+    arms: Mapping[str, str | Sequence[str]] | None = None,
     *,
     images: Literal["random", "fixed"] = "random",
     alpha: float = 0.05,
 ) -> ArmComparisons:
     """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
 
-    The patterns are of model names, with `*` and `?` as in a shell. `images="fixed"` makes a statement about these
-    images only. The family that Holm's correction counts is that of `compare`. Raises `UserError` for what is no arm
-    (`results.arms.arms_of`), and as `load_finished`.
+    The patterns are of model names, with `*` and `?` as in a shell. Left out, they are the arms of the run's plan.
+    `images="fixed"` makes a statement about these images only. The family that Holm's correction counts is that of
+    `compare`. Raises `UserError` for what is no arm (`results.arms.arms_of`), and as `load_finished`.
     """
     found = load_finished(run)
-    patterns = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in arms.items()}
+    named = stated_arms(run) if arms is None else arms
+    patterns = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in named.items()}
     return compare_run(found, patterns, images=images, alpha=alpha)
 
 

@@ -4,10 +4,12 @@ What a file says means is `catalog.resolve`'s to tell.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.locate import definitions
@@ -15,6 +17,8 @@ from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotte
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.metrics.arms import FEWEST_SEEDS
+from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
 from robustbench_twicing.spec.experiment import Experiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
@@ -36,6 +40,8 @@ class PlanFile:
     """What was given, over what the file says, over what is configured."""
     plan: Plan
     gate: Policy
+    arms: ArmPatterns
+    """What `compare` takes for arms of training seeds; empty without any."""
 
 
 def plan_names() -> list[str]:
@@ -63,17 +69,18 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     content: dict[str, Any] = {}
     for file in reversed(files):
         content = _merged(content, file.content)
-    about: dict[str, Any] = {key: content.pop(key) for key in ("title", "gate") if key in content}
+    about: dict[str, Any] = {key: content.pop(key) for key in _About.model_fields if key in content}
     content.pop("extends", None)
     mistakes = Mistakes()
     text = mistakes.filled(_About, about)
     require_models(content, mistakes)
-    stated = stated_or_none(content, known, mistakes, given, keys=("title", "extends", "gate"))
+    stated = stated_or_none(content, known, mistakes, given, keys=("extends", *_About.model_fields))
     if stated is not None:
         _check_patterns(text.gate, stated.plan, mistakes)
+        _check_arms(text.arms, stated.plan, mistakes)
     if mistakes.found or stated is None:
         raise _located(mistakes.found, files)
-    return PlanFile(files[0].path.stem, text.title, *stated, text.gate)
+    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms)
 
 
 class _About(Frozen):
@@ -81,6 +88,7 @@ class _About(Frozen):
 
     title: str = ""
     gate: Policy = Policy()
+    arms: Mapping[str, Patterns] = Field(default_factory=dict)
 
 
 def _check_patterns(gate: Policy, plan: Plan, mistakes: Mistakes) -> None:
@@ -89,6 +97,11 @@ def _check_patterns(gate: Policy, plan: Plan, mistakes: Mistakes) -> None:
         for pattern in patterns:
             if not any(fits(pattern, *cell) for cell in cells):
                 mistakes.add(("gate", key, pattern), "No MODEL:THREAT of the plan fits this pattern.")
+
+
+def _check_arms(arms: ArmPatterns, plan: Plan, mistakes: Mistakes) -> None:
+    for arm, error in wrong_arms(arms, [model.name for model in plan.models], FEWEST_SEEDS) if arms else ():
+        mistakes.add(("arms", arm), error)
 
 
 # --- files, and where in them a mistake lies -------------------------------------------------------------------------

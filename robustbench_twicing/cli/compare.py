@@ -1,9 +1,9 @@
 """`twicing-bench compare`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -34,8 +34,16 @@ def compare(
         ),
     ] = None,
     images: Annotated[
-        str, typer.Option(help="With --arm: random, for images like these, or fixed, for these images only.")
-    ] = "random",
+        str | None, typer.Option(help="Of arms: random, for images like these (default), or fixed, for these only.")
+    ] = None,
+    plan_power: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            max=1,
+            help="Of arms: also how many seeds and images would show this difference (0.02: 2 points).",
+        ),
+    ] = None,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
@@ -48,33 +56,56 @@ def compare(
 ) -> None:
     """Compare models on the same samples: better, worse, or no difference found, with what it would take to find one.
 
-    A plan that is not carried out yet is carried out first.
+    With --arm, or for a plan with [arms], mechanisms are compared, by arms of training seeds. A plan that is not
+    carried out yet is carried out first.
     """
-    names = what or []
-    if arm:
-        _compare_arms([*names, *([run] if run else [])], arm, images, alpha, as_machine)
-        return
-    for plan in api.still_to_do(*names, run=run):
+    names, arms = what or [], _arms(arm or [])
+    places = [*names, *([run] if run else [])]
+    if arms is None and len(places) == 1 and api.stated_arms(places[0]):
+        arms = api.stated_arms(places[0])
+    _refuse_unused(
+        arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
+    )
+    if arms is not None and len(places) != 1:
+        raise UserError(
+            f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
+        )
+    if images not in (None, *get_args(Images)):
+        raise unknown_name("choice of images", str(images), get_args(Images))
+    for plan in api.still_to_do(*names, run=run, arms=arms):
         followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
+    if arms is not None:
+        of_arms = api.compare_arms(places[0], arms, images=cast(Images, images or "random"), alpha=alpha)
+        show_page(arms_page(of_arms, plan_power), as_machine)
+        return
     page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
     show_page(page, as_machine)
     if plot:
         plot_curves(page.curves, plot)
 
 
-def _compare_arms(runs: Sequence[str], texts: Sequence[str], images: str, alpha: float, as_machine: bool) -> None:
-    if len(runs) != 1:
-        raise UserError(f"Arms are compared within one run; {len(runs)} were named.", "Write: compare RUN --arm …")
-    if images not in get_args(Images):
-        raise unknown_name("choice of images", images, get_args(Images))
+def _arms(texts: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+    """Patterns by the names of their arms; None if no arm is named."""
     arms: dict[str, list[str]] = {}
     for text in texts:
         name, sign, pattern = text.partition("=")
         if not (name and sign and pattern):
             raise UserError(f"--arm {text} names no arm.", "Write NAME=PATTERN, such as --arm 'deit-tw=deit-tw@*'.")
         arms.setdefault(name, []).append(pattern)
-    found = api.compare_arms(runs[0], arms, images=cast(Images, images), alpha=alpha)
-    show_page(arms_page(found), as_machine)
+    return arms or None
+
+
+def _refuse_unused(with_arms: bool, of_models: Mapping[str, Any], of_arms: Mapping[str, Any]) -> None:
+    """Raise `UserError` for an option that would change nothing."""
+    for option, value in (of_models if with_arms else of_arms).items():
+        if value and with_arms:
+            raise UserError(
+                f"{option} is of single models, and arms are compared here.", "Name two models and --run RUN."
+            )
+        if value:
+            raise UserError(
+                f"{option} is of arms, and none are named.", "Name them: --arm NAME=PATTERN, twice or more."
+            )
 
 
 def _carried_out(plan: str, means: Means, begin: Begin) -> api.Run:

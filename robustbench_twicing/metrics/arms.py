@@ -8,6 +8,7 @@ in Medicine 26:596-619; Hillis 2014, Statistics in Medicine 33:330-360). See doc
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -174,26 +175,27 @@ def _tail(score: float, df: float) -> float:
 
 
 def seeds_needed(
-    difference: float, parts: ArmsTest, seeds: int, n: int, alpha: float = 0.05, power: float = 0.8, most: int = 200
+    difference: float,
+    seed_spread: float,
+    image_spread: float,
+    images: Sequence[int],
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    most: int = 200,
 ) -> dict[int, int | None]:
-    """For several numbers of images, the seeds an arm needs to show a true `difference`: {images: seeds}.
+    """For each number of images, the seeds that either arm needs to show a true `difference`: {images: seeds}.
 
-    `parts` is a pilot's test with `seeds` an arm and `n` images; its variances are taken for the true ones. The images
-    go from a quarter of the pilot's to sixteen times as many. None where `most` seeds are too few.
+    `seed_spread` is s₁² + s₂², what V_seed would be with one seed an arm, and `image_spread` what V_image would be with
+    one image: a pilot's estimates, taken for the true ones. None where `most` seeds are too few.
     """
-    found: dict[int, int | None] = {}
-    for scale in (0.25, 0.5, 1, 2, 4, 16):
-        images = max(2, round(n * scale))
-        image = parts.image_variance * n / images
-        found[images] = next(
-            (
-                count
-                for count in range(FEWEST_SEEDS, most + 1)
-                if _shown(parts.seed_variance * seeds / count, image, count, alpha, power) <= abs(difference)
-            ),
-            None,
+    counts = range(FEWEST_SEEDS, most + 1)
+    return {
+        n: next(
+            (s for s in counts if _shown(seed_spread / s, image_spread / n, s, alpha, power) <= abs(difference)), None
         )
-    return found
+        for n in images
+    }
 
 
 def _shown(seed_variance: float, image_variance: float, seeds: int, alpha: float, power: float) -> float:

@@ -1,38 +1,56 @@
 """The page of mechanisms side by side: arms of training seeds."""
 
+import math
+from collections.abc import Sequence
 from itertools import groupby
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
+from typing import Any
 
-from robustbench_twicing.report.numbers import points
+from robustbench_twicing.metrics.arms import seeds_needed
+from robustbench_twicing.report.numbers import count, points
 from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
 from robustbench_twicing.results.arms import ArmComparisons, ArmRow
 
-_COLUMNS = (
-    Column("threat", "threat"),
-    Column("n", "n", "count", Into("threat", "\nn = ")),
-    Column("baseline_mean", "baseline %", "percent", short="base %"),
-    Column("baseline_sd", "sd", "percent", Into("baseline_mean", "\n± ")),
-    Column("candidate_mean", "candidate %", "percent", short="cand %"),
-    Column("candidate_sd", "sd", "percent", Into("candidate_mean", "\n± ")),
-    Column("difference", "difference", "points"),
-    Column("interval", "interval", "points interval", Into("difference", "\n(", ")")),
-    Column("p_holm", "p (Holm)", "p", "drop"),
-    Column("verdict", "verdict", "prose", tones={"better": "good", "worse": "bad"}),
-    Column("seed_share", "from seeds %", "percent", "drop"),
-    Column("could_show", "could show", "at least points", "drop"),
-)
+_PILOT = (0.25, 0.5, 1, 2, 4, 16)
+"""Numbers of images that seeds are reckoned for, in those of the run."""
 
 
-def arms_page(found: ArmComparisons) -> Page:
-    """Everything that arms say about their mechanisms."""
+def arms_page(found: ArmComparisons, difference: float | None = None) -> Page:
+    """Everything that arms say about their mechanisms.
+
+    With a `difference`, a fraction, also how many seeds and images would show it.
+    """
+    columns = _columns(f"{100 * (1 - found.alpha):g} % interval")
     parts: list[Line | Table] = []
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
-        some = list(rows)
+        some, pair = list(rows), f"{baseline} {candidate}"
         title = f"{baseline} (baseline) against {candidate}, as they were trained"
-        parts.append(Table(f"{baseline} {candidate}", title, _COLUMNS, tuple(map(_row, some))))
-        parts += [Line(_headline(row, found.images)) for row in some]
+        parts.append(Table(pair, title, columns, tuple(map(_row, some))))
+        parts += [Line(_said(row, found.images)) for row in some]
+        parts.append(_seeds_table(pair, some))
+        if difference:
+            parts.append(_needed_table(pair, some, found, difference))
     parts.append(Line(_legend(found), "note"))
-    return Page("Mechanisms, by arms of training seeds", tuple(parts), facts=_facts(found))
+    parts += [Line(line, "warning") for line in _caveats(found)]
+    return Page("Mechanisms, by arms of training seeds", tuple(parts), facts=_facts(found, difference))
+
+
+def _columns(interval: str) -> tuple[Column, ...]:
+    return (
+        Column("threat", "threat"),
+        Column("n", "n", "count", Into("threat", "\nn = ")),
+        Column("baseline_mean", "baseline %", "percent", short="base %"),
+        Column("baseline_sd", "sd", "percent", Into("baseline_mean", "\n± ")),
+        Column("candidate_mean", "candidate %", "percent", short="cand %"),
+        Column("candidate_sd", "sd", "percent", Into("candidate_mean", "\n± ")),
+        Column("difference", "difference", "points"),
+        Column("interval", interval, "points interval", Into("difference", "\n(", ")")),
+        Column("df", "df", "decimal", "drop"),
+        Column("p_holm", "p (Holm)", "p", "drop"),
+        Column("verdict", "verdict", "prose", tones={"better": "good", "worse": "bad"}),
+        Column("seed_share", "from seeds %", "percent", "drop"),
+        Column("could_show", "could show", "at least points", "drop"),
+    )
 
 
 def _row(row: ArmRow) -> Row:
@@ -46,6 +64,7 @@ def _row(row: ArmRow) -> Row:
         "candidate_sd": stdev(sides[1]),
         "difference": row.outcome.difference,
         "interval": row.outcome.interval,
+        "df": row.outcome.df,
         "p_holm": row.p_holm,
         "verdict": row.verdict,
         "seed_share": row.outcome.seed_share,
@@ -53,20 +72,64 @@ def _row(row: ArmRow) -> Row:
     }
 
 
-def _headline(row: ArmRow, images: str) -> str:
+def _said(row: ArmRow, images: str) -> str:
     """What may be said of the mechanisms under one threat."""
     test = row.outcome
-    seeds = f"{len(row.baseline_accuracies)} and {len(row.candidate_accuracies)} seeds, {row.n} images"
-    about = "" if images == "random" else ", on these images only"
+    on = f", {count(row.n)} images" if images == "random" else f" on these {count(row.n)} images only"
+    seeds = f"{len(row.baseline_accuracies)} and {len(row.candidate_accuracies)} seeds{on}"
     if row.verdict != "no difference found":
         ends = f"{points(test.interval.low)} to {points(test.interval.high)}"
         said = f"{row.candidate} {row.verdict} than {row.baseline} as trained by this recipe"
-        return f"{row.threat}: {said}: {points(test.difference)} ({ends}), {seeds}{about}."
+        return f"{row.threat}: {said}: {points(test.difference)} ({ends}), {seeds}."
     shown = f"could have shown ≥ {100 * test.detectable:.1f} points"
     share = test.seed_share
-    why = f"; {100 * share:.0f} % of the uncertainty is training seeds" if share == share else ""
-    more = ": train more, not more images" if share > 0.5 else ""
-    return f"{row.threat}: no difference found between the mechanisms; {seeds}{about} {shown}{why}{more}."
+    why = f"; {100 * share:.0f} % of the uncertainty is training seeds" if share == share and images == "random" else ""
+    more = ": train more, not more images" if why and share > 0.5 else ""
+    return f"{row.threat}: no difference found between the mechanisms; {seeds} {shown}{why}{more}."
+
+
+def _seeds_table(pair: str, rows: Sequence[ArmRow]) -> Table:
+    columns = (
+        Column("threat", "threat"),
+        Column("arm", "arm"),
+        Column("accuracies", "seed: accuracy %", "curve"),
+    )
+    sides = [
+        {"threat": row.threat, "arm": arm, "accuracies": tuple(_seeds(accuracies).items())}
+        for row in rows
+        for arm, accuracies in ((row.baseline, row.baseline_accuracies), (row.candidate, row.candidate_accuracies))
+    ]
+    return Table(f"seeds {pair}", "Every seed", columns, tuple(sides), groups=("threat",), aside=True)
+
+
+def _seeds(accuracies: Any) -> dict[str, float]:
+    """By the labels of the models, where these tell them apart."""
+    labels = {name.rpartition("@")[2]: value for name, value in accuracies.items()}
+    return labels if len(labels) == len(accuracies) else dict(accuracies)
+
+
+def _needed(row: ArmRow, found: ArmComparisons, difference: float) -> dict[int, int | None]:
+    sides = (row.baseline_accuracies, row.candidate_accuracies)
+    spread = sum(variance(side.values()) for side in sides)
+    fixed = found.images == "fixed"
+    images = [row.n] if fixed else list(dict.fromkeys(max(2, round(row.n * scale)) for scale in _PILOT))
+    image_spread = row.outcome.image_variance * row.n
+    return seeds_needed(difference, spread, image_spread, images, alpha=found.alpha, power=found.power)
+
+
+def _needed_table(pair: str, rows: Sequence[ArmRow], found: ArmComparisons, difference: float) -> Table:
+    columns = (
+        Column("threat", "threat"),
+        Column("images", "images", "count"),
+        Column("seeds", "seeds of each arm", "name"),
+    )
+    sides = [
+        {"threat": row.threat, "images": n, "seeds": "> 200" if seeds is None else str(seeds)}
+        for row in rows
+        for n, seeds in _needed(row, found, difference).items()
+    ]
+    title = f"Seeds that would show a true difference of {100 * difference:g} points"
+    return Table(f"needed {pair}", title, columns, tuple(sides), groups=("threat",))
 
 
 def _legend(found: ArmComparisons) -> str:
@@ -75,12 +138,28 @@ def _legend(found: ArmComparisons) -> str:
         "Mean over seeds, sd between them; differences in percentage points, candidate minus baseline, with their "
         f"{100 * (1 - found.alpha):g} % intervals, each for a single row. The test takes it that {drawn} "
         f"(docs/statistics.md). p: Holm over {found.family} of {len(found.rows)} row(s), without controls and rows "
-        f"that follow from others; a verdict needs p ≤ {found.alpha:g}. could show: found with "
-        f"{100 * found.power:.0f} % probability."
+        f"that follow from others; a verdict needs p ≤ {found.alpha:g}. from seeds: of the variance; the rest is the "
+        f"images'. could show: found with {100 * found.power:.0f} % probability."
     )
 
 
-def _facts(found: ArmComparisons) -> dict[str, object]:
+def _caveats(found: ArmComparisons) -> list[str]:
+    lines = [
+        f"{row.threat}, {row.baseline} against {row.candidate}: {count(row.left_out)} sample(s) left out that some "
+        "model did not answer."
+        for row in found.rows
+        if row.left_out
+    ]
+    silent = [arm.name for arm in found.arms if not arm.states_recipe]
+    if silent:
+        lines.append(
+            f"The weights of {', '.join(silent)} do not say what trained them: that all arms were trained alike is for "
+            "you to know."
+        )
+    return lines
+
+
+def _facts(found: ArmComparisons, difference: float | None) -> Row:
     return {
         "unit": "arms",
         "alpha": found.alpha,
@@ -88,20 +167,34 @@ def _facts(found: ArmComparisons) -> dict[str, object]:
         "images": found.images,
         "family": found.family,
         "arms": {arm.name: list(arm.models) for arm in found.arms},
-        "rows": [
-            {
-                "baseline": row.baseline,
-                "candidate": row.candidate,
-                **_row(row),
-                "left_out": row.left_out,
-                "t": row.outcome.t,
-                "df": row.outcome.df,
-                "p": row.outcome.p,
-                "seed_variance": row.outcome.seed_variance,
-                "image_variance": row.outcome.image_variance,
-                "baseline_accuracies": dict(row.baseline_accuracies),
-                "candidate_accuracies": dict(row.candidate_accuracies),
-            }
-            for row in found.rows
-        ],
+        "rows": [_row_facts(row) | _plan_facts(row, found, difference) for row in found.rows],
+        "notes": _caveats(found),
     }
+
+
+def _row_facts(row: ArmRow) -> dict[str, Any]:
+    return {
+        "baseline": row.baseline,
+        "candidate": row.candidate,
+        **_row(row),
+        "left_out": row.left_out,
+        "t": _finite(row.outcome.t),
+        "df": _finite(row.outcome.df),
+        "p": row.outcome.p,
+        "seed_variance": row.outcome.seed_variance,
+        "image_variance": row.outcome.image_variance,
+        "baseline_accuracies": dict(row.baseline_accuracies),
+        "candidate_accuracies": dict(row.candidate_accuracies),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _plan_facts(row: ArmRow, found: ArmComparisons, difference: float | None) -> dict[str, Any]:
+    if not difference:
+        return {}
+    needed = [{"images": n, "seeds": seeds} for n, seeds in _needed(row, found, difference).items()]
+    return {"planned_difference": difference, "needed": needed}

@@ -1,18 +1,18 @@
 """Mechanisms side by side: arms of training seeds, threat by threat. Computed from records alone. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS, ArmsTest, Images, compare_arms
-from robustbench_twicing.metrics.paired import ArmPairs, match_arms
+from robustbench_twicing.metrics.paired import MUST_AGREE, ArmPairs, match_arms
 from robustbench_twicing.metrics.verdict import Verdict, holm
 from robustbench_twicing.results.family import outside_family
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.spec.arms import ArmPatterns, members, wrong_arms
 
 _MUST_BE_ONE = {
     "architecture": "another network",
@@ -20,6 +20,9 @@ _MUST_BE_ONE = {
     "training_recipe": "another training recipe",
 }
 """What every model of an arm has in common; what differs makes it another mechanism."""
+_OF_A_MODEL = ("model", *_MUST_BE_ONE, "training_seed", "weights_hash")
+_OF_A_SAMPLE = ("model", "attention", "weights_hash", *MUST_AGREE, "sample_id", "label", "status", "correct")
+"""What `match_arms` reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,10 @@ class Arm:
 
     name: str
     models: tuple[str, ...]
-    records: pd.DataFrame
+    states_recipe: bool
+    """Whether the weights' files say what trained them. Else nobody but the user knows that it was done alike."""
+    cells: Mapping[str, Mapping[str, pd.DataFrame]]
+    """The records of each model under each threat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,44 +70,62 @@ class ArmComparisons:
     power: float
 
 
-def arms_of(records: pd.DataFrame, patterns: Mapping[str, Sequence[str]]) -> list[Arm]:
+def require_arms(patterns: ArmPatterns, models: Sequence[str]) -> None:
+    """Raise `UserError` for what the names of models show to be no arms, as `arms_of` does."""
+    for _, error in wrong_arms(patterns, models, FEWEST_SEEDS):
+        raise error
+
+
+def arms_of(records: pd.DataFrame, patterns: ArmPatterns) -> list[Arm]:
     """The arms that patterns of model names (`*` and `?` as in a shell) make of some records.
 
     Raises `UserError` for a pattern that fits no model, a model in two arms, fewer than three seeds, models of one arm
-    that differ in more than their seed, and the same weights twice.
+    that differ in more than their seed, the same weights or the same training twice, and arms of two recipes.
     """
-    known = [str(name) for name in records["model"].unique()]
-    arms: list[Arm] = []
-    for name, some in patterns.items():
-        models = [model for model in known if any(fnmatchcase(model, pattern) for pattern in some)]
-        for pattern in some:
-            if not any(fnmatchcase(model, pattern) for model in known):
-                raise UserError(
-                    f"Arm {name}: no model fits {pattern!r}.",
-                    f"The run holds {', '.join(known)}; * and ? as in a shell.",
-                )
-        arms.append(Arm(name, tuple(models), records[records["model"].isin(models)]))
-    _refuse_wrong_arms(arms)
-    return arms
+    about = records.loc[~records["model"].duplicated(), list(_OF_A_MODEL)].set_index("model", drop=False)
+    known = [str(name) for name in about.index]
+    require_arms(patterns, known)
+    found = {name: members(some, known) for name, some in patterns.items()}
+    for name, models in found.items():
+        _refuse_mixed(name, about.loc[list(models)])
+    chosen = about.loc[[model for models in found.values() for model in models]]
+    _refuse_same_weights(chosen)
+    recipes = {name: str(about.loc[models[0], "training_recipe"]) for name, models in found.items()}
+    _refuse_other_recipes(recipes)
+    cells = {str(threat): group for threat, group in records[list(_OF_A_SAMPLE)].groupby("threat", sort=False)}
+    return [Arm(name, found[name], bool(recipes[name]), _cells(cells, found[name])) for name in found]
 
 
-def _refuse_wrong_arms(arms: Sequence[Arm]) -> None:
-    if len(arms) < 2:
-        raise UserError("One arm has nothing to be compared with.", "Name two or more: --arm NAME=PATTERN.")
-    owner: dict[str, str] = {}
-    for arm in arms:
-        for model in arm.models:
-            if model in owner:
-                raise UserError(
-                    f"Model {model!r} is in the arms {owner[model]} and {arm.name}.", "Write narrower patterns."
-                )
-            owner[model] = arm.name
-        _refuse_mixed(arm)
-    _refuse_other_recipes(arms)
-    weights = pd.concat([arm.records.drop_duplicates("model") for arm in arms]).set_index("model")["weights_hash"]
-    twice = weights[weights.duplicated(keep=False)]
+def _cells(threats: Mapping[str, pd.DataFrame], models: Sequence[str]) -> dict[str, dict[str, pd.DataFrame]]:
+    found = {}
+    for threat, records in threats.items():
+        of_model = {str(model): rows for model, rows in records.groupby("model", sort=False)}
+        found[threat] = {model: of_model[model] for model in models if model in of_model}
+    return found
+
+
+def _refuse_mixed(arm: str, about: pd.DataFrame) -> None:
+    """`about` has one row for each model of the arm."""
+    for column, what in _MUST_BE_ONE.items():
+        found = about.groupby(column, sort=False)["model"].agg(", ".join)
+        if len(found) > 1:
+            listed = "; ".join(f"{value or 'not stated'}: {models}" for value, models in found.items())
+            raise UserError(f"Arm {arm} mixes models with {what}: {listed}.", "An arm is one method, trained alike.")
+    stated = about[about["training_seed"] >= 0]
+    twice = stated[stated["training_seed"].duplicated(keep=False)]
     if len(twice):
-        same = [str(model) for model in twice.index[twice == twice.iloc[0]]]
+        seed = twice["training_seed"].iloc[0]
+        models = " and ".join(twice.loc[twice["training_seed"] == seed, "model"])
+        raise UserError(
+            f"Arm {arm}: {models} come from one training, with seed {seed}.",
+            "Every model of an arm is a training of its own: name only one of them.",
+        )
+
+
+def _refuse_same_weights(about: pd.DataFrame) -> None:
+    twice = about[about["weights_hash"].duplicated(keep=False)]
+    if len(twice):
+        same = twice.loc[twice["weights_hash"] == twice["weights_hash"].iloc[0], "model"]
         raise UserError(
             f"{' and '.join(same)} are the same weights.",
             "Every model of an arm is a training of its own; weights that run under two methods are a drop-in, "
@@ -109,42 +133,26 @@ def _refuse_wrong_arms(arms: Sequence[Arm]) -> None:
         )
 
 
-def _refuse_other_recipes(arms: Sequence[Arm]) -> None:
-    stated = {arm.name: str(arm.records["training_recipe"].iloc[0]) for arm in arms}
-    if len(set(filter(None, stated.values()))) > 1:
-        listed = ", ".join(f"{name} by {recipe or 'an unknown one'}" for name, recipe in stated.items())
+def _refuse_other_recipes(recipes: Mapping[str, str]) -> None:
+    if len(set(filter(None, recipes.values()))) > 1:
+        listed = ", ".join(f"{name} by {recipe or 'an unknown one'}" for name, recipe in recipes.items())
         raise UserError(
             f"The arms were trained by other recipes: {listed}.",
             "A difference would be the recipe's as much as the method's: train both arms alike.",
         )
 
 
-def _refuse_mixed(arm: Arm) -> None:
-    if len(arm.models) < FEWEST_SEEDS:
-        raise UserError(
-            f"Arm {arm.name} has {len(arm.models)} seed(s) ({', '.join(arm.models)}); a verdict about a mechanism "
-            f"needs {FEWEST_SEEDS} or more.",
-            f"Train more: twicing-bench train --model {arm.models[0].partition('@')[0]} --seed N.",
-        )
-    for column, what in _MUST_BE_ONE.items():
-        found = arm.records.drop_duplicates("model").groupby(column, sort=False)["model"].agg(", ".join)
-        if len(found) > 1:
-            listed = "; ".join(f"{value or 'not stated'}: {models}" for value, models in found.items())
-            raise UserError(
-                f"Arm {arm.name} mixes models with {what}: {listed}.", "An arm is one method, trained alike."
-            )
-
-
-def compare_run(
-    run: Run, patterns: Mapping[str, Sequence[str]], *, images: Images = "random", alpha: float = 0.05
-) -> ArmComparisons:
+def compare_run(run: Run, patterns: ArmPatterns, *, images: Images = "random", alpha: float = 0.05) -> ArmComparisons:
     """`compare_all` for the arms of one run, whose family is that of `compare`; suites of outliers have no accuracy.
 
     Raises `UserError` as `arms_of` and `compare_all`.
     """
     suites, threats = run.manifest.suites, {threat.id: threat for threat in run.manifest.plan.threats}
-    outliers = [name for name, suite in suites.items() if suite.spec.labels == "outlier"]
-    arms = arms_of(run.records[~run.records["threat"].isin(outliers)], patterns)
+    outliers = {name for name, suite in suites.items() if suite.spec.labels == "outlier"}
+    arms = [
+        replace(arm, cells={threat: cell for threat, cell in arm.cells.items() if threat not in outliers})
+        for arm in arms_of(run.records, patterns)
+    ]
     return compare_all(arms, images=images, outside=list(outside_family(list(threats), threats, suites)), alpha=alpha)
 
 
@@ -187,10 +195,11 @@ def compare_all(
 
 def _shared_threats(baseline: Arm, other: Arm) -> list[str]:
     """Those that every model of both arms was evaluated under, in the order of the baseline's records."""
-    pairs = pd.concat([arm.records[["model", "threat"]].drop_duplicates() for arm in (baseline, other)])
-    counts = pairs["threat"].value_counts()
-    everyone = len(baseline.models) + len(other.models)
-    shared = [str(threat) for threat in baseline.records["threat"].unique() if counts[threat] == everyone]
+    shared = [
+        threat
+        for threat in baseline.cells
+        if all(len(arm.cells.get(threat, {})) == len(arm.models) for arm in (baseline, other))
+    ]
     if not shared:
         raise UserError(
             f"The models of {baseline.name} and {other.name} share no threat.", "Evaluate all under the same threats."
@@ -201,12 +210,8 @@ def _shared_threats(baseline: Arm, other: Arm) -> list[str]:
 def _tested(
     baseline: Arm, other: Arm, threat: str, images: Images, alpha: float, power: float
 ) -> tuple[ArmPairs, ArmsTest]:
-    sides = [
-        {str(model): rows for model, rows in arm.records[arm.records["threat"] == threat].groupby("model", sort=False)}
-        for arm in (baseline, other)
-    ]
     try:
-        pairs = match_arms(*sides)
+        pairs = match_arms(baseline.cells[threat], other.cells[threat])
     except UserError as error:
         raise UserError(f"{threat}: {error.message}", error.hint) from None
     if len(pairs.sample_ids) < 2:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.parse import boundary, json_object, typed
+from robustbench_twicing.spec.arms import Patterns
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.policy import Policy
@@ -265,6 +266,8 @@ class Manifest(Frozen):
     """Of the plan file, if the run is one's."""
     title: str = ""
     gate: Policy = Policy()
+    arms: Mapping[str, Patterns] = Field(default_factory=dict)
+    """What `compare` takes for arms of training seeds, if the plan file says so."""
     plan: Plan
     plan_hash: str
     means: MeansUsed = MeansUsed()

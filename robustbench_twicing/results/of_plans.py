@@ -9,6 +9,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.store import RUNS, RunFolder, is_there
+from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.values import content_hash
 
 
@@ -43,6 +44,12 @@ def run_folder(run: str | Path) -> Path:
 def load_finished(run: str | Path) -> Run:
     """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
     return read_finished(run_folder(run))
+
+
+def stated_arms(run: str | Path) -> ArmPatterns:
+    """The arms that a plan states, or that the plan of a run did; empty without any. Raises `UserError`."""
+    plan = _plan_named(run)
+    return plan.arms if plan else RunFolder(run_folder(run)).manifest().arms
 
 
 def unfinished_plan(name: str | Path) -> PlanFile | None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from robustbench_twicing.catalog.plans import PlanFile
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.results.arms import require_arms
 from robustbench_twicing.results.of_plans import load_finished, unfinished_plan
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.side import Side
+from robustbench_twicing.spec.arms import ArmPatterns
 
 Named = str | Path
 """A run by its folder or its plan; with `run`, the name of one of its models."""
@@ -28,17 +30,21 @@ def sides_of(what: Sequence[Named], run: Named | None = None) -> list[tuple[Side
     return [(baseline, side) for side in others]
 
 
-def still_to_do(*what: Named, run: Named | None = None) -> list[Named]:
-    """Of what `api.compare` is given the plans whose own runs are not finished yet.
+def still_to_do(*what: Named, run: Named | None = None, arms: ArmPatterns | None = None) -> list[Named]:
+    """Of what `api.compare` is given (with `arms`, `api.compare_arms`) the plans whose own runs are not finished yet.
 
-    Raises `UserError` as `compare` would for the other runs and for the names of models: before a plan takes hours.
+    Raises `UserError` as these would for the other runs and for the names of models: before a plan takes hours.
     """
     plans = {place: unfinished_plan(place) for place in (what if run is None else (run,))}
     if run is None and len(what) == 2:
         _shared(*(_models(plans[place] or load_finished(place)) for place in what))
     else:
         place, names = _one_run(what, run)
-        _chosen(names, _models(plans[place] or load_finished(place)), place)
+        plan = plans[place]
+        if plan and arms is None:
+            _chosen(names, _models(plan), place)
+        elif plan and arms:
+            require_arms(arms, _models(plan))
     return [place for place, plan in plans.items() if plan]
 
 

@@ -210,6 +210,32 @@ def test_a_mistake_in_an_extended_plan_is_named_there() -> None:
         read_plan(_write('extends = "base.toml"\n\n\nseed = 1\n'))
 
 
+SEEDS = "models = [" + ", ".join(f'"{m}@s{n}"' for m in ("deit", "deit-tw") for n in range(3)) + "]\n"
+
+
+def test_arms_are_patterns_of_the_plans_models() -> None:
+    text = SEEDS + '[arms]\ndeit = "deit@*"\ntwicing = ["deit-tw@s0", "deit-tw@s1", "deit-tw@s2"]\n'
+    arms = read_plan(_write(text)).arms
+    assert list(arms.items()) == [("deit", ("deit@*",)), ("twicing", ("deit-tw@s0", "deit-tw@s1", "deit-tw@s2"))]
+    assert read_plan(_write(text)).plan == read_plan(_write(SEEDS)).plan  # they decide no number
+
+
+@pytest.mark.parametrize(
+    ("arms", "says"),
+    [
+        ('deit = "deit@*"\nx = "vit*"\n', r"line 4: arms\.x: Arm x: no model fits 'vit\*'"),
+        ('deit = "deit@*"\nall = "*"\n', r"line 4: arms\.all: Model 'deit@s0' is in the arms deit and all"),
+        ('deit = "deit@*"\nfew = ["deit-tw@s0"]\n', r"line 4: arms\.few: Arm few has 1 seed"),
+        ('deit = "deit@*"\n', r"line 3: arms\.deit: One arm has nothing to be compared with"),
+        ('deit = "deit@*"\nx = []\n', r"line 4: arms\.x: Nothing is named here"),
+        ('deit = "deit@*"\nx = 3\n', r"line 4: arms\.x: "),
+    ],
+)
+def test_what_is_no_arm_is_a_mistake_with_its_line(arms: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_plan(_write(SEEDS + "[arms]\n" + arms))
+
+
 def test_a_gate_pattern_that_fits_no_cell_is_a_mistake() -> None:
     text = 'models = ["deit"]\n[gate]\nfloors = { "deit:claen" = 0.9 }\n'
     with pytest.raises(UserError, match=r"line 3: gate\.floors\.deit:claen: No MODEL:THREAT"):

@@ -104,9 +104,18 @@ def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
 def test_more_images_do_not_replace_seeds() -> None:
     test = compare_arms(*arms(9, noise=0.8))
     assert test.seed_share > 0.5
-    needed = [count for count in seeds_needed(0.05, test, 5, 200).values() if count is not None]
+    spread, image_spread = 5 * test.seed_variance, 200 * test.image_variance
+    needed = [count or 999 for count in seeds_needed(0.05, spread, image_spread, (50, 200, 3200, 10**9)).values()]
     assert needed == sorted(needed, reverse=True)
     assert needed[-1] > 3
+
+
+def test_the_seeds_needed_for_what_a_pilot_could_show_are_its_own() -> None:
+    test = compare_arms(*arms(9, noise=0.8))
+    spread, image_spread = 5 * test.seed_variance, 200 * test.image_variance
+    assert seeds_needed(1.0001 * test.detectable, spread, image_spread, [200]) == {200: 5}
+    assert seeds_needed(0.9999 * test.detectable, spread, image_spread, [200]) == {200: 6}
+    assert seeds_needed(0.001, spread, image_spread, [200]) == {200: None}
 
 
 @pytest.mark.parametrize("few", [1, 2])

@@ -24,6 +24,7 @@ from robustbench_twicing.data.check import Finding, Report, Row
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.bootstrap import Estimate
 from robustbench_twicing.metrics.intervals import Interval
+from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.baseline import baseline_page
 from robustbench_twicing.report.catalog import catalog_page, entry_page
 from robustbench_twicing.report.compare import compare_page
@@ -39,6 +40,7 @@ from robustbench_twicing.report.plan import plan_page
 from robustbench_twicing.report.published import published_page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import visible
+from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all
 from robustbench_twicing.results.baselines import Acceptance, Baseline, BaselineManifest
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check
@@ -106,6 +108,24 @@ def _compare(name: str) -> Page:
     return compare_page(
         replace(found, rows=tuple(rows), curves=curves, suites=suites, not_compared=(name,)), flips=True
     )
+
+
+@cache
+def _of_arms() -> ArmComparisons:
+    """Arms that do not say what trained them, with a failed sample."""
+    frame = pd.concat([cell(f"{arm}@s{seed}", "clean", BEFORE) for arm in ("one", "tw") for seed in range(3)])
+    frame.iloc[0, frame.columns.get_loc("status")] = "failed"
+    return compare_all(arms_of(frame, {"one": ["one@*"], "tw": ["tw@*"]}))
+
+
+def _arms(name: str) -> Page:
+    """The comparison of arms with the name in every place that has one."""
+    found = _of_arms()
+    named = {"baseline": name, "candidate": f"{name}2", "threat": name}
+    seeds = {name: 0.5, f"{name}@s1": 0.6, f"{name}@s2": 0.7}
+    rows = [replace(r, **named, baseline_accuracies=seeds, candidate_accuracies=seeds) for r in found.rows]
+    arms = tuple(replace(arm, name=name, models=tuple(seeds)) for arm in found.arms)
+    return arms_page(replace(found, arms=arms, rows=tuple(rows)), 0.01)
 
 
 def _storable(name: str) -> str:
@@ -231,6 +251,7 @@ def _run(name: str) -> Page:
 
 PAGES: dict[str, Callable[[str], Page]] = {
     "compare": _compare,
+    "arms": _arms,
     "run": _run,
     "gate": _gate,
     "history": _history,

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from robustbench_twicing.catalog.suites import suite
+from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.formats import terminal
@@ -18,6 +19,7 @@ from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.report.history import history_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.run import accuracy_table, corruption_table, suites_table
+from robustbench_twicing.results.arms import arms_of, compare_all
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.comparison import compare_sides
 from robustbench_twicing.results.gate import check
@@ -56,6 +58,14 @@ def _compare(console: Console) -> None:
     terminal.show(_comparison(), console)
 
 
+def _arms(console: Console) -> None:
+    seeds = [f"{model}@s{seed}" for model in MODELS for seed in range(10)]
+    threats = ("clean", "imagenet-c-generated:gaussian_noise-1")
+    frame = pd.concat([cell(model, threat, BEFORE, attention="") for model in seeds for threat in threats])
+    arms = arms_of(frame, {model: [f"{model}@*"] for model in MODELS})
+    terminal.show(arms_page(compare_all(arms), 0.01), console)
+
+
 def _summary(console: Console) -> None:
     summary = summarize(FRAME, suites_of(FRAME))
     tables = [accuracy_table(summary[summary["kind"] != "corruption"], "imagenet")]
@@ -85,7 +95,7 @@ def _cost(console: Console) -> None:
     terminal.show(estimate_page(Cost(cells=cells, loading_seconds=3.0, size=10**7, free=10**10), "run"), console)
 
 
-@pytest.mark.parametrize("show", [_compare, _summary, _gate, _history, _cost])
+@pytest.mark.parametrize("show", [_compare, _arms, _summary, _gate, _history, _cost])
 def test_a_table_fits_into_80_columns(show: Callable[[Console], None]) -> None:
     console = Console(width=80, file=StringIO())
     show(console)

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from robustbench_twicing import api
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms
-from robustbench_twicing.results.arms import arms_of, compare_all, compare_run
+from robustbench_twicing.report.arms import arms_page
+from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all, compare_run
 from robustbench_twicing.results.run import load_run
 from tests.metrics.test_arms import arms
 from tests.records_builder import cell, run_folder
+from tests.report.shown import parsed, printed
 
 PATTERNS = {"deit": ["deit@*"], "deit-tw": ["deit-tw@*"]}
 
@@ -59,8 +62,46 @@ def test_the_same_answers_in_another_order_give_the_same() -> None:
 def test_samples_that_one_model_did_not_answer_are_left_out_and_counted() -> None:
     records = frame(("clean",)).reset_index(drop=True)
     records.loc[records.index[records["model"] == "deit-tw@s1"][:4], "status"] = "failed"
-    (row,) = compare_all(arms_of(records, PATTERNS)).rows
+    found = compare_all(arms_of(records, PATTERNS))
+    (row,) = found.rows
     assert (row.n, row.left_out) == (56, 4)
+    assert "clean, deit against deit-tw: 4 sample(s) left out that some model did not answer." in _said(found)
+
+
+def _said(found: ArmComparisons, difference: float | None = None) -> str:
+    return " ".join(printed(arms_page(found, difference)).split())
+
+
+@pytest.mark.parametrize(("recipe", "warns"), [("", True), ("0f3a", False)])
+def test_weights_that_do_not_say_what_trained_them_are_named(recipe: str, warns: bool) -> None:
+    found = compare_all(arms_of(frame().assign(training_recipe=recipe), PATTERNS))
+    assert ("The weights of deit, deit-tw do not say what trained them" in _said(found)) is warns
+
+
+def test_the_page_says_every_seed_and_the_level_of_its_intervals() -> None:
+    found = compare_all(arms_of(frame(), PATTERNS), alpha=0.01)
+    said = _said(found)
+    assert "99 % interval" in said
+    assert "95 %" not in said
+    for label, accuracy in zip(("s0", "s1", "s2"), found.rows[0].baseline_accuracies.values(), strict=True):
+        assert f"{label}: {100 * accuracy:.1f}" in said
+
+
+def test_a_difference_is_planned_for_by_seeds_and_images() -> None:
+    found = compare_all(arms_of(frame(("clean",)), PATTERNS))
+    assert "Seeds that would show a true difference of 5 points" in _said(found, 0.05)
+    (row,) = parsed(arms_page(found, 0.05))["rows"]
+    assert [step["images"] for step in row["needed"]] == [15, 30, 60, 120, 240, 960]
+    seeds = [step["seeds"] or 999 for step in row["needed"]]
+    assert seeds == sorted(seeds, reverse=True)
+    (fixed,) = parsed(arms_page(compare_all(arms_of(frame(("clean",)), PATTERNS), images="fixed"), 0.05))["rows"]
+    assert [step["images"] for step in fixed["needed"]] == [60]
+
+
+def test_arms_whose_seeds_answer_alike_are_said_in_json() -> None:
+    same = frame(("clean",)).assign(correct=True)
+    (row,) = parsed(arms_page(compare_all(arms_of(same, PATTERNS))))["rows"]
+    assert (row["df"], row["p"], row["verdict"]) == (None, 1.0, "no difference found")
 
 
 def _altered(column: str, value: object, model: str = "deit@s1") -> pd.DataFrame:
@@ -79,6 +120,11 @@ def _altered(column: str, value: object, model: str = "deit@s1") -> pd.DataFrame
         (_altered("attention", "twicing"), PATTERNS, "another method"),
         (_altered("training_recipe", "other"), PATTERNS, "another training recipe"),
         (_altered("weights_hash", "weights of deit@s0"), PATTERNS, "deit@s0 and deit@s1 are the same weights"),
+        (
+            frame().assign(training_seed=7),
+            PATTERNS,
+            "deit@s0 and deit@s1 and deit@s2 come from one training, with seed 7",
+        ),
         (_altered("weights_hash", "weights of deit-tw@s0"), PATTERNS, "are the same weights"),
     ],
 )
@@ -121,12 +167,42 @@ def test_the_command_states_what_it_says_about_mechanisms(tmp_path: Path) -> Non
     assert list(found["rows"][0]["baseline_accuracies"]) == ["deit@s0", "deit@s1", "deit@s2"]
 
 
+def test_the_arms_of_a_runs_plan_need_no_naming(tmp_path: Path) -> None:
+    stated = {"deit": ("deit@*",), "deit-tw": ("deit-tw@*",)}
+    run = run_folder(tmp_path / "run", frame(("clean",)), arms=stated)
+    found = json.loads(CliRunner().invoke(app, ["compare", str(run), "--json"]).stdout)
+    assert (found["unit"], list(found["arms"])) == ("arms", ["deit", "deit-tw"])
+    assert api.compare_arms(run).rows[0].outcome.p == found["rows"][0]["p"]
+    # Naming arms, or two models, asks for something else.
+    named = ["--arm", "x=deit-tw@*", "--arm", "y=deit@*"]
+    assert list(json.loads(CliRunner().invoke(app, ["compare", str(run), *named, "--json"]).stdout)["arms"]) == [
+        "x",
+        "y",
+    ]
+    models = CliRunner().invoke(app, ["compare", "deit@s0", "deit-tw@s0", "--run", str(run)])
+    assert "deit@s0 (baseline) against deit-tw@s0" in models.stdout
+
+
+def test_a_run_without_arms_names_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to be compared with"):
+        api.compare_arms(run_folder(tmp_path / "run", frame(("clean",))))
+
+
+_BOTH = ["--arm", "deit=deit@*", "--arm", "deit-tw=deit-tw@*"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--arm", "deit"], "names no arm"),
+        (["--arm", "=deit@*"], "names no arm"),
+        ([*_BOTH, "--flips"], "--flips is of single models"),
+        ([*_BOTH, "--plot", "x.png"], "--plot is of single models"),
+        (["--images", "fixed"], "--images is of arms, and none are named"),
+        (["--plan-power", "0.02"], "--plan-power is of arms, and none are named"),
+        ([*_BOTH, "--run", "other"], "2 names stand here"),
         (["--arm", "deit=deit@*", "--images", "all"], "Unknown choice of images 'all'"),
-        (["other", "--arm", "deit=deit@*"], "2 were named"),
+        (["other", *_BOTH], "2 names stand here"),
     ],
 )
 def test_what_the_command_does_not_understand_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:
