@@ -1,6 +1,7 @@
 """The page of models side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +21,7 @@ _COLUMNS = (
     Column("baseline_accuracy", "baseline %", "percent", short="base %"),
     Column("candidate_accuracy", "candidate %", "percent", short="cand %"),
     Column("difference", "difference", "points"),
-    Column("interval", "95 % interval", "points interval", Into("difference", "\n(", ")")),
+    Column("interval", "interval", "points interval", Into("difference", "\n(", ")")),
     Column("lost", "lost", "count", "drop"),
     Column("gained", "gained", "count", "drop"),
     Column("p", "p (Holm)", "p", "drop"),
@@ -50,13 +51,24 @@ _SUITE_COLUMNS = (
 )
 
 
+CHECKPOINTS = (
+    "Verdicts are about these weights, not about methods: another training seed may reverse them, however many images "
+    "there are. Methods are judged by arms of three or more seeds each: compare RUN --arm NAME=PATTERN "
+    "(docs/statistics.md)."
+)
+"""What a comparison of models cannot say."""
+
+
 def compare_page(found: Comparisons, flips: bool = False) -> Page:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
     parts: list[Line | Table | Curves] = []
+    level = f"{100 * (1 - found.alpha):g} % interval"
+    columns = tuple(replace(column, heading=level) if column.key == "interval" else column for column in _COLUMNS)
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         title = f"{baseline} (baseline) against {candidate}"
-        parts.append(Table(f"{baseline} {candidate}", title, _COLUMNS, tuple(map(_row, rows))))
+        parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(map(_row, rows))))
     parts.append(Line(_legend(found), "note"))
+    parts.append(Line(CHECKPOINTS, "note"))
     parts += [Line(line, "warning") for line in _left_out(found.rows)]
     if found.not_compared:
         parts.append(Line("Not compared, " + "; ".join(found.not_compared), "warning"))
@@ -69,9 +81,9 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
 
 
 def verdict_text(outcome: Comparison) -> str:
-    """`better`, `worse`, or `no difference found` with the images it would take to find one."""
+    """`better` or `worse`, of what; or `no difference found` with the images it would take to find one."""
     if outcome.verdict != "no difference found":
-        return outcome.verdict
+        return f"{outcome.verdict} (these weights)"
     if outcome.more_samples is None:
         return f"{outcome.verdict} (as many gained as lost)"
     return f"{outcome.verdict} (needs about {count(rounded(outcome.more_samples))} more images)"
@@ -97,8 +109,9 @@ def _row(row: Compared) -> Row:
 
 def _legend(found: Comparisons) -> str:
     return (
-        "Same samples on both sides; differences in percentage points, candidate minus baseline, with their 95 % "
-        "intervals, each for a single row. lost / gained: samples that only the baseline / the candidate has right. "
+        "Same samples on both sides; differences in percentage points, candidate minus baseline, with their "
+        f"{100 * (1 - found.alpha):g} % intervals, each for a single row. lost / gained: samples that only the "
+        "baseline / the candidate has right. "
         f"p: exact McNemar, Holm over {_family(found)}; a verdict needs p ≤ {found.alpha:g}. "
         f"could show: the smallest true difference found with {100 * found.power:.0f} % probability."
     )
@@ -202,6 +215,7 @@ def _records(row: Compared) -> tuple[Row, ...]:
 def _facts(found: Comparisons, flips: bool) -> Row:
     """Accuracies, differences and areas are fractions."""
     return {
+        "unit": "checkpoints",
         "alpha": found.alpha,
         "power": found.power,
         "family": found.family,

@@ -10,7 +10,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS, ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.paired import MUST_AGREE, ArmPairs, match_arms
 from robustbench_twicing.metrics.verdict import Verdict, holm
-from robustbench_twicing.results.family import outside_family
+from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.spec.arms import ArmPatterns, members, wrong_arms
 
@@ -52,9 +52,11 @@ class ArmRow:
     candidate_accuracies: Mapping[str, float]
     outcome: ArmsTest
     p_holm: float
-    """After Holm's correction over the rows of the family; the verdict's p."""
+    """After Holm's correction over the rows of the family, of which a row outside is none; the verdict's p."""
     verdict: Verdict
     """Of the candidate as it was trained, against the baseline as it was trained."""
+    outside: Outside | None = None
+    """Why the row is outside the family, if it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,21 +155,21 @@ def compare_run(run: Run, patterns: ArmPatterns, *, images: Images = "random", a
         replace(arm, cells={threat: cell for threat, cell in arm.cells.items() if threat not in outliers})
         for arm in arms_of(run.records, patterns)
     ]
-    return compare_all(arms, images=images, outside=list(outside_family(list(threats), threats, suites)), alpha=alpha)
+    return compare_all(arms, images=images, outside=outside_family(list(threats), threats, suites), alpha=alpha)
 
 
 def compare_all(
     arms: Sequence[Arm],
     *,
     images: Images = "random",
-    outside: Sequence[str] = (),
+    outside: Mapping[str, Outside] | None = None,
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> ArmComparisons:
     """Compare the first arm with each of the others under every threat that all of their models share.
 
-    All rows are one family for Holm's correction, but for the threats `outside` of it (controls and what is a function
-    of other rows). Raises `UserError` if arms share no threat, or were not run alike.
+    All rows are one family for Holm's correction, but for the threats `outside` of it, which keep their own p. Raises
+    `UserError` if arms share no threat, or were not run alike.
     """
     baseline, *others = arms
     tested = [
@@ -175,6 +177,7 @@ def compare_all(
         for other in others
         for threat in _shared_threats(baseline, other)
     ]
+    outside = outside or {}
     family = [index for index, (_, threat, *_) in enumerate(tested) if threat not in outside]
     adjusted = [test.p for *_, test in tested]
     for index, p in zip(family, holm(np.array([adjusted[index] for index in family])), strict=True):
@@ -188,8 +191,21 @@ def compare_all(
         verdict: Verdict = "no difference found"
         if p <= alpha:
             verdict = "better" if test.difference > 0 else "worse"
-        n = len(pairs.sample_ids)
-        rows.append(ArmRow(baseline.name, other.name, threat, n, pairs.left_out, sides[0], sides[1], test, p, verdict))
+        rows.append(
+            ArmRow(
+                baseline=baseline.name,
+                candidate=other.name,
+                threat=threat,
+                n=len(pairs.sample_ids),
+                left_out=pairs.left_out,
+                baseline_accuracies=sides[0],
+                candidate_accuracies=sides[1],
+                outcome=test,
+                p_holm=p,
+                verdict=verdict,
+                outside=outside.get(threat),
+            )
+        )
     return ArmComparisons(tuple(arms), tuple(rows), len(family), images, alpha, power)
 
 

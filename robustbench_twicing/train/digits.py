@@ -23,6 +23,7 @@ from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.data.digits import digits
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.spec.models import ModelSpec, Recipe
+from robustbench_twicing.spec.values import content_hash
 from robustbench_twicing.tensors import Images, Labels
 
 EPOCHS = 100
@@ -111,6 +112,24 @@ def train_digits(
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}, metrics
 
 
+def training_recipe(epochs: int = EPOCHS) -> str:
+    """Hash of all that trains a model beside its method, its network and its seed: what arms must have in common."""
+    return content_hash(
+        {
+            "data": "digits",
+            "optimizer": "AdamW",
+            "epochs": epochs,
+            "warmup_epochs": _WARMUP_EPOCHS,
+            "batch_size": _BATCH_SIZE,
+            "learning_rate": _LEARNING_RATE,
+            "weight_decay": _WEIGHT_DECAY,
+            "label_smoothing": _LABEL_SMOOTHING,
+            "clip_gradient_norm": _CLIP_GRADIENT_NORM,
+            "augmentation": [_ROTATE_DEGREES, _SCALE, _SHIFT],
+        }
+    )
+
+
 def save_trained(path: Path, state_dict: dict[str, torch.Tensor], metrics: TrainingMetrics) -> None:
     """Write the weights as .safetensors, with what made them as metadata. Never half a file under the final name."""
     metadata = {
@@ -119,6 +138,7 @@ def save_trained(path: Path, state_dict: dict[str, torch.Tensor], metrics: Train
         "data": "digits",
         "seed": str(metrics.seed),
         "epochs": str(metrics.epochs),
+        "training_recipe": training_recipe(metrics.epochs),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "clean_accuracy": f"{metrics.clean_accuracy:.4f} ({metrics.test_correct}/{metrics.test_images})",

@@ -1,5 +1,6 @@
 """What a comparison looks like to a reader and to a machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,19 @@ def test_a_row_says_both_accuracies_the_difference_the_flips_and_the_verdict() -
     cells = [cell.strip() for cell in line.strip("│ ").split("│")]
     assert cells[:4] == ["clean", "500", "60.0", "70.0"]
     assert cells[4] == "+10.0"
-    assert cells[6:10] == ["10", "60", "< 0.001", "better"]
+    assert cells[6:10] == ["10", "60", "< 0.001", "better (these weights)"]
     assert cells[10].startswith("≥ ")
+
+
+def test_a_comparison_of_models_says_that_it_is_about_weights() -> None:
+    assert "another training seed may reverse them" in " ".join(_printed(_found()).split())
+    assert parsed(compare_page(_found()))["unit"] == "checkpoints"
+
+
+def test_the_heading_of_intervals_has_their_level() -> None:
+    found = replace(_found(), alpha=0.01, curves=())
+    assert "99 % interval" in _printed(found)
+    assert "95 %" not in _printed(found)
 
 
 def test_no_difference_found_says_what_it_would_take() -> None:

@@ -13,6 +13,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all, compare_run
+from robustbench_twicing.results.family import Outside
 from robustbench_twicing.results.run import load_run
 from tests.metrics.test_arms import arms
 from tests.records_builder import cell, run_folder
@@ -48,8 +49,9 @@ def test_a_row_is_the_test_of_both_arms_answers() -> None:
 
 
 def test_threats_outside_the_family_take_no_verdict_away() -> None:
-    found = compare_all(arms_of(frame(), PATTERNS), outside=["clean"])
+    found = compare_all(arms_of(frame(), PATTERNS), outside={"clean": Outside("control")})
     assert [row.p_holm for row in found.rows] == [row.outcome.p for row in found.rows]
+    assert "[control]" in _said(found)
 
 
 def test_the_same_answers_in_another_order_give_the_same() -> None:

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.spec.models import ModelSpec
-from robustbench_twicing.train.digits import augment, save_trained, train_digits
+from robustbench_twicing.train.digits import augment, save_trained, train_digits, training_recipe
 
 
 def test_a_seed_gives_the_same_weights_again_and_global_state_stays():
@@ -38,10 +38,17 @@ def test_saved_weights_load_again_and_carry_what_made_them(tmp_path):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.network.state_dict().items())
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
+    card = (model.card.training_recipe, model.card.training_seed)
+    assert card == (training_recipe(0), 3)
     assert metadata["attention"] == "twicing"
     assert metadata["seed"] == "3"
     assert metadata["clean_accuracy"].endswith(f"({metrics.test_correct}/597)")
     assert [entry.name for entry in path.parent.iterdir()] == ["trained.safetensors"]
+
+
+def test_another_recipe_has_another_name():
+    assert training_recipe() == training_recipe(100)
+    assert training_recipe(12) != training_recipe()
 
 
 def test_augmentation_moves_images_a_little():
