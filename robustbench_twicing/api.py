@@ -31,7 +31,7 @@ from robustbench_twicing.results.sides import sides_of, still_to_do
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
-from robustbench_twicing.spec.plan import Cell
+from robustbench_twicing.spec.plan import EMBEDDED, EMBEDDED_SIDE, Cell
 from robustbench_twicing.spec.policy import Policy
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, Own]
         with plain_torch(), as_they_were(one.model for one in own.values()):
             plan, means = stated.plan, stated.means
             where = choose_device(means.device)
-            side = 32 if plan.data.name == "digits" else None
+            side = EMBEDDED_SIDE if plan.data.name == EMBEDDED else None
             wrapped = {}
             for name, one in own.items():
                 if side and one.image_size not in (None, side):
@@ -288,5 +288,5 @@ def _finished(folder: RunFolder) -> Run:
     """A run that has just been carried out: read, with its summary written and its line in the history."""
     run = read_finished(folder.path)
     folder.write_summary(run.summary)
-    remarks = [*folder.remarks, history.add(run)]
+    remarks = [*run.remarks, *folder.remarks, history.add(run)]
     return replace(run, remarks=tuple(remark for remark in remarks if remark))

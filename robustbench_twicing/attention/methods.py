@@ -4,7 +4,7 @@ Importing this needs no torch: a formula is written with the operators that tens
 refuses wrong ones reads the same row as what computes. docs/add-a-method.md says what a row needs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -100,7 +100,7 @@ def _no_strength() -> float:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-METHODS: Mapping[str, Row] = {
+METHODS: dict[str, Row] = {
     "softmax": Row(
         title="a weighted mean of the values, as in every transformer",
         equation="AV",
@@ -119,6 +119,12 @@ METHODS: Mapping[str, Row] = {
         strength=float,
     ),
 }
+
+
+def add_method(name: str, row: Row) -> None:
+    """A row from outside: the probe looks for it in every network from now on. Raises `UserError` for a name taken."""
+    if METHODS.setdefault(name, row) is not row:
+        raise UserError(f"There is a method {name!r} already.", "Give it another name.")
 
 
 # --- from a name to a row ---------------------------------------------------------------------------------------------

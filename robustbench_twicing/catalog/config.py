@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from platformdirs import user_config_path
 
 from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
+from robustbench_twicing.catalog.plugins import PREFIX as CODE
+from robustbench_twicing.catalog.plugins import refused_code
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.zoo import known_model, zoo
 from robustbench_twicing.errors import UserError, unknown_name
@@ -58,10 +60,12 @@ class Settings:
         return Means(directories=self.directories(), **set_by_user)
 
     def checkpoints(self, data: str) -> dict[str, str]:
-        """The checkpoint of each model on the data set `data`. None for digits, whose weights ship with the tool."""
-        if data == "digits":
-            return {}
-        return {name: value for name, (value, _) in self.tables["models"].items() if value}
+        """The checkpoint of each model on the data set `data`, or the code that builds it.
+
+        No checkpoint for digits, whose weights ship with the tool.
+        """
+        given = {name: value for name, (value, _) in self.tables["models"].items() if value}
+        return {name: value for name, value in given.items() if data != "digits" or value.startswith(CODE)}
 
 
 def settings(folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -136,10 +140,16 @@ def _read(path: Path, known: Mapping[str, Sequence[str]]) -> dict[str, dict[str,
                 f"{path}: {table} is not a table but {entries!r}.", f"Write [{table}] above its keys. {_HELP}"
             )
         for key, value in entries.items():
-            if not (key in known[table] or _named_by_user(table, key)):
+            if not (key in known[table] or _named_by_user(table, key, value)):
                 raise unknown_name(f"key in [{table}] of {path}:", key, known[table])
             if not isinstance(value, str) or not value:
                 raise UserError(f"{path}: {table}.{key} is {value!r}, and should be text.", _HELP)
+            if refused_code(value):
+                raise UserError(
+                    f"{path}: {table}.{key} = {value!r} runs code that this file names, and files travel with cloned "
+                    "repositories.",
+                    f"If you trust it, pass --allow-code, or type it where you want it: --model NAME={value}",
+                )
             tables[table][key] = _located(table, key, value, path.parent)
     return tables
 
@@ -166,15 +176,18 @@ def _unknown_variable(variable: str, known: Iterable[str]) -> UserError:
     )
 
 
-def _named_by_user(table: str, key: str) -> bool:
-    """Keys that no list can hold: suites of the user's own, by the path of their TOML file, and models of timm."""
-    return key.endswith(".toml") if table == "data" else table == "models" and known_model(key)
+def _named_by_user(table: str, key: str, value: object) -> bool:
+    """Keys that no list can hold: suites of the user's own, by the path of their TOML file, and models of timm or of
+    code, which have any name."""
+    if table == "data":
+        return key.endswith(".toml")
+    return table == "models" and (known_model(key) or str(value).startswith(CODE))
 
 
 def _located(table: str, key: str, value: str, folder: Path) -> str:
     """A path made absolute; text that is no path as it is."""
     if table == "defaults" and (key != "frost-dir" or value == "drawn"):
         return value
-    if table == "models" and value.startswith(("timm:", "hf-hub:")):
+    if table == "models" and value.startswith(("timm:", "hf-hub:", CODE)):
         return value
     return str(folder / Path(value).expanduser())

@@ -1,17 +1,17 @@
 """Data set name -> what it is."""
 
-from robustbench_twicing.catalog.suites import is_own, suite, suite_names
+from robustbench_twicing.catalog.suites import is_own, known_suites
 
 
 def titles() -> dict[str, str]:
     """Every data set the tool knows, with one line each."""
     embedded = {"digits": "Digits: 597 of scikit-learn's handwritten digits, RGB 32 x 32; ships with the tool"}
-    return embedded | {name: suite(name).title for name in suite_names()}
+    return embedded | {name: suite.title for name, suite in known_suites().items()}
 
 
 def on_disk() -> list[str]:
     """Those that lie in a folder of the user's."""
-    return [name for name in suite_names() if suite(name).layout != "generated"]
+    return [name for name, suite in known_suites().items() if suite.layout != "generated"]
 
 
 def known_data(name: str) -> bool:

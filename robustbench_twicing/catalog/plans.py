@@ -14,6 +14,7 @@ from pydantic import Field
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotted
+from robustbench_twicing.catalog.plugins import PREFIX, refused_code
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
 from robustbench_twicing.errors import UserError, unknown_name
@@ -63,7 +64,8 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     """Read a plan file with the plans it extends. Raises one `UserError` that lists every mistake with its line.
 
     Paths are relative to the file that names them. `given` means win over the file's, and those over what is `known`,
-    which also says the checkpoints that the file does not name.
+    which also says the checkpoints that the file does not name. Plans travel with cloned repositories, so one that
+    names code (`python:`) is refused outside of `plugins.code_allowed`.
     """
     files = _chain(plan_path(name))
     content: dict[str, Any] = {}
@@ -72,6 +74,11 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     about: dict[str, Any] = {key: content.pop(key) for key in _About.model_fields if key in content}
     content.pop("extends", None)
     mistakes = Mistakes()
+    for place, code in refused_code(content):
+        what = f"{code!r} runs code that this file names, and plans travel with cloned repositories."
+        mistakes.add(place, what, "If you trust it, pass --allow-code.")
+    if mistakes.found:  # before anything of it could be imported
+        raise _located(mistakes.found, files)
     text = mistakes.filled(_About, about)
     require_models(content, mistakes)
     stated = stated_or_none(content, known, mistakes, given, keys=("extends", *_About.model_fields))
@@ -141,7 +148,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         return placed(name) if isinstance(name, str) and name.endswith(".toml") else name
 
     def weights(source: Any) -> Any:
-        return source if isinstance(source, str) and source.startswith(("timm:", "hf-hub:")) else placed(source)
+        return source if isinstance(source, str) and source.startswith(("timm:", "hf-hub:", PREFIX)) else placed(source)
 
     def model(text: Any) -> Any:
         name, _, checkpoint = text.partition("=") if isinstance(text, str) else ("", "", "")

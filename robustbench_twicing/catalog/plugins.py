@@ -2,12 +2,15 @@
 
 A package registers what it brings under `twicing_bench.GROUP` (docs/plugins.md); nothing of it is imported before its
 name is used. `python:MODULE:NAME` names an object that nobody registered. Files travel with cloned repositories, so
-what stands in a plan or a configuration file runs only if the user allowed code there; what the user types, runs.
+what stands in a plan or a configuration file runs only inside of `code_allowed`; what the user types, runs.
 """
 
 import hashlib
+import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -64,16 +67,46 @@ def plugin_names(group: Group, built_in: Collection[str] = ()) -> list[str]:
     return sorted(name for name in _registered(group) if name not in built_in)
 
 
-def find_plugin(group: Group, name: str, allowed: bool = True) -> Plugin | None:
+_allowed: ContextVar[bool] = ContextVar("_allowed", default=False)
+
+
+@contextmanager
+def code_allowed(allowed: bool = True) -> Iterator[None]:
+    """Within this, plans and configuration files may name code: whoever enters it has read them, or trusts them."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def refused_code(content: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    """Every text of a file's content that names code, with its place; none where code is allowed."""
+    return [] if _allowed.get() else list(_code_in(content, ()))
+
+
+def _code_in(content: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(content, str):
+        if re.search(rf"(?:^|[=+]){PREFIX}", content):
+            yield place, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _code_in(value, (*place, key))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from _code_in(value, (*place, number))
+
+
+def find_plugin(group: Group, name: str) -> Plugin | None:
     """What a name stands for, loaded; None if nobody registered it.
 
     `python:MODULE:NAME` is the object of that name, looked for from the working folder too. Raises `UserError` for one
-    that cannot be had, naming its package, and for `python:` where the user has not `allowed` code.
+    that cannot be had, naming its package.
     """
     if (group, name) in _used:
         return _used[group, name]
     if name.startswith(PREFIX):
-        found = _from_module(group, name, allowed)
+        found = _from_module(group, name)
     elif name in _registered(group):
         found = _from_package(group, _registered(group)[name])
     else:
@@ -101,16 +134,11 @@ def _from_package(group: Group, point: EntryPoint) -> Plugin:
         ) from error
 
 
-def _from_module(group: Group, text: str, allowed: bool) -> Plugin:
+def _from_module(group: Group, text: str) -> Plugin:
     module_name, _, name = text.removeprefix(PREFIX).partition(":")
     form = f"Write {PREFIX}MODULE:NAME, such as {PREFIX}my_nets.build:small."
     if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *name.split(".")]):
         raise UserError(f"{text!r} names no object.", form)
-    if not allowed:
-        raise UserError(
-            f"{text} would run code that a file names, and files travel with cloned repositories.",
-            "If you trust it, pass --allow-code; or give it on the command line.",
-        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # as `python -m` does; at the end, so that it shadows nothing

@@ -15,7 +15,7 @@ from robustbench_twicing.catalog.torchattacks import (
     torchattacks_table,
 )
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.attacks import AttackSettings, SequenceSettings, TorchattacksSettings
+from robustbench_twicing.spec.attacks import AttackSettings, PythonSettings, SequenceSettings, TorchattacksSettings
 from robustbench_twicing.spec.protocol import Protocol
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
@@ -38,6 +38,10 @@ def protocol(name: str) -> Protocol:
     else:
         raise unknown_name("protocol", name, protocol_names())
     read = validated(Protocol, {"name": path.stem, **read_toml(path)}, str(path), _HINT)
+    for key, attack in read.attacks.items():
+        if isinstance(attack, PythonSettings):  # which only a plan that was carried out holds
+            what = f"{path}: attacks.{key} names a function, and a protocol file cannot."
+            raise UserError(what, "Name it as an attack: --attack python:MODULE:NAME (docs/plugins.md).")
     return read.model_copy(update={"attacks": {key: _completed(attack) for key, attack in read.attacks.items()}})
 
 

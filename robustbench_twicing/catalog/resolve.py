@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
+from robustbench_twicing.catalog.plugins import PREFIX
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.catalog.suites import is_own, place_of, same_suite, suite, suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats, worst_cases
@@ -304,8 +305,8 @@ def _check_names(experiment: Experiment, means: Means, mistakes: Mistakes) -> No
             mistakes.add(("directories", name), what, f"Those that do: {', '.join(on_disk())}.")
         elif name not in on_disk() and not is_own(name):
             mistakes.add(("directories", name), unknown_name("data set", name, on_disk()))
-    for name in experiment.checkpoints:
-        if not known_model(name):
+    for name, source in experiment.checkpoints.items():
+        if not known_model(name) and not source.startswith(PREFIX):
             mistakes.add(("checkpoints", name), unknown_name("model", name, zoo()))
 
 
@@ -329,7 +330,7 @@ def _refuse_names_given_twice(experiment: Experiment, threats: list[Threat], mis
 def _refuse_hidden_normalisation(
     models: list[ModelSpec], rules: Protocol, attacked: list[AttackThreat], mistakes: Mistakes
 ) -> None:
-    own = any(spec.weights.startswith("memory:") for spec in models)
+    own = any(spec.in_memory or spec.is_plugged for spec in models)
     if own and attacked and rules.rules.space == "normalized":
         mistakes.add(
             ("protocol",),

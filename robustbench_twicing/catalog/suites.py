@@ -1,12 +1,14 @@
 """Suite name -> SuiteSpec, and the class lists that suites name."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.locate import definitions
+from robustbench_twicing.catalog.plugins import find_plugin, plugin_names
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.corruptions import CORRUPTIONS, families
@@ -16,8 +18,22 @@ _HINT = "corruptions/README.md lists every key and its allowed values."
 
 
 def suite_names() -> list[str]:
+    """Names of the suites that ship with the tool, and after them of those that other packages register."""
+    return [*(shipped := shipped_names()), *plugin_names("suites", shipped)]
+
+
+def shipped_names() -> list[str]:
     """Names of the suites that ship with the tool."""
     return sorted(path.stem for path in definitions("corruptions").glob("*.toml"))
+
+
+def known_suites() -> dict[str, SuiteSpec]:
+    """Every suite by name, but for those of packages that cannot be read: `suite` says of each why."""
+    found = {}
+    for name in suite_names():
+        with suppress(*([] if name in shipped_names() else [UserError])):
+            found[name] = suite(name)
+    return found
 
 
 def suite(name: str) -> SuiteSpec:
@@ -27,7 +43,7 @@ def suite(name: str) -> SuiteSpec:
     `clean` that of another suite, relative to the TOML file. A suite whose classes are the names of its folders has
     none until they are seen (`data.layout.find_suite`).
     """
-    return _read(Path(name)) if is_own(name) else _shipped(name)
+    return _read(Path(name)) if is_own(name) else _named(name)
 
 
 def is_own(name: str) -> bool:
@@ -60,10 +76,23 @@ def place_of(name: str, directories: Mapping[str, Path]) -> Path | None:
 
 
 @cache
-def _shipped(name: str) -> SuiteSpec:
-    if name not in suite_names():
+def _named(name: str) -> SuiteSpec:
+    if name in shipped_names():
+        return _read(definitions("corruptions") / f"{name}.toml")
+    return _read(_plugged(name)).model_copy(update={"name": name})
+
+
+def _plugged(name: str) -> Path:
+    """The TOML file of a suite that a package registers. Raises `UserError` if there is none."""
+    found = find_plugin("suites", name)
+    if found is None:
         raise unknown_name("suite", name, suite_names())
-    return _read(definitions("corruptions") / f"{name}.toml")
+    if not isinstance(found.value, str | Path) or not is_own(str(found.value)):
+        raise UserError(
+            f"Suite {name!r} of the package {found.origin.package} is {found.value!r}.",
+            "It is the path of its TOML file; docs/plugins.md has an example.",
+        )
+    return Path(found.value)
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> SuiteSpec:

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.catalog.locate import package_file
+from robustbench_twicing.catalog.plugged_methods import known_methods
+from robustbench_twicing.catalog.plugins import PREFIX, plugin_names
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.methods import FORMS, Attention
@@ -69,7 +71,8 @@ def model_specs(
 
     NAME is a name of the zoo, which brings an attention, or of timm (`deit_tiny_patch16_224.fb_in1k`), which has
     softmax attention; `+METHOD` puts another in its place (`deit+twicing(0.5)@last3`). CHECKPOINT is a file, or
-    `timm:NAME` or `hf-hub:OWNER/NAME` for published weights. `checkpoints` says which one a name has if the text does
+    `timm:NAME` or `hf-hub:OWNER/NAME` for published weights; `python:MODULE:NAME` is what builds a model of the user's
+    own, whose name is then free. `checkpoints` says which one a name has if the text does
     not. Of a training checkpoint, `weights` are read: "raw", "ema", or "both", as two models `NAME@raw` and `NAME@ema`.
     Weights known to be trained with another attention become `NAME@drop-in`. Whether timm has a name, and a file the
     weights, turns out when the model is loaded. Raises `UserError`.
@@ -78,8 +81,11 @@ def model_specs(
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
     name, sign, checkpoint = text.partition("=")
     known, method, label = _parts(name)
+    code = checkpoint or (checkpoints or {}).get(known, "")
+    if code.startswith(PREFIX) or (not code and known in plugin_names("models", zoo())):
+        return (_built_outside(name, known, method, code),)
     entry, own = _entry(known, data), _own_attention(known)
-    attention = own if method is None else settled(Attention.parse(method))
+    attention = own if method is None else settled(known_methods(Attention.parse(method)))
     if sign and not checkpoint:  # such as --model deit-tw=$FILE with FILE not set: never the public weights instead
         raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
     bare = known if method is None else f"{known}+{method}"
@@ -111,6 +117,18 @@ def model_specs(
     between = "-" if label else "@"
     both = ("raw", "ema")
     return tuple(spec.model_copy(update={"name": f"{name}{between}{which}", "prefer": which}) for which in both)
+
+
+def _built_outside(name: str, known: str, method: str | None, code: str) -> ModelSpec:
+    """A model that a function of the user's, or of another package, builds (docs/plugins.md)."""
+    if code and (known in zoo() or _timm_name(known)):
+        raise UserError(f"{known!r} is a model already.", f"Give yours another name: --model mine={code}")
+    if method is not None:
+        raise UserError(
+            f"{name!r}: a model of your own brings its own attention.",
+            "Call robustbench_twicing.apply_method in the function that builds it.",
+        )
+    return ModelSpec(name=name, architecture=code or known, weights=code or f"plugin:{known}")
 
 
 def labelled(text: str, label: str) -> str:

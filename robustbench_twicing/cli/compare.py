@@ -8,8 +8,9 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.options import Begin, Quiet, followed
-from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import Images
 from robustbench_twicing.report.arms import arms_page
@@ -52,6 +53,7 @@ def compare(
         bool, typer.Option("--fresh", help="Where a plan is carried out: take nothing over from other runs.")
     ] = False,
     quiet: Quiet = False,
+    allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
     """Compare models on the same samples: better, worse, or no difference found, with what it would take to find one.
@@ -59,29 +61,30 @@ def compare(
     With --arm, or for a plan with [arms], mechanisms are compared, by arms of training seeds. A plan that is not
     carried out yet is carried out first.
     """
-    names, arms = what or [], _arms(arm or [])
-    places = [*names, *([run] if run else [])]
-    if arms is None and len(places) == 1 and api.stated_arms(places[0]):
-        arms = api.stated_arms(places[0])
-    _refuse_unused(
-        arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
-    )
-    if arms is not None and len(places) != 1:
-        raise UserError(
-            f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
+    with code_allowed(allow_code):
+        names, arms = what or [], _arms(arm or [])
+        places = [*names, *([run] if run else [])]
+        if arms is None and len(places) == 1 and api.stated_arms(places[0]):
+            arms = api.stated_arms(places[0])
+        _refuse_unused(
+            arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
         )
-    if images not in (None, *get_args(Images)):
-        raise unknown_name("choice of images", str(images), get_args(Images))
-    for plan in api.still_to_do(*names, run=run, arms=arms):
-        followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
-    if arms is not None:
-        of_arms = api.compare_arms(places[0], arms, images=cast(Images, images or "random"), alpha=alpha)
-        show_page(arms_page(of_arms, plan_power), as_machine)
-        return
-    page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
-    show_page(page, as_machine)
-    if plot:
-        plot_curves(page.curves, plot)
+        if arms is not None and len(places) != 1:
+            raise UserError(
+                f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
+            )
+        if images not in (None, *get_args(Images)):
+            raise unknown_name("choice of images", str(images), get_args(Images))
+        for plan in api.still_to_do(*names, run=run, arms=arms):
+            followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
+        if arms is not None:
+            of_arms = api.compare_arms(places[0], arms, images=cast(Images, images or "random"), alpha=alpha)
+            show_page(arms_page(of_arms, plan_power), as_machine)
+            return
+        page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
+        show_page(page, as_machine)
+        if plot:
+            plot_curves(page.curves, plot)
 
 
 def _arms(texts: Sequence[str]) -> Mapping[str, Sequence[str]] | None:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.read_toml import validated
-from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.formats import save
 from robustbench_twicing.report.gate import Sides, gate_page
@@ -33,13 +34,15 @@ def gate(
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Also write a Markdown summary, such as $GITHUB_STEP_SUMMARY.")
     ] = None,
+    allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
     """Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.
 
     Tolerance and floors come from the run's plan ([gate]); the options here replace or add to them.
     """
-    found, accepted = api.load_finished(run), load_baseline(baseline)
+    with code_allowed(allow_code):
+        found, accepted = api.load_finished(run), load_baseline(baseline)
     given = {"alpha": alpha, "tolerance": tolerance}
     own = found.manifest.gate
     settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}

@@ -11,11 +11,12 @@ import typer
 from robustbench_twicing import api
 from robustbench_twicing.catalog.config import data_dirs, settings
 from robustbench_twicing.catalog.mistakes import Mistakes, MistakesError, Place
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.catalog.words import in_form, word_of
-from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
 from robustbench_twicing.report.run import run_page
@@ -139,7 +140,7 @@ MEANS: Mapping[str, Any] = {**DIRECTORIES, **COMPUTING, **EVALUATING, **FROST}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although some samples failed.")]
-OUTPUT: Mapping[str, Any] = {"quiet": Quiet, "as_machine": Json, "skip_bad": SkipBad}
+OUTPUT: Mapping[str, Any] = {"quiet": Quiet, "as_machine": Json, "skip_bad": SkipBad, "allow_code": AllowCode}
 
 _DEFAULTS: Mapping[str, Any] = {"models": Parameter.empty, **dict.fromkeys(OUTPUT, False)}
 _SPELLED = {
@@ -228,8 +229,9 @@ def means_of(said: Mapping[str, Any]) -> Means:
 
 def evaluate_and_print(said: dict[str, Any], attacked: bool) -> None:
     """Carry out what the options say, follow the progress, print; exit 1 if samples failed."""
-    quiet, as_machine, skip_bad = (said.pop(name) for name in OUTPUT)
-    understood = stated(said, attacked)
+    quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
+    with code_allowed(allow_code):
+        understood = stated(said, attacked)
     run = followed(quiet, lambda begin: api.carry_out(understood, begin))
     print_evaluated(run, as_machine, skip_bad)
 

@@ -7,8 +7,9 @@ import typer
 
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import plan_path, read_plan
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.once import App
-from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.plan import plan_page
 from robustbench_twicing.results.store import write_whole
@@ -32,7 +33,10 @@ def new(
 
 @app.command()
 def check(
-    plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")], as_machine: Json = False
+    plan: Annotated[str, typer.Argument(help="A plan file, or a plan's name.")],
+    allow_code: AllowCode = False,
+    as_machine: Json = False,
 ) -> None:
     """Read a plan and name every mistake; without any, list its cells."""
-    show_page(plan_page(read_plan(plan, settings()), plan), as_machine)
+    with code_allowed(allow_code):
+        show_page(plan_page(read_plan(plan, settings()), plan), as_machine)

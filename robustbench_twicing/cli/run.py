@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.options import (
     COMPUTING,
     EVALUATING,
@@ -32,11 +33,12 @@ def run(
     What another run under results/runs has finished with the same code, versions and device is taken over. An option
     wins over the plan's [means].
     """
-    quiet, as_machine, skip_bad = (said.pop(name) for name in OUTPUT)
+    quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
     means = means_of(said)
-    if dry_run:
-        cost, folder = api.estimate_plan_file(plan, means)
-        show_page(estimate_page(cost, str(folder)), as_machine)
-        return
-    found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin))
-    print_evaluated(found, as_machine, skip_bad)
+    with code_allowed(allow_code):
+        if dry_run:
+            cost, folder = api.estimate_plan_file(plan, means)
+            show_page(estimate_page(cost, str(folder)), as_machine)
+            return
+        found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin))
+        print_evaluated(found, as_machine, skip_bad)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from robustbench_twicing.catalog.suites import class_list, class_list_names, suite, suite_names
+from robustbench_twicing.catalog.suites import class_list, class_list_names, known_suites
 from robustbench_twicing.data.archives import Tree, join
 from robustbench_twicing.data.decode import is_image
 from robustbench_twicing.data.label_files import FORMS, LabelFile, stem
@@ -216,8 +216,8 @@ def refuse_names_of_another(suite: SuiteSpec, images: Sequence[str], where: str)
 @cache
 def _file_names() -> Mapping[str, str]:
     """File name pattern -> the first suite that has it."""
-    specs = [suite(name) for name in suite_names()]
-    return {spec.file_names: spec.name for spec in reversed(specs) if spec.file_names}
+    specs = known_suites().values()
+    return {spec.file_names: spec.name for spec in reversed(list(specs)) if spec.file_names}
 
 
 def expectation(suite: SuiteSpec) -> str:

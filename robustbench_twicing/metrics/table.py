@@ -7,6 +7,7 @@ the report's tables, JSON and `compare` follow from the row.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import (
     accuracy,
     accuracy_high,
@@ -87,7 +88,7 @@ _OVER = ("families", "severities")
 _SCORES = ("outlier_scores", "inlier_scores")
 _ANSWERS = ("confidence", "correct")
 
-METRICS: tuple[Metric, ...] = (
+METRICS: list[Metric] = [
     Metric("accuracy", accuracy, ("correct",), "fraction of n that counts as right, top-1, in [0, 1]", "threat"),
     Metric("ci_low", accuracy_low, ("correct",), "lower end of the 95 % Wilson interval of accuracy", "threat"),
     Metric("ci_high", accuracy_high, ("correct",), "upper end of the 95 % Wilson interval of accuracy", "threat"),
@@ -226,7 +227,15 @@ METRICS: tuple[Metric, ...] = (
         better="lower",
         paired="resampled",
     ),
-)
+]
+
+
+def add_metric(metric: Metric) -> None:
+    """A row from outside. Raises `UserError` for needs that nobody meets."""
+    unknown = [name for name in metric.needs if name not in INPUTS]
+    if unknown:
+        raise UserError(f"Metric {metric.name!r} needs {unknown[0]!r}.", f"What there is: {', '.join(INPUTS)}.")
+    METRICS.append(metric)
 
 
 def of(what: Literal["threat", "suite"]) -> tuple[Metric, ...]:

@@ -71,7 +71,8 @@ class Classifier(nn.Module):
         missing = -count % self.granule if count >= _LARGE else 0
         if missing:
             images = torch.cat((images, images[-1:].expand(missing, -1, -1, -1)))
-        with guarded(self.card.spec.name, f"was given {count} images") if self.card.spec.in_memory else nullcontext():
+        foreign = self.card.spec.in_memory or self.card.spec.is_plugged
+        with guarded(self.card.spec.name, f"was given {count} images") if foreign else nullcontext():
             logits: torch.Tensor = self.network(self.normalize(images))
         return logits[:count] if missing else logits
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import Lack, accepted_records, refuse_lacking
 from robustbench_twicing.results.manifest import Manifest
@@ -27,7 +28,7 @@ class Run:
     suites: pd.DataFrame
     """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
     remarks: tuple[str, ...] = ()
-    """What happened while it was run, and a user should know: damaged, taken over or continued shards."""
+    """What a user should know: damaged, taken over or continued shards, metrics of packages that cannot be had."""
     lacking: tuple[Lack, ...] = field(default=())
     """What the manifest promises and `records` lacks: shards that are missing or do not count, or still to be done."""
 
@@ -58,8 +59,9 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     records, lacking = accepted_records(folder, manifest)
+    refused = add_plugged_metrics()
     figures = summarize(records, manifest.suites), summarize_suites(records, manifest.suites)
-    return Run(folder.path, manifest, records, *figures, lacking=lacking)
+    return Run(folder.path, manifest, records, *figures, remarks=tuple(refused), lacking=lacking)
 
 
 def load_finished(path: str | Path) -> Run:

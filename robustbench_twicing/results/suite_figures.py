@@ -9,7 +9,7 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import Cell, family_means, severity_means
 from robustbench_twicing.metrics.table import computed, of
-from robustbench_twicing.results.summary import SummaryColumn, sample_inputs
+from robustbench_twicing.results.summary import SummaryColumn, sample_inputs, with_plugged
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
 
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
@@ -29,7 +29,7 @@ def summarize_suites(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition
     """
     ok = records[records["status"] == "ok"]
     rows = [_row(ok, str(model), str(suite), suites[suite]) for model, suite in _pairs(ok)]
-    table = pd.DataFrame(rows, columns=[column.name for column in SUITE_COLUMNS])
+    table = pd.DataFrame(rows, columns=with_plugged(SUITE_COLUMNS, "suite"))
     return table.astype({metric.name: float for metric in of("suite")})
 
 

@@ -1,13 +1,14 @@
 """What a report shows of each threat, computed from the records. No torch."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import paired_difference_interval
-from robustbench_twicing.metrics.table import computed, of
+from robustbench_twicing.metrics.table import Metric, computed, of
 from robustbench_twicing.spec.suite import SuiteDefinition
 
 
@@ -74,11 +75,23 @@ def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> p
                 **{name: group[name].iloc[0] for name in _FIRST},
                 "n": int((group["status"] == "ok").sum()),
                 "failed": int((group["status"] == "failed").sum()),
-                **{metric.name: computed(metric, inputs) for metric in of("threat")},
+                **{metric.name: _figure(metric, inputs) for metric in of("threat")},
             }
         )
-    table = pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
+    table = pd.DataFrame(rows, columns=with_plugged(COLUMNS, "threat"))
     return table.astype({metric.name: float for metric in of("threat")})
+
+
+def with_plugged(columns: Sequence[SummaryColumn], what: Literal["threat", "suite"]) -> list[str]:
+    """Names of the columns, and of metrics that joined the table later."""
+    return list(dict.fromkeys([*(column.name for column in columns), *(metric.name for metric in of(what))]))
+
+
+def _figure(metric: Metric, inputs: Mapping[str, Any]) -> Any:
+    try:
+        return computed(metric, inputs)
+    except UserError:
+        return None
 
 
 def sample_inputs(ok: pd.DataFrame, outliers: bool) -> dict[str, np.ndarray]:

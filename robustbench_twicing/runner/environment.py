@@ -13,17 +13,19 @@ from typing import Any
 import torch
 
 from robustbench_twicing import __version__
+from robustbench_twicing.catalog.plugins import PREFIX, used
 from robustbench_twicing.machine import onednn
 from robustbench_twicing.results.manifest import Device, Git, Maker
+from robustbench_twicing.spec.plan import Plan
 
 _PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, plan: Plan) -> dict[str, Any]:
     """Fields of the manifest: versions, device and source state."""
     return {
         "command": tuple(sys.argv),
-        "versions": {"python": platform.python_version(), "twicing-bench": __version__, **_versions()},
+        "versions": {"python": platform.python_version(), "twicing-bench": __version__, **_versions(plan)},
         "device": Device(
             type=device.type,
             name=torch.cuda.get_device_name(device)
@@ -40,10 +42,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def made_by(device: torch.device) -> Maker:
-    """What decides a number beside the settings: our code, the packages and the kind of device."""
+def made_by(device: torch.device, plan: Plan) -> Maker:
+    """What decides a number beside the settings: our code, the packages, plugins too, and the kind of device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Maker(code=_code(), versions=_versions(), device=name)
+    return Maker(code=_code(), versions=_versions(plan), device=name)
 
 
 @cache
@@ -56,14 +58,30 @@ def _code() -> str:
     return digest.hexdigest()[:12]
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def _versions(plan: Plan) -> dict[str, str]:
+    found = _plugins(plan)
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _plugins(plan: Plan) -> dict[str, str]:
+    """The packages that something of a plan comes from; for `python:MODULE:NAME` the hash of the module's file."""
+    models = plan.all_models
+    names = {
+        *(threat.attack for threat in plan.threats if threat.kind == "attack"),
+        *(method.name for model in models for method, _ in model.attention.parts),
+        *(model.weights.removeprefix("plugin:") for model in models),
+        *plan.suites,
+    }
+    return {
+        origin.name if origin.name.startswith(PREFIX) else origin.package: origin.version
+        for origin in used()
+        if origin.name in names
+    }
 
 
 def _git() -> Git | None:

@@ -88,7 +88,7 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
     for cell, entry in zip(plan.cells, ready.entries, strict=True):
         left[cell] = [shard for shard in entry.shards if not folder.files_of(shard)]
     if not means.fresh:
-        elsewhere = to_take_over(folder, [s for some in left.values() for s in some], RUNS, made_by(device))
+        elsewhere = to_take_over(folder, [s for some in left.values() for s in some], RUNS, made_by(device, plan))
         left = {cell: [shard for shard in some if shard not in elsewhere] for cell, some in left.items()}
     pace = _probe(ready, {cell: some for cell, some in left.items() if some}, probe_seconds)
     cells = []

@@ -59,7 +59,7 @@ def run_plan(
     folder = RunFolder(means.out or default_folder(plan))
     refuse_other_settings(folder, plan)
     ready = prepare(plan, means, device, models)
-    maker = made_by(device)
+    maker = made_by(device, plan)
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
         old = folder.manifest() if folder.exists() else None
@@ -94,7 +94,7 @@ def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str,
     before = {} if old is None else {key: getattr(old, key) for key in _OF_THE_SESSION}
     return Manifest(
         status="running",
-        **{"started": _now(), **environment(ready.device), "made_by": (maker,), **before},
+        **{"started": _now(), **environment(ready.device, ready.plan), "made_by": (maker,), **before},
         **notes,
         plan=ready.plan,
         plan_hash=ready.plan.hash,
@@ -110,7 +110,7 @@ def _of_this_session(draft: Manifest, device: torch.device, maker: Maker, folder
     made_by = draft.made_by if maker in draft.made_by else (*draft.made_by, maker)
     if len(made_by) > 1:
         folder.remarks.append(_several_makers(made_by))
-    return draft.model_copy(update={**environment(device), "made_by": made_by})
+    return draft.model_copy(update={**environment(device, draft.plan), "made_by": made_by})
 
 
 def _to_do(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[Cell, tuple[int, int]]:

@@ -16,7 +16,8 @@ class ModelSpec(Frozen):
     attention: Attention = Attention()
     """Which method each block has, such as `twicing@last3`; softmax unless said."""
     weights: str
-    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`; `memory:IDENTITY` or `memory:IDENTITY@VERSION`."""
+    """`package:FILE`, `timm:NAME`, `hf-hub:NAME` or `file:PATH`; of one that its own code builds
+    `python:MODULE:NAME` or `plugin:NAME`; of one in memory `memory:IDENTITY` or `memory:IDENTITY@VERSION`."""
     prefer: Literal["raw", "ema"] = "raw"
     """Which weights of a training checkpoint: those of the last step, or their moving average."""
     resample_pos_embed: bool = False
@@ -26,6 +27,11 @@ class ModelSpec(Frozen):
     def in_memory(self) -> bool:
         """A model of the user's own, whose code nobody here can see."""
         return self.weights.startswith("memory:")
+
+    @property
+    def is_plugged(self) -> bool:
+        """Code of the user's or of another package builds it, by name."""
+        return self.weights.startswith(("python:", "plugin:"))
 
     @property
     def reusable(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_twicing.catalog import plugins
-from robustbench_twicing.catalog.plugins import find_plugin, origins, plugin_names, used
+from robustbench_twicing.catalog.plugins import code_allowed, find_plugin, origins, plugin_names, refused_code, used
 from robustbench_twicing.errors import UserError
 
 
@@ -78,12 +78,19 @@ def test_an_object_of_a_module_in_the_working_folder_is_found_with_the_hash_of_i
     assert len(found.origin.version) == 12
 
 
-def test_what_a_file_names_runs_only_if_allowed(place: Path) -> None:
-    (place / "brought_code.py").write_text("raise SystemExit('ran')\n")
-    with pytest.raises(UserError, match="would run code") as refused:
-        find_plugin("models", "python:brought_code:MINE", allowed=False)
-    assert "--allow-code" in refused.value.hint
-    assert "brought_code" not in sys.modules
+def test_texts_of_files_that_name_code_are_found_wherever_they_stand_unless_code_is_allowed() -> None:
+    content = {
+        "models": ["deit", "mine=python:a:b", "deit+python:a:b", "x=/home/python:me/w.pth"],
+        "attacks": [{"names": ["python:a:b"], "eps": ["1/255"]}],
+        "title": "about python: and what it does",
+    }
+    places = [place for place, _ in refused_code(content)]
+    assert places == [("models", 1), ("models", 2), ("attacks", 0, "names", 0)]
+    with code_allowed():
+        assert refused_code(content) == []
+    with code_allowed(False):
+        assert len(refused_code(content)) == 3
+    assert len(refused_code(content)) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from robustbench_twicing.errors import unknown_name
+from robustbench_twicing.catalog.plugins import find_plugin, plugin_names
+from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.report.formats import json, junit, markdown, terminal
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.text import console
@@ -41,7 +42,20 @@ def save(page: Page, path: Path, name: str) -> None:
     write_whole(path, _format(name).write(page))
 
 
+def format_names() -> list[str]:
+    """Every format, those of other packages last."""
+    return [*FORMATS, *plugin_names("formats", FORMATS)]
+
+
 def _format(name: str) -> Format:
-    if name not in FORMATS:
-        raise unknown_name("format", name, FORMATS)
-    return FORMATS[name]
+    if name in FORMATS:
+        return FORMATS[name]
+    found = find_plugin("formats", name)
+    if found is None:
+        raise unknown_name("format", name, format_names())
+    if not isinstance(found.value, Format):
+        raise UserError(
+            f"Format {name!r} is a {type(found.value).__name__}.",
+            "It is a Format of robustbench_twicing.report.formats; docs/plugins.md has an example.",
+        )
+    return found.value

@@ -19,10 +19,11 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision, tensor_cores
+from robustbench_twicing.models.plugged import load_plugged
 from robustbench_twicing.results.manifest import DataUsed, MeansUsed, ModelUsed, Settled, Shard
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
-from robustbench_twicing.spec.plan import Cell, Plan
+from robustbench_twicing.spec.plan import EMBEDDED, EMBEDDED_SIDE, Cell, Plan
 from robustbench_twicing.spec.records import COLUMNS
 from robustbench_twicing.spec.suite import SuiteDefinition, SuiteSpec
 from robustbench_twicing.spec.threats import Threat
@@ -179,7 +180,12 @@ def open_images(plan: Plan, means: Means, device: torch.device, models: Mapping[
     sources = open_sources(plan, means.directories)
     # A missing folder is said before weights are loaded.
     datasets = [sources.source(threat).dataset for threat in plan.threats]
-    loaded = {spec.name: models.get(spec.name) or load_model(spec, device) for spec in plan.all_models}
+    side = EMBEDDED_SIDE if plan.data.name == EMBEDDED else None
+    loaded = {
+        spec.name: models.get(spec.name)
+        or (load_plugged(spec, side, device) if spec.is_plugged else load_model(spec, device))
+        for spec in plan.all_models
+    }
     if device.type != "cuda" and any(t.kind == "attack" and t.precision == "tf32" for t in plan.threats):
         raise UserError("TF32 is a mode of NVIDIA cards; this is a CPU.", "Pass --precision float32 or bfloat16.")
     for dataset, (name, model) in product(datasets, loaded.items()):
