@@ -19,6 +19,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_show_says_each_value_and_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "twicing-bench.toml").write_text('[data]\nimagenet-c = "c"\n')
     monkeypatch.setenv("TWICING_BENCH_MODELS_DEIT_TW", "/runs/checkpoint.pth")
+    monkeypatch.setenv("COLUMNS", "300")
     shown = CliRunner().invoke(app, ["show"], catch_exceptions=False).stdout
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if "." in line.split()[0]}
     assert rows["defaults.data"] == "digits default"

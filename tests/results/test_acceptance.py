@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,15 +130,21 @@ def _write(folder: RunFolder, shard: Shard, content: bytes) -> None:
 
 
 def test_two_whole_files_for_one_span_are_refused_if_they_contradict_each_other(tmp_path: Path) -> None:
-    folder = RunFolder(run_folder(tmp_path, FRAME))
+    folder, elsewhere = RunFolder(run_folder(tmp_path / "run", FRAME)), RunFolder(tmp_path / "elsewhere")
     shard = next(folder.manifest().shards)
-    again = cell("deit", "clean", RIGHT, seconds=0.5)
-    folder.write_shard(shard, again)  # the same, computed once more
+
+    def brought(rows: pd.DataFrame) -> None:
+        """A second file beside the run's own, as who copies run folders into each other makes it."""
+        elsewhere.write_shard(shard, rows)
+        (file,) = elsewhere.files_of(shard)
+        shutil.copy(file, folder.files_of(shard)[0].parent)
+
+    brought(cell("deit", "clean", RIGHT, seconds=0.5))  # the same, computed once more
     assert len(folder.whole_files(shard)) == 2
-    assert len(load_finished(tmp_path).records) == 160
-    folder.write_shard(shard, cell("deit", "clean", ~RIGHT))
+    assert len(load_finished(folder.path).records) == 160
+    brought(cell("deit", "clean", ~RIGHT))
     with pytest.raises(UserError, match="contradict each other") as refused:
-        load_finished(tmp_path)
+        load_finished(folder.path)
     assert all(str(file) in refused.value.message for file in folder.whole_files(shard))
 
 
