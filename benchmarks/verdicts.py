@@ -72,8 +72,17 @@ def measure(images: int) -> pd.DataFrame:
                 attacks = names if engine == "own" else [name for name in names if name not in CONTROL]
                 print(f"seed {seed}, {norm}, {engine}", flush=True)
                 with TemporaryDirectory() as place:
-                    options = {"protocol": str(BUDGETS), "engine": engine, "limit": images, "seed": seed}
-                    records = evaluate(MODELS, attacks=attacks, eps=eps, out=Path(place) / "run", **options).records
+                    evaluated = evaluate(
+                        MODELS,
+                        protocol=str(BUDGETS),
+                        engine=engine,
+                        attacks=attacks,
+                        eps=eps,
+                        limit=images,
+                        seed=seed,
+                        out=Path(place) / "run",
+                    )
+                    records = evaluated.records
                 clean = records[records["kind"] == "clean"].set_index(["model", "sample_id"])["correct"]
                 attacked = records[records["kind"] == "attack"]
                 assert (attacked["status"] == "ok").all()

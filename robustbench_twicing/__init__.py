@@ -4,7 +4,14 @@ The public names are loaded when they are first used, so that reading results ne
 """
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
+    from robustbench_twicing.api import evaluate
+    from robustbench_twicing.attention.convert import apply_method, apply_twicing
+    from robustbench_twicing.engine.corruptions import corrupt
+    from robustbench_twicing.errors import UserError
+    from robustbench_twicing.results.run import load_run
 
 try:
     __version__ = version("twicing-bench")
@@ -22,13 +29,14 @@ _WHERE = {
 
 __all__ = ["UserError", "__version__", "apply_method", "apply_twicing", "corrupt", "evaluate", "load_run"]
 
+if not TYPE_CHECKING:  # a type checker that sees this function takes every misspelled name for Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-    return getattr(import_module(_WHERE[name]), name)
+        return getattr(import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:
