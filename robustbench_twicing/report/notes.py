@@ -89,7 +89,8 @@ def notes(run: Run) -> list[str]:
     found += _incomplete(manifest)
     found += [_in_pixels(name, model.std, manifest) for name, model in manifest.models.items() if _normalized(manifest)]
     found += _about_suites(manifest, suites)
-    unseen = [name for name in manifest.models if name not in manifest.means.preflight.models]
+    unseen = [name for name in manifest.models if name not in manifest.preflight.models]
+    found += [finding.text for finding in manifest.preflight.findings]
     if unseen:
         whom = "these models" if len(unseen) == len(manifest.models) else ", ".join(unseen)
         found.append(f"The preflight check was off: nothing looked at whether numbers of {whom} mean anything.")

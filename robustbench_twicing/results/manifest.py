@@ -163,6 +163,11 @@ class ModelFinding(Frozen):
     says: Said
     remedy: str
 
+    @property
+    def text(self) -> str:
+        """In a line."""
+        return f"{self.model}: {self.says} {self.remedy}"
+
 
 class Preflight(Frozen):
     """Which models somebody looked at before they were evaluated, and what was found."""
@@ -183,7 +188,6 @@ class MeansUsed(Frozen):
     """The path of all attention: explicit, fused or auto."""
     memory_format: Settled | None = None
     compilation: Settled | None = None
-    preflight: Preflight = Preflight()
 
 
 class Maker(Frozen):
@@ -271,6 +275,7 @@ class Manifest(Frozen):
     plan: Plan
     plan_hash: str
     means: MeansUsed = MeansUsed()
+    preflight: Preflight = Preflight()
     command: tuple[Said, ...] = ()
     versions: Mapping[str, str]
     device: Device
@@ -287,6 +292,10 @@ class Manifest(Frozen):
     models: Mapping[str, ModelUsed]
     cells: tuple[CellEntry, ...]
     verification: Verification | None = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What run.json says under this key, in plain values; `default` if it has no such key."""
+        return self.model_dump(mode="json").get(key, default)
 
     @property
     def shards(self) -> Iterator[Shard]:

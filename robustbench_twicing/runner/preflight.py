@@ -12,7 +12,7 @@ def kept(opened: Opened, manifests: Iterable[Manifest]) -> Looks:
     looks: Looks = {}
     models = opened.models_used()
     for manifest in manifests:
-        said = manifest.means.preflight
+        said = manifest.preflight
         for name in said.models:
             known = name in models and name in manifest.models
             if known and manifest.models[name].weights_hash == models[name].weights_hash:

@@ -70,12 +70,13 @@ def run_plan(
         manifest = _of_this_session(draft, device, maker, folder) if computes or old is None else draft
         progress = (begin or without_progress)(_to_do(ready, pending))
         before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
-        used, looks = draft.means, _looks(ready, before, pending, means.preflight, progress)
+        looks, remarks = _looks(ready, before, pending, means.preflight, progress)
+        folder.remarks += remarks if begin is None else []  # where nobody follows, it is said afterwards
+        used = draft.means
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.
             used = _warmed_up(ready, means, draft.means if old and maker in old.made_by else MeansUsed(), progress)
-        used = used.model_copy(update={"preflight": as_said(ready.opened, looks)})
-        manifest = manifest.model_copy(update={"means": used})
+        manifest = manifest.model_copy(update={"means": used, "preflight": as_said(ready.opened, looks)})
         if computes or old is None:
             folder.write_manifest(manifest)
         execute(ready.opened, pending, folder, progress)
@@ -128,15 +129,19 @@ def _looks(
     pending: Mapping[Cell, Sequence[Shard]],
     wanted: bool,
     progress: Progress,
-) -> Looks:
-    """What is known of the models: from runs `before`, and by a new look at those that compute, if that is wanted."""
+) -> tuple[Looks, list[str]]:
+    """What is known of the models: from runs `before`, and by a new look at those that compute, if that is wanted.
+
+    Also what the new look found, in lines.
+    """
     looks = kept(ready.opened, before)
     if not wanted:  # what is computed now, nobody looks at
-        return {name: found for name, found in looks.items() if name not in taking_part(pending)}
+        return {name: found for name, found in looks.items() if name not in taking_part(pending)}, []
     new = ready.opened.preflight(pending)  # before anything is measured, which a model may not survive
-    for finding in chain.from_iterable(new.values()):
-        progress.say(f"{finding.model}: {finding.says} {finding.remedy}")
-    return looks | new
+    remarks = [finding.text for finding in chain.from_iterable(new.values())]
+    for remark in remarks:
+        progress.say(remark)
+    return looks | new, remarks
 
 
 def _warmed_up(ready: Ready, means: Means, known: MeansUsed, progress: Progress) -> MeansUsed:

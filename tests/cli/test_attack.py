@@ -245,7 +245,7 @@ def test_a_transfer_says_where_the_images_come_from() -> None:
 
 def test_a_skipped_preflight_is_recorded_and_said() -> None:
     summary = _summary("--model", "deit", *SMALL, "--no-preflight")
-    assert load_run(summary["run"]).manifest.means.preflight == Preflight(ran=False)
+    assert load_run(summary["run"]).manifest.preflight == Preflight(ran=False)
     assert "preflight check was off" in CliRunner().invoke(app, ["attack", "--model", "deit", *SMALL]).output
 
 

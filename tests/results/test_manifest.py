@@ -36,6 +36,14 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (first.name, first.gate.tolerance, first.plan_hash) == ("nightly", 0.02, first.plan.hash)
 
 
+def test_a_manifest_is_read_by_the_keys_of_its_file(tmp_path: Path) -> None:
+    manifest = load_run(run_folder(tmp_path, FRAME)).manifest
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert {key: manifest.get(key) for key in content} == content
+    assert manifest.get("nothing") is None
+    assert manifest.get("nothing", 3) == 3
+
+
 def test_a_run_says_in_a_line_what_it_is(tmp_path: Path) -> None:
     assert repr(load_run(run_folder(tmp_path, FRAME))) == f"Run('{tmp_path}': finished, 2 model(s) × 2 threat(s))"
 

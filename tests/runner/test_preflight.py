@@ -78,15 +78,16 @@ def test_what_makes_a_suites_numbers_meaningless_is_refused(how, says):
 
 def test_probabilities_in_a_suite_are_a_remark_and_under_attack_refused():
     run = evaluate({"mine": Changed("probabilities")}, **SUITE)
-    assert [(one.check, one.refuses) for one in run.manifest.means.preflight.findings if one.check == "logits"] == [
+    assert [(one.check, one.refuses) for one in run.manifest.preflight.findings if one.check == "logits"] == [
         ("logits", False)
     ]
+    assert any("probabilities" in remark for remark in run.remarks)
     with pytest.raises(UserError, match="returns probabilities"):
         evaluate({"mine": Changed("probabilities")}, **ATTACK)
 
 
 def _looked(run) -> tuple[bool, list[str], list[str]]:
-    said = run.manifest.means.preflight
+    said = run.manifest.preflight
     return said.ran, list(said.models), [one.check for one in said.findings]
 
 
@@ -94,7 +95,7 @@ def test_ran_is_said_only_of_models_that_were_looked_at():
     assert _looked(evaluate(["deit", "deit-tw"], **SUITE)) == (True, ["deit", "deit-tw"], [])
     assert _looked(evaluate("deit", **ATTACK, preflight=False)) == (False, [], [])
     grown = evaluate("deit", attacks=["fgsm"], limit=8, preflight=False, out="run")
-    assert not grown.manifest.means.preflight.ran
+    assert not grown.manifest.preflight.ran
     grown = evaluate(["deit", "deit-tw"], attacks=["fgsm"], limit=8, out="run")
     assert _looked(grown) == (False, ["deit-tw"], [])
 

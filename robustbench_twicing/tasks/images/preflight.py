@@ -70,6 +70,6 @@ def _refuse(findings: Iterable[ModelFinding]) -> None:
     if refused:
         raise UserError(
             "The preflight check found what would make every number meaningless:\n"
-            + "\n".join(f"  {f.model}: {f.says} {f.remedy}" for f in refused),
+            + "\n".join(f"  {finding.text}" for finding in refused),
             "Put it right, or pass --no-preflight to run all the same (the run folder will say so).",
         )

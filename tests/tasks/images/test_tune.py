@@ -88,7 +88,7 @@ def test_little_memory_is_enough_for_the_preflight(tmp_path) -> None:
 
     run = evaluate({"m": Little()}, attacks=["fgsm"], limit=6, out=tmp_path)
     assert len(run.records) == 12  # and the clean ones
-    assert RunFolder(tmp_path).manifest().means.preflight.ran
+    assert RunFolder(tmp_path).manifest().preflight.ran
 
 
 def test_no_memory_for_a_single_image_is_said_clearly() -> None:
