@@ -202,14 +202,19 @@ class RunFolder:
         """Shards that were found cut short or altered, and set aside."""
         return sorted((self.path / RECORDS).glob("*/*.damaged"))
 
-    def write_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
-        """Keep the records of one finished shard, in place of those that were there."""
+    def write_shard(self, shard: Shard, rows: pd.DataFrame) -> Path:
+        """Keep the records of one finished shard; returns its file."""
         table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=SCHEMA, preserve_index=False)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         content = buffer.getvalue()
         file = self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet"
         write_whole(file, content)
+        return file
+
+    def replace_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
+        """Keep the records of one finished shard in place of those that were there, of a module computed anew."""
+        file = self.write_shard(shard, rows)
         for other in self.files_of(shard):
             if other != file:
                 other.unlink()

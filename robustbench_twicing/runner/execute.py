@@ -14,7 +14,7 @@ def execute(opened: Opened, pending: Mapping[Cell, Sequence[Shard]], folder: Run
     left = {cell: len(shards) for cell, shards in pending.items()}
     with closing(opened.records(pending, progress)) as done:  # type: ignore[type-var] # a generator
         for cell, shard, rows in done:
-            folder.write_shard(shard, rows.assign(**opened.common(cell)))
+            folder.replace_shard(shard, rows.assign(**opened.common(cell)))
             left[cell] -= 1
             if left[cell] == 0:
                 progress.finish(cell)

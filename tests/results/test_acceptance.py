@@ -135,9 +135,7 @@ def test_two_whole_files_for_one_span_are_refused_if_they_contradict_each_other(
 
     def brought(rows: pd.DataFrame) -> None:
         """A second file beside the run's own, as who copies run folders into each other makes it."""
-        elsewhere.write_shard(shard, rows)
-        (file,) = elsewhere.files_of(shard)
-        shutil.copy(file, folder.files_of(shard)[0].parent)
+        shutil.copy(elsewhere.write_shard(shard, rows), folder.files_of(shard)[0].parent)
 
     brought(cell("deit", "clean", RIGHT, seconds=0.5))  # the same, computed once more
     assert len(folder.whole_files(shard)) == 2
