@@ -43,7 +43,7 @@ from robustbench_twicing.data.passes import read_ahead
 from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import Recipe, Recipes
 from robustbench_twicing.spec.plan import DataSpec, Plan
 from robustbench_twicing.spec.threats import CleanThreat
 
@@ -111,7 +111,7 @@ def evaluate(dataset: ImageFiles, models: int) -> int:
     """A run of some models on the clean images, from the folder to the records; the number of images seen."""
     wrapped = {f"m{seed}": wrap_model(f"m{seed}", cheap_model(seed), 224) for seed in range(models)}
     for model in wrapped.values():
-        model.card = replace(model.card, recipe=MODEL)  # timm's side resizes to 248 as well
+        model.card = replace(model.card, recipes=Recipes(MODEL, MODEL))  # timm's side resizes to 248 as well
     specs = tuple(model.card.spec for model in wrapped.values())
     plan = Plan(models=specs, threats=(CleanThreat(),), data=DataSpec(name="imagenet"))
     places = {"imagenet": Path(str(dataset.tree.root))}

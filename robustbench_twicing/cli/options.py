@@ -85,7 +85,7 @@ IMAGES: Mapping[str, Any] = {
     ],
     "recipe": Annotated[
         str | None,
-        typer.Option(help="How images on disk are prepared: model, paper or none. Default: the suite's own."),
+        typer.Option(help="How images on disk are prepared: model, train-size, paper, none. Default: the suite's."),
     ],
     "limit": Annotated[
         int | None,

@@ -6,7 +6,7 @@ PIL) and `CenterCrop`, written out; a test holds them to `timm.data.create_trans
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,15 +14,11 @@ from PIL import Image
 
 from robustbench_twicing.data.decode import MAX_PIXELS, Unreadable
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import PAPER_CROP_RATIO, Recipe, RecipeName, Recipes
 from robustbench_twicing.spec.suite import SuiteSpec
 from robustbench_twicing.tensors import Images
 
-RecipeName = Literal["model", "paper", "none"]
-RECIPES: tuple[RecipeName, ...] = ("model", "paper", "none")
-
-PAPER_CROP_RATIO = 0.875
-"""facebookresearch/deit main.py, --eval-crop-ratio; the twicing repository's too. 256 for a crop of 224."""
+RECIPES: tuple[str, ...] = get_args(RecipeName)
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -31,17 +27,19 @@ _RESAMPLING = {
 }
 
 
-def recipe_named(name: str, model: Recipe, suite: SuiteSpec) -> Recipe:
+def recipe_named(name: str, own: Recipes, suite: SuiteSpec) -> Recipe:
     """The recipe that `name` stands for, given the model's own and the suite.
 
-    `model`: the model's own. `paper`: shorter side to crop / 0.875, bicubic, then the model's crop (256 and 224).
-    `none`: the images as they are. Raises `UserError` for an unknown name, and for `none` where the images do not all
-    have the size that the model takes.
+    `model`: as those who published the model evaluate it. `train-size`: the same at the size it was trained at.
+    `paper`: shorter side to crop / 0.875, bicubic, then that size (256 and 224). `none`: the images as they are. Raises
+    `UserError` for an unknown name, and for `none` where the images do not all have a size that the model takes.
     """
     if name == "model":
-        return model
+        return own.evaluated
+    if name == "train-size":
+        return own.trained
     if name == "paper":
-        crop = model.crop or 224
+        crop = own.trained.crop or 224
         return Recipe(resize=math.floor(crop / PAPER_CROP_RATIO), crop=crop, interpolation="bicubic")
     if name != "none":
         raise unknown_name("recipe", name, RECIPES)
@@ -50,10 +48,11 @@ def recipe_named(name: str, model: Recipe, suite: SuiteSpec) -> Recipe:
             f"Suite {suite.name!r} has images of many sizes, so recipe 'none' cannot be used.",
             "Use --recipe model (the model's own crop) or --recipe paper (256 bicubic, crop 224).",
         )
-    if model.crop not in (None, suite.image_size):
+    if not own.takes(suite.image_size):
+        takes, asked = own.evaluated.crop, own.evaluated.id
         raise UserError(
-            f"The images of {suite.name!r} are {suite.image_size} pixels wide and the model takes {model.crop}.",
-            f"Resizing them is another protocol: ask for it with --recipe model, and its rows say {model.id!r}.",
+            f"The images of {suite.name!r} are {suite.image_size} pixels wide and the model takes {takes}.",
+            f"Resizing them is another protocol: ask for it with --recipe model, and its rows say {asked!r}.",
         )
     return Recipe()
 

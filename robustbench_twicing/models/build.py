@@ -1,7 +1,6 @@
 """ModelSpec -> Classifier: the architecture, the attention, the weights, checked against each other."""
 
 import difflib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.models.faster.onednn_layers import use_onednn
 from robustbench_twicing.models.fit import fitted
 from robustbench_twicing.models.identity import weights_hash
-from robustbench_twicing.models.registry import EMBEDDED
+from robustbench_twicing.models.preprocessing import preprocessing_of
 from robustbench_twicing.spec.methods import Attention
-from robustbench_twicing.spec.models import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec
 
 
 def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifier:
@@ -50,16 +49,13 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
     keep_freed_blocks()
     with_onednn = use_onednn(network) > 0
     settings = network.pretrained_cfg
-    height, width = settings["input_size"][1:]
-    if height != width:
-        raise UserError(
-            f"Model {spec.name!r} takes images of {width} x {height} pixels.", "Only square images can be prepared."
-        )
+    prepared = preprocessing_of(spec, settings)
     notes = [
         checkpoint.note,
         f"drop-in: trained with {trained_with(spec.weights)}, run with {spec.attention}" if is_drop_in(spec) else "",
         "" if probed else "no attention block was probed",
         _crop_note(settings),
+        prepared.note,
     ]
     card = ModelCard(
         spec=spec,
@@ -68,8 +64,9 @@ def load_model(spec: ModelSpec, device: str | torch.device = "cpu") -> Classifie
         parameters=count_parameters(network),
         weights_hash=weights_hash(network),
         classes=network.num_classes,
-        image_size=settings["input_size"][-1],
-        recipe=recipe_of(spec.architecture, settings),
+        image_size=prepared.image_size,
+        recipes=prepared.recipes,
+        prepared_as=prepared.whose,
         weights_note="; ".join(filter(None, notes)),
         training_recipe=checkpoint.training_recipe,
         training_seed=checkpoint.training_seed,
@@ -197,19 +194,6 @@ def _crop_note(settings: dict[str, Any]) -> str:
     """137 of the 1,826 weights in timm 1.0.31 were evaluated on squashed or padded images, which no recipe does."""
     mode = settings.get("crop_mode") or "center"
     return "" if mode == "center" else f"timm's crop mode for this model is {mode!r}; here it is a centre crop"
-
-
-def recipe_of(architecture: str, settings: dict[str, Any]) -> Recipe:
-    """timm's own evaluation preprocessing; its resize is the crop over `crop_pct`, rounded down."""
-    if architecture in EMBEDDED:
-        return Recipe()
-    size = settings["input_size"][-1]
-    interpolation = settings.get("interpolation", "bicubic")
-    return Recipe(
-        resize=math.floor(size / settings.get("crop_pct", 0.875)),
-        crop=size,
-        interpolation=interpolation if interpolation in ("nearest", "bilinear", "bicubic") else "bicubic",
-    )
 
 
 def count_parameters(network: nn.Module) -> int:

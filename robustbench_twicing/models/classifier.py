@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robustbench_twicing.models.guard import guarded
-from robustbench_twicing.spec.models import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec, Recipes
 from robustbench_twicing.tensors import Images, Logits
 
 
@@ -25,8 +25,10 @@ class ModelCard:
     weights_hash: str
     classes: int
     image_size: int
-    recipe: Recipe
+    recipes: Recipes
     """The model's own preprocessing, for images on disk."""
+    prepared_as: str = ""
+    """Whose preprocessing that is."""
     weights_note: str = ""
     """Such as which key of a checkpoint was read."""
     training_recipe: str = ""

@@ -12,13 +12,14 @@ from torch import nn
 from robustbench_twicing.attention.probe import attention_of
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.malloc import keep_freed_blocks
-from robustbench_twicing.models.build import count_parameters, recipe_of
+from robustbench_twicing.models.build import count_parameters
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.guard import EXPECTED, guarded, in_a_line
 from robustbench_twicing.models.identity import identity, weights_hash
 from robustbench_twicing.models.own_size import USUAL_SIZES, stated_sizes
+from robustbench_twicing.models.preprocessing import resized
 from robustbench_twicing.spec.methods import Attention
-from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.models import PAPER_CROP_RATIO, ModelSpec, Recipes
 
 
 def wrap_model(
@@ -43,6 +44,7 @@ def wrap_model(
     with guarded(name, "was asked for its weights"):
         weights, parameters = weights_hash(module), count_parameters(module)
     digest = identity(weights, _kind(given), _answers(own, size, device), version)
+    prepared = resized(size, PAPER_CROP_RATIO, "bicubic")
     card = ModelCard(
         spec=ModelSpec(
             name=name,
@@ -56,7 +58,7 @@ def wrap_model(
         weights_hash=digest,
         classes=classes,
         image_size=size,
-        recipe=recipe_of(_kind(given), {"input_size": (3, size, size)}),
+        recipes=Recipes(prepared, prepared),
         weights_note="; ".join(filter(None, (taken_off, found))),
     )
     keep_freed_blocks()

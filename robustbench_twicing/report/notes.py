@@ -37,8 +37,16 @@ def threat_model(manifest: Manifest) -> str:
             parts.append(f"crafted in {first.precision}, judged in {manifest.precision}")
         if first.source:
             parts.append(f"made on {first.source.name}")
+    parts += [f"images {recipe}" for recipe in _recipes(manifest)]
     parts += [f"seed {manifest.plan.seed}", f"{manifest.device.type}, {manifest.precision}"]
     return " · ".join(parts)
+
+
+def _recipes(manifest: Manifest) -> list[str]:
+    """How images were prepared where they were attacked, or else everywhere; not those that are used as they are."""
+    attacked = {threat.id for threat in manifest.attacks}
+    cells = [cell for cell in manifest.cells if not attacked or cell.threat in attacked]
+    return [recipe for recipe in dict.fromkeys(cell.recipe for cell in cells) if recipe != "none"]
 
 
 def model_line(name: str, model: ModelUsed) -> str:

@@ -137,6 +137,8 @@ class ModelUsed(Frozen):
     """Seed of the training; -1 unless the weights' file states it."""
     classes: int = Field(ge=1)
     image_size: int = Field(ge=1)
+    prepared_as: str = ""
+    """Whose preprocessing the recipe `model` is, such as `timm's resnet18.a1_in1k`."""
     mean: tuple[float, ...]
     """Of the normalisation inside the model, channel by channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...]

@@ -1,6 +1,5 @@
 """Does a model reproduce its published accuracies, and if not, what would explain the miss?"""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.metrics.intervals import Interval, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.preprocessing import resized
 from robustbench_twicing.results.manifest import Check, Verification
 from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.methods import Attention
-from robustbench_twicing.spec.models import ModelSpec, Recipe
+from robustbench_twicing.spec.models import ModelSpec, Recipe, Recipes
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.task import Progress
 
@@ -104,7 +104,7 @@ def verify_model(
 
     missed = {check.dataset: chosen[check.dataset] for check in checks if not check.inside and check.n}
     if missed and explain:
-        used = recipe_named(plan.recipe or "model", model.card.recipe, suite("imagenet"))
+        used = recipe_named(plan.recipe or "model", model.card.recipes, suite("imagenet"))
         variants = list(_variants(model, used, next(iter(missed.values())), device))
         again = _measured_again(plan, folder, missed, variants, means, begin)
 
@@ -201,7 +201,8 @@ def _variants(model: Classifier, used: Recipe, figure: Figure, device: torch.dev
     spec = model.card.spec
 
     def variant(label: str, text: str, other: Classifier, recipe: Recipe = used) -> _Variant:
-        changed = Classifier(other.network, replace(other.card, recipe=recipe), *_normalisation(other))
+        card = replace(other.card, recipes=Recipes(recipe, recipe))
+        changed = Classifier(other.network, card, *_normalisation(other))
         return _Variant(f"{spec.name}@{label}", text, changed.to(device).eval())
 
     for recipe in _recipes(used, figure):
@@ -230,13 +231,9 @@ def _recipes(used: Recipe, figure: Figure) -> list[Recipe]:
     other = "bilinear" if used.interpolation == "bicubic" else "bicubic"
     as_published = (figure.crop_pct, figure.interpolation)
     settings = [as_published, *((ratio, used.interpolation) for ratio in CROP_RATIOS)]
-    recipes = [_recipe(size, *setting) for setting in settings]
-    recipes += [used.model_copy(update={"interpolation": other}), _recipe(size, CROP_RATIOS[0], other)]
+    recipes = [resized(size, *setting) for setting in settings]
+    recipes += [used.model_copy(update={"interpolation": other}), resized(size, CROP_RATIOS[0], other)]
     return [recipe for recipe in dict.fromkeys(recipes) if recipe != used]
-
-
-def _recipe(size: int, ratio: float, interpolation: str) -> Recipe:
-    return Recipe.model_validate({"resize": math.floor(size / ratio), "crop": size, "interpolation": interpolation})
 
 
 def _normalisation(model: Classifier) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

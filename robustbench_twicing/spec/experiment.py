@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.models import ModelSpec, RecipeName
 from robustbench_twicing.spec.threats import Precision
 from robustbench_twicing.spec.values import Frozen
 
@@ -62,7 +62,7 @@ class Experiment(Frozen):
     limit: Count | None = None
     """Samples for each threat; left out: all, or what the protocol suggests for a dear attack."""
     seed: Seed = 0
-    recipe: Literal["model", "paper", "none"] | None = None
+    recipe: RecipeName | None = None
     """How images on disk are prepared; left out: the protocol's where something is attacked, else each suite's own."""
     protocol: str = "standard"
     engine: Literal["own", "torchattacks"] = "own"

@@ -1,6 +1,6 @@
 """A model: which network, with which attention, whose weights, and how images are prepared for it."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from robustbench_twicing.spec.methods import Attention
 from robustbench_twicing.spec.values import Frozen
@@ -52,3 +52,25 @@ class Recipe(Frozen):
         parts = [f"resize{self.resize}-{self.interpolation}"] if self.resize else []
         parts += [f"crop{self.crop}"] if self.crop else []
         return "-".join(parts) or "none"
+
+
+RecipeName = Literal["model", "train-size", "paper", "none"]
+"""What recipes go by: `data.transforms.recipe_named`."""
+
+
+class Recipes(NamedTuple):
+    """A model's own recipes."""
+
+    evaluated: Recipe
+    """As those who published it evaluate it."""
+    trained: Recipe
+    """The same at the size that it was trained at; mostly the same altogether."""
+
+    def takes(self, side: int | None) -> bool:
+        """Whether images of this side, in pixels, are what the model is made for."""
+        sizes = (self.evaluated.crop, self.trained.crop)
+        return None in sizes or side in sizes
+
+
+PAPER_CROP_RATIO = 0.875
+"""facebookresearch/deit main.py, --eval-crop-ratio; the twicing repository's too. 256 for a crop of 224."""

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.models import ModelSpec, RecipeName
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.spec.values import Frozen, content_hash
 
@@ -44,7 +44,7 @@ class Plan(Frozen):
     models: tuple[ModelSpec, ...]
     threats: tuple[Threat, ...]
     data: DataSpec
-    recipe: Literal["model", "paper", "none"] | None = None
+    recipe: RecipeName | None = None
     """How an image on disk becomes a model's input, for every threat; None leaves it to each suite. Embedded data sets
     are used as they are."""
     seed: int = 0

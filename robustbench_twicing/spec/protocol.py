@@ -35,7 +35,7 @@ class Protocol(Frozen):
     name: str
     title: str
     source: str
-    recipe: Literal["model", "paper"] = "model"
+    recipe: Literal["model", "train-size", "paper"] = "model"
     """Preprocessing of images on disk; embedded data sets are used as they are."""
     rules: Rules
     default_attacks: tuple[str, ...]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from robustbench_twicing.spec.corruptions import CORRUPTIONS
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import Recipe, RecipeName
 from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 
 
@@ -54,7 +54,7 @@ class SuiteSpec(Frozen):
     images_per_class: int | None = Field(default=None, ge=1)
     image_size: int | None = Field(default=None, ge=1)
     """Width and height of every image in pixels, where the data set fixes it."""
-    recipe: Literal["model", "paper", "none"] = "model"
+    recipe: RecipeName = "model"
     """How an image becomes a model's input, unless the user asks for another recipe."""
     labels: Literal["folder", "real", "outlier"] = "folder"
     """Where the truth comes from: the class folder, the ReaL labels of val, or nowhere (no class is right)."""

@@ -14,10 +14,12 @@ from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.decode import Unreadable
 from robustbench_twicing.data.transforms import prepared, recipe_named, stacked
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import Recipe, Recipes
 from tests.imagenet_trees import photograph
 
 DEIT = Recipe(resize=248, crop=224)
+OF_DEIT = Recipes(DEIT, DEIT)
+LARGE = Recipes(Recipe(resize=384, crop=384), Recipe(resize=384, crop=384))
 SIZES = [(500, 375), (375, 500), (333, 500), (224, 224), (248, 300), (256, 256), (97, 640), (640, 61), (17, 23), (1, 9)]
 
 
@@ -77,22 +79,31 @@ def test_no_recipe_changes_no_pixel_and_every_value_is_a_255th() -> None:
 
 def test_named_recipes() -> None:
     imagenet, corrupted = suite("imagenet"), suite("imagenet-c")
-    assert recipe_named("model", DEIT, imagenet) == DEIT
-    assert recipe_named("paper", DEIT, imagenet).id == "resize256-bicubic-crop224"
+    assert recipe_named("model", OF_DEIT, imagenet) == recipe_named("train-size", OF_DEIT, imagenet) == DEIT
+    assert recipe_named("paper", OF_DEIT, imagenet).id == "resize256-bicubic-crop224"
     # facebookresearch/deit main.py: int(384 / 0.875) = 438
-    assert recipe_named("paper", Recipe(resize=384, crop=384), imagenet).id == "resize438-bicubic-crop384"
-    assert recipe_named("none", DEIT, corrupted).id == "none"
-    assert recipe_named("model", Recipe(resize=384, crop=384), corrupted).id == "resize384-bicubic-crop384"
+    assert recipe_named("paper", LARGE, imagenet).id == "resize438-bicubic-crop384"
+    assert recipe_named("none", OF_DEIT, corrupted).id == "none"
+    assert recipe_named("model", LARGE, corrupted).id == "resize384-bicubic-crop384"
+
+
+def test_a_model_that_is_evaluated_on_larger_images_takes_those_of_its_training_too() -> None:
+    larger = Recipes(Recipe(resize=288, crop=288), DEIT)
+    imagenet, corrupted = suite("imagenet"), suite("imagenet-c")
+    assert recipe_named("model", larger, imagenet).id == "resize288-bicubic-crop288"
+    assert recipe_named("train-size", larger, imagenet) == DEIT
+    assert recipe_named("paper", larger, imagenet).id == "resize256-bicubic-crop224"
+    assert recipe_named("none", larger, corrupted) == Recipe()
 
 
 def test_none_is_refused_where_sizes_differ_and_where_the_model_takes_another() -> None:
     with pytest.raises(UserError, match="many sizes"):
-        recipe_named("none", DEIT, suite("imagenet"))
+        recipe_named("none", OF_DEIT, suite("imagenet"))
     with pytest.raises(UserError, match="takes 384") as refused:
-        recipe_named("none", Recipe(resize=384, crop=384), suite("imagenet-c"))
+        recipe_named("none", LARGE, suite("imagenet-c"))
     assert "resize384-bicubic-crop384" in refused.value.hint
     with pytest.raises(UserError, match="Did you mean paper"):
-        recipe_named("papr", DEIT, suite("imagenet"))
+        recipe_named("papr", OF_DEIT, suite("imagenet"))
 
 
 def test_a_picture_that_resizing_would_blow_up_is_refused() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import hashlib
+import math
 import socket
 import time
 from functools import partial
@@ -14,6 +15,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
+from timm.data import resolve_data_config
 from torch import nn
 
 from robustbench_twicing.attention.convert import apply_twicing
@@ -23,10 +25,19 @@ from robustbench_twicing.data.digits import digits
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
 from robustbench_twicing.models.build import load_model, new_network
+from robustbench_twicing.models.preprocessing import preprocessing_of
 from robustbench_twicing.spec.models import ModelSpec, Recipe
 from tests.oracles.attention import ByHand
 
 DIGITS = "deit_digits_patch8_32"
+
+
+def has_test_settings(name: str) -> bool:
+    """timm evaluates these weights otherwise than they were trained."""
+    settings = timm.get_pretrained_cfg(name)
+    return bool(settings.test_input_size or settings.test_crop_pct)
+
+
 EMBEDDED = pytest.mark.parametrize(
     ("name", "attention"), [("deit", "softmax"), ("deit-tw", "twicing"), ("deit-tw-last3", "twicing@3,4,5")]
 )
@@ -46,7 +57,7 @@ def test_embedded_models_are_what_the_zoo_says(name, attention):
     assert card.attention == attention
     assert (card.training_recipe, card.training_seed) == ("", 0)
     assert (card.blocks, card.parameters, card.classes, card.image_size) == (6, 314_186, 10, 32)
-    assert card.recipe == Recipe()
+    assert card.recipes == (Recipe(), Recipe())
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.mean.flatten().tolist() == model.std.flatten().tolist() == [0.5, 0.5, 0.5]
@@ -140,10 +151,33 @@ def test_blocks_that_compute_what_nobody_claims_are_refused(monkeypatch, tmp_pat
 
 def test_imagenet_models_bring_timms_preprocessing(tmp_path):
     torch.save(timm.create_model("deit_tiny_patch16_224").state_dict(), tmp_path / "tiny.pth")
-    model = load_model(spec(architecture="deit_tiny_patch16_224", weights=f"file:{tmp_path / 'tiny.pth'}"))
-    assert model.card.recipe.id == "resize248-bicubic-crop224"  # timm's crop ratio for DeiT is 0.9
+    tagged = "deit_tiny_patch16_224.fb_in1k"
+    model = load_model(spec(architecture=tagged, weights=f"file:{tmp_path / 'tiny.pth'}"))
+    assert model.card.recipes.evaluated.id == "resize248-bicubic-crop224"  # timm's crop ratio for DeiT is 0.9
+    assert model.card.prepared_as == f"timm's {tagged}"
     assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert (model.card.classes, model.card.image_size, model.card.parameters) == (1000, 224, 5_717_416)
+
+
+def test_a_file_of_deits_family_is_prepared_as_its_authors_do_and_says_so(tmp_path):
+    """facebookresearch/deit evaluates at 224 / 0.875 = 256, timm's table of the same networks at 224 / 0.9."""
+    torch.save(timm.create_model("deit_tiny_patch16_224").state_dict(), tmp_path / "tiny.pth")
+    card = load_model(spec(architecture="deit_tiny_patch16_224", weights=f"file:{tmp_path / 'tiny.pth'}")).card
+    assert {recipe.id for recipe in card.recipes} == {"resize256-bicubic-crop224"}
+    assert card.prepared_as == "facebookresearch/deit"
+    note = "resize 256 as DeiT's authors evaluate; timm's 248 goes by the name deit_tiny_patch16_224.fb_in1k"
+    assert card.weights_note == note
+
+
+@pytest.mark.parametrize("name", [name for name in timm.list_pretrained() if has_test_settings(name)][::20])
+def test_weights_are_evaluated_as_timm_evaluates_them(name):
+    settings = timm.get_pretrained_cfg(name).to_dict()
+    for use_test_size in (False, True):
+        expected = resolve_data_config(pretrained_cfg=settings, use_test_size=use_test_size)
+        found = preprocessing_of(spec(architecture=name, weights=f"timm:{name}"), settings).recipes[not use_test_size]
+        size = expected["input_size"][-1]
+        assert (found.crop, found.interpolation) == (size, expected["interpolation"])
+        assert found.resize == math.floor(size / expected["crop_pct"])
 
 
 def paper_checkpoint(weights: dict[str, torch.Tensor]) -> dict[str, object]:
@@ -185,8 +219,8 @@ def test_a_checkpoint_of_the_papers_code_loads_as_deit_tw_as_it_is(tmp_path):
         for spec in model_specs(f"deit-tw={tmp_path / 'checkpoint.pth'}", "imagenet", weights="both")
     )
     assert (raw.attention, raw.blocks, raw.parameters) == ("twicing", 12, 5_717_416)
-    assert raw.weights_note == "key model (not read: model_ema)"
-    assert ema.weights_note == "key model_ema (not read: model)"
+    assert raw.weights_note.startswith("key model (not read: model_ema); resize 256 as DeiT's authors evaluate")
+    assert ema.weights_note.startswith("key model_ema (not read: model); ")
     assert raw.weights_hash != ema.weights_hash
 
 
@@ -198,7 +232,7 @@ def test_models_without_attention_load_without_twicing(tmp_path, name):
     torch.save(new_network(name).state_dict(), tmp_path / "x.pth")
     model = load_model(model_spec(f"{name}={tmp_path / 'x.pth'}", "imagenet"))
     assert (model.card.attention, model.card.blocks) == ("", 0)
-    assert model.card.weights_note == "no attention block was probed"
+    assert model.card.weights_note.startswith("no attention block was probed")
     assert model(torch.zeros(1, 3, model.card.image_size, model.card.image_size)).shape == (1, 1000)
     with pytest.raises(UserError, match=r"no transformer blocks|unknown block"):
         load_model(spec(architecture=name, weights=f"file:{tmp_path / 'x.pth'}", attention="twicing"))
@@ -225,9 +259,14 @@ def test_attention_that_is_not_timms_is_not_probed(monkeypatch, tmp_path, name, 
 
 def test_a_tag_says_which_preprocessing_a_file_has(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "x.pth")
-    for tag, recipe in (("a1_in1k", "resize235-bicubic-crop224"), ("tv_in1k", "resize256-bilinear-crop224")):
+    for tag, recipe, size in (
+        ("a1_in1k", "resize288-bicubic-crop288", 288),
+        ("tv_in1k", "resize256-bilinear-crop224", 224),
+    ):
         card = load_model(model_spec(f"resnet18.{tag}={tmp_path / 'x.pth'}", "imagenet")).card
-        assert card.recipe.id == recipe
+        assert card.recipes.evaluated.id == recipe
+        assert card.image_size == size
+        assert ("--recipe train-size" in card.weights_note) == (size == 288)
     with pytest.raises(UserError, match=r"no weights named .*unheard(.|\n)*resnet18\.a1_in1k"):
         load_model(model_spec(f"resnet18.unheard={tmp_path / 'x.pth'}", "imagenet"))
 

@@ -213,7 +213,7 @@ class Sized(nn.Module):
 )
 def test_the_size_of_a_models_images_is_found(module, size, note):
     card = wrap_model("mine", module).card
-    assert card.image_size == card.recipe.crop == size
+    assert card.image_size == card.recipes.evaluated.crop == size
     assert note in card.weights_note
 
 

@@ -16,7 +16,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.results.store import explained
 from robustbench_twicing.spec.means import Means
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import Recipe, Recipes
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.threats import CorruptionThreat
 from robustbench_twicing.tasks.images.sources import open_sources
@@ -71,10 +71,11 @@ def make_corrupted(
     return written, failed
 
 
-def _as_imagenet_c(dataset: Dataset) -> Recipe:
-    """What stands for a model's own recipe: images of one size as they are, others as those of ImageNet-C were made."""
+def _as_imagenet_c(dataset: Dataset) -> Recipes:
+    """What stands for a model's recipes: images of one size as they are, others as those of ImageNet-C were made."""
     one_size = not isinstance(dataset, ImageFiles) or dataset.image_size is not None
-    return Recipe() if one_size else Recipe(resize=256, crop=224, interpolation="bilinear")
+    recipe = Recipe() if one_size else Recipe(resize=256, crop=224, interpolation="bilinear")
+    return Recipes(recipe, recipe)
 
 
 def _name(sample_id: str, label: int) -> Path:

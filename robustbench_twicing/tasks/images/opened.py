@@ -83,7 +83,7 @@ class OpenedImages:
             "training_seed": model.card.training_seed,
             "data": source.dataset.name,
             "data_fingerprint": source.dataset.fingerprint,
-            "recipe": source.recipe(model.card.recipe).id,
+            "recipe": source.recipe(model.card.recipes).id,
             **cell.threat.columns(),
             "seed": self.plan.seed,
             "device": self.device.type,
@@ -162,7 +162,7 @@ class OpenedImages:
     def _work(self, cell: Cell, pending: Sequence[Shard]) -> Work:
         """Some shards of a cell, to be done."""
         model, source = self.models[cell.model.name], self.source(cell.threat)
-        return Work(cell, self._roles(cell), source.recipe(model.card.recipe), source, pending)
+        return Work(cell, self._roles(cell), source.recipe(model.card.recipes), source, pending)
 
     def _roles(self, cell: Cell) -> Roles:
         model, threat = self.models[cell.model.name], cell.threat
@@ -235,6 +235,7 @@ def _model(spec: ModelSpec, model: Classifier) -> ModelUsed:
         training_seed=card.training_seed,
         classes=card.classes,
         image_size=card.image_size,
+        prepared_as=card.prepared_as,
         mean=tuple(model.mean.flatten().tolist()),
         std=tuple(model.std.flatten().tolist()),
     )

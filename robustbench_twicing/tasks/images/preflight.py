@@ -37,7 +37,7 @@ def look(
     looks: Looks = {}
     for cell in _one_of_each_model([cell for cell, shards in pending.items() if shards]):
         source, attacked = source_of(cell.threat), cell.threat.kind == "attack"
-        recipe = source.recipe(models[cell.model.name].card.recipe)
+        recipe = source.recipe(models[cell.model.name].card.recipes)
         first = range(plan.samples_for(cell.threat, len(source.dataset.labels)))[:SAMPLES]
         batch = source.dataset.read(first, [recipe])
         if not batch.readable:

@@ -14,7 +14,7 @@ from robustbench_twicing.data.imagenet import ImageFiles, index_images
 from robustbench_twicing.data.layout import find_suite
 from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.models import Recipe, Recipes
 from robustbench_twicing.spec.plan import EMBEDDED, Plan
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 from robustbench_twicing.spec.threats import CorruptionThreat, ShiftThreat, Threat
@@ -25,8 +25,8 @@ class Source:
     """Where the images of a threat come from, and who may answer."""
 
     dataset: Dataset
-    recipe: Callable[[Recipe], Recipe]
-    """The recipe for a model, given the model's own."""
+    recipe: Callable[[Recipes], Recipe]
+    """The recipe for a model, given the model's own ones."""
     scored: tuple[int, ...] | None = None
     """The logits that may answer, ascending; None for all of them."""
     accepted: tuple[tuple[int, ...], ...] | None = None
@@ -110,10 +110,10 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
         if fixed is None:
             return clean
 
-        def recipe(model: Recipe) -> Recipe:
-            if model.crop != fixed.crop:
+        def recipe(own: Recipes) -> Recipe:
+            if not own.takes(fixed.crop):
                 raise UserError(
-                    f"{name!r} makes pictures of {fixed.crop} pixels, and the model takes {model.crop}.",
+                    f"{name!r} makes pictures of {fixed.crop} pixels, and the model takes {own.evaluated.crop}.",
                     "Resizing a corrupted picture changes the corruption: choose a model that takes this size.",
                 )
             return fixed
