@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.cli.options import (
@@ -81,8 +82,9 @@ def check_generated(**said: Any) -> None:
 
     Needs --data-dir imagenet=DIR and --data-dir imagenet-c=DIR.
     """
-    quiet, as_machine, skip_bad = (said.pop(name) for name in OUTPUT)
-    understood = stated({**said, "suites": [api.OFFICIAL, api.GENERATED]})
+    quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
+    with code_allowed(allow_code):
+        understood = stated({**said, "suites": [api.OFFICIAL, api.GENERATED]})
     run = followed(quiet, lambda begin: api.check_generated(understood, begin))
     show_page(differences_page(api.generated_against_official(run), str(run.path)), as_machine)
     exit_if_failed(run, skip_bad)
