@@ -11,17 +11,15 @@ from robustbench_twicing import api
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.report.baseline import baseline_page
+from robustbench_twicing.results.baselines import BASELINES, load_baseline
 from robustbench_twicing.results.baselines import accept as make_baseline
-from robustbench_twicing.results.baselines import load_baseline
 
 app = App(help="Make a run the baseline that `gate` compares with, or show who did.", no_args_is_help=True)
-
-BASELINES = Path("results") / "baselines"
 
 
 @app.command()
 def accept(
-    run: Annotated[str, typer.Argument(help="The run to accept: its folder, or its plan.")],
+    run: Annotated[str, typer.Argument(help="The run to accept: its folder, its plan, or latest.")],
     why: Annotated[str, typer.Option("--why", help="The reason, for whoever reads it later.")],
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder of the baseline. Default: results/baselines/NAME-OF-THE-PLAN.")
@@ -36,7 +34,9 @@ def accept(
 
 
 @app.command()
-def show(baseline: Annotated[Path, typer.Argument(help="Folder of the baseline.")], as_machine: Json = False) -> None:
+def show(
+    baseline: Annotated[Path, typer.Argument(help="The baseline: its name or its folder.")], as_machine: Json = False
+) -> None:
     """Say who accepted a baseline, when and why, and who did before."""
     show_page(baseline_page(load_baseline(baseline)), as_machine)
 

@@ -22,7 +22,9 @@ from robustbench_twicing.spec.means import Means
 def compare(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="Two runs, or one run or plan; with --run, names of its models, the baseline first."),
+        typer.Argument(
+            help="Two runs, or one run, plan or latest; with --run, names of its models, the baseline first."
+        ),
     ] = None,
     run: Annotated[str | None, typer.Option("--run", help="The run or plan whose models are compared.")] = None,
     alpha: Annotated[

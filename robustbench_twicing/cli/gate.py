@@ -19,8 +19,10 @@ from robustbench_twicing.spec.policy import Policy
 
 
 def gate(
-    run: Annotated[str, typer.Argument(help="The run to judge: its folder, or its plan.")],
-    baseline: Annotated[Path, typer.Option("--baseline", help="Folder of the baseline, see `baseline accept`.")],
+    run: Annotated[str, typer.Argument(help="The run to judge: its folder, its plan, or latest.")],
+    baseline: Annotated[
+        Path, typer.Option("--baseline", help="The baseline: the name that `baseline accept` gave it, or its folder.")
+    ],
     alpha: Annotated[
         float | None, typer.Option(help="Chance, at most, to call a run regressed without any true difference.")
     ] = None,
@@ -29,6 +31,10 @@ def gate(
     ] = None,
     floor: Annotated[
         list[str] | None, typer.Option("--floor", help="MODEL:THREAT=ACCURACY that must be reached; * and ? allowed.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", help="`inconclusive`: that exits 3 too. Default regressed: inconclusive exits 4."),
     ] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML to this file.")] = None,
     markdown_file: Annotated[
@@ -39,11 +45,12 @@ def gate(
 ) -> None:
     """Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.
 
-    Tolerance and floors come from the run's plan ([gate]); the options here replace or add to them.
+    What it lets through comes from the run's plan ([gate]); the options here replace or add to it. A plan that is
+    inconclusive on several nights in a row (`inconclusive_nights`, 5) exits 3.
     """
     with code_allowed(allow_code):
         found, accepted = api.load_finished(run), load_baseline(baseline)
-    given = {"alpha": alpha, "tolerance": tolerance}
+    given = {"alpha": alpha, "tolerance": tolerance, "fail_on": fail_on}
     own = found.manifest.gate
     settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}
     settings["floors"] = {**own.floors, **dict(map(_floor, floor or []))}

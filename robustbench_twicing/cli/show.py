@@ -14,7 +14,7 @@ from robustbench_twicing.report.run import run_page
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="The run: its folder, or its plan.")],
+    run: Annotated[str, typer.Argument(help="The run: its folder, its plan, or latest.")],
     form: Annotated[
         str | None, typer.Option("--format", help=f"How it is written: {', '.join(format_names())}. Default terminal.")
     ] = None,

@@ -8,11 +8,13 @@ from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.report.baseline import baseline_line
 from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Table, Tone
 from robustbench_twicing.results.baselines import Acceptance
+from robustbench_twicing.results.changes import Change
 from robustbench_twicing.results.gate import CellResult, GateResult, Verdict
 
 _TONES: Mapping[str, Tone] = {"pass": "good", "regressed": "bad", "inconclusive": "warning"}
 _ORDER: tuple[Verdict, ...] = ("regressed", "inconclusive", "pass")
-_OUTCOMES: Mapping[Verdict, Literal["passed", "failed", "unclear"]] = {
+_Outcome = Literal["passed", "failed", "unclear"]
+_OUTCOMES: Mapping[Verdict, _Outcome] = {
     "pass": "passed",
     "regressed": "failed",
     "inconclusive": "unclear",
@@ -46,6 +48,7 @@ def gate_page(result: GateResult, sides: Sides) -> Page:
     cells = sorted(result.cells, key=lambda cell: _ORDER.index(cell.verdict))
     loud, quiet = ([cell for cell in cells if (cell.verdict == "pass") is good] for good in (False, True))
     parts: list[Line | Table] = [
+        *(Line(line, "warning" if result.changes else "note") for line in _changed(result.changes)),
         Line(f"Run {sides.run}.", "note", unbroken=True),
         Line(baseline_line(sides.accepted), "note"),
         _table("not_passed", "Against the baseline, on the same samples", loud),
@@ -57,16 +60,36 @@ def gate_page(result: GateResult, sides: Sides) -> Page:
         tuple(parts),
         headline=Line(headline(result), _TONES[result.verdict]),
         facts=_facts(result, sides),
-        judged=(*map(_judged, cells), *map(_vanished, result.vanished)),
+        judged=_judged(result, cells),
     )
 
 
+_KINDS: Mapping[str, str] = {"version": "versions", "weights": "weights of", "data": "data under"}
+
+
+def _changed(found: Sequence[Change]) -> list[str]:
+    """What changed since the baseline, a line for each kind of thing; one that says so if nothing did."""
+    if not found:
+        return ["Nothing but the numbers changed since the baseline: same code, versions, device, weights and data."]
+    kinds: dict[str, list[str]] = {}
+    for change in found:
+        kinds.setdefault(change.kind, []).append(f"{change.name} {change.before} → {change.now}".strip())
+    return [f"Changed since the baseline: {_KINDS.get(kind, kind)} {', '.join(some)}." for kind, some in kinds.items()]
+
+
 def headline(result: GateResult) -> str:
-    """One line: the verdict and how many cells stand behind it."""
+    """One line: the verdict and how many cells stand behind it, and why it counts as regressed if it does."""
     counts = {verdict: sum(cell.verdict == verdict for cell in result.cells) for verdict in _ORDER}
     parts = [f"{count} {'passed' if verdict == 'pass' else verdict}" for verdict, count in counts.items() if count]
     parts += [f"{len(names)} {what}" for what, names in (("new", result.new), ("vanished", result.vanished)) if names]
-    return f"{result.verdict.upper()}: {', '.join(parts)}"
+    return f"{result.verdict.upper()}: {', '.join(parts)}{_in_a_row(result)}"
+
+
+def _in_a_row(result: GateResult) -> str:
+    nights = f"; inconclusive {result.nights} nights in a row" if result.nights > 1 else ""
+    if not result.escalated:
+        return nights
+    return f"{nights or '; the gate fails on inconclusive'}: it exits as regressed does"
 
 
 def _table(key: str, title: str, cells: Sequence[CellResult], aside: bool = False) -> Table:
@@ -94,13 +117,14 @@ def _strangers(result: GateResult) -> list[str]:
     return lines
 
 
-def _judged(cell: CellResult) -> Judged:
-    return Judged(cell.model, cell.threat, cell.verdict, _OUTCOMES[cell.verdict], cell.reason)
-
-
-def _vanished(name: str) -> Judged:
-    model, _, threat = name.partition(":")
-    return Judged(model, threat, "inconclusive", "unclear", "vanished: the baseline has this cell, the run has not")
+def _judged(result: GateResult, cells: Sequence[CellResult]) -> tuple[Judged, ...]:
+    outcomes: Mapping[Verdict, _Outcome] = {**_OUTCOMES, "inconclusive": "failed"} if result.escalated else _OUTCOMES
+    gone = "vanished: the baseline has this cell, the run has not"
+    vanished = (name.partition(":") for name in result.vanished)
+    return (
+        *(Judged(cell.model, cell.threat, cell.verdict, outcomes[cell.verdict], cell.reason) for cell in cells),
+        *(Judged(model, threat, "inconclusive", outcomes["inconclusive"], gone) for model, _, threat in vanished),
+    )
 
 
 def _facts(result: GateResult, sides: Sides) -> Row:
@@ -110,6 +134,8 @@ def _facts(result: GateResult, sides: Sides) -> Row:
         "accepted": sides.accepted,
         "verdict": result.verdict,
         "exit_code": result.exit_code,
+        "inconclusive_nights": result.nights,
+        "changes": [change._asdict() for change in result.changes],
         "policy": result.policy,
         "cells": [
             {

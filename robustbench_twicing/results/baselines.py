@@ -25,12 +25,15 @@ from robustbench_twicing.results.acceptance import refuse_table
 from robustbench_twicing.results.manifest import Manifest, Moment, Said, refuse_other_hash, written
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.run import Run
-from robustbench_twicing.results.store import SCHEMA, write_whole
+from robustbench_twicing.results.store import SCHEMA, is_there, write_whole
 from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
 from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 
 FORMAT = 2
 """Raised when baseline.json or the columns kept change their meaning."""
+
+BASELINES = Path("results") / "baselines"
+"""Where baselines go unless the user says otherwise."""
 
 MANIFEST, RECORDS = "baseline.json", "records.parquet"
 
@@ -124,8 +127,11 @@ def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline, and check its records as those of a run are checked (`results.acceptance`).
 
-    Raises `UserError` if there is none, if it is damaged or was altered, or if another version made it.
+    `path` is its folder, or the name that `baseline accept` gave it: that of the plan (in
+    results/baselines). Raises `UserError` if there is none, if it is damaged or was altered, or if another version made
+    it.
     """
+    path = _folder(path)
     manifest, file = _manifest(path), path / RECORDS
     try:
         content = file.read_bytes()
@@ -136,6 +142,12 @@ def load_baseline(path: Path) -> Baseline:
     table = parquet_table(content, file, _AGAIN)
     refuse_table(table, KEPT, manifest.run, str(file), _AGAIN)
     return Baseline(path, manifest, table.to_pandas())
+
+
+def _folder(path: Path) -> Path:
+    """The folder that is meant by it, or by the plain name of a baseline."""
+    named = BASELINES / path
+    return named if len(path.parts) == 1 and not is_there(path / MANIFEST) and is_there(named / MANIFEST) else path
 
 
 def _packed(records: pd.DataFrame) -> bytes:
@@ -152,9 +164,11 @@ def _manifest(path: Path) -> BaselineManifest:
     try:
         content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        known = ", ".join(sorted(place.parent.name for place in BASELINES.glob(f"*/{MANIFEST}")))
+        there = f"In {BASELINES}: {known}. " if known else ""
         raise UserError(
             f"{path} is not a baseline: it has no {MANIFEST}.",
-            "Make one of a run that you trust: twicing-bench baseline accept RUN.",
+            f"{there}Make one of a run that you trust: twicing-bench baseline accept RUN --why REASON.",
         ) from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.", "Accept a run again.") from None

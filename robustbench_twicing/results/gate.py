@@ -4,10 +4,11 @@
   Holm's correction over all cells (exact McNemar); or the accuracy is below a floor.
 - **pass**: a drop as large as the tolerance is ruled out (`metrics.verdict.not_worse_p`).
 - **inconclusive**: neither, because there are too few samples, because samples failed, or because a cell vanished.
+  Often enough in a row, or if the policy says so, it exits as regressed does.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -16,7 +17,9 @@ from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSE
 from robustbench_twicing.metrics.paired import Flips, count_flips
 from robustbench_twicing.metrics.verdict import Comparison, compare, not_worse_p
 from robustbench_twicing.results.baselines import Baseline
-from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.begun import begun, moment
+from robustbench_twicing.results.changes import Change, changes
+from robustbench_twicing.results.run import Run, load_finished
 from robustbench_twicing.results.side import by_threat, matched, refuse_other_suites
 from robustbench_twicing.spec.policy import Policy, fits
 
@@ -57,20 +60,66 @@ class GateResult:
     vanished: tuple[str, ...]
     """`MODEL:THREAT` of cells that the run lacks: nobody knows, so the verdict is inconclusive at best."""
     policy: Policy
+    nights: int = 0
+    """Nights of the plan in a row, this one included, on which the verdict was inconclusive; not counted beyond the
+    policy's `inconclusive_nights`."""
+    changes: tuple[Change, ...] = ()
+    """What the run was made with that the baseline was not."""
+
+    @property
+    def escalated(self) -> bool:
+        """Whether an inconclusive verdict exits as regressed does."""
+        most = self.policy.inconclusive_nights
+        strict = self.policy.fail_on == "inconclusive" or (most is not None and self.nights >= most)
+        return self.verdict == "inconclusive" and strict
 
     @property
     def exit_code(self) -> int:
         """What the process tells the shell: 0, 3 or 4."""
-        return EXIT_CODES[self.verdict]
+        return EXIT_REGRESSED if self.escalated else EXIT_CODES[self.verdict]
 
 
 def check_run(run: Run, baseline: Baseline, policy: Policy | None = None) -> GateResult:
     """Judge a run against a baseline, by the policy of the run's plan unless another is given.
 
-    Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
+    If it is inconclusive, the plan's earlier runs in the same folder are judged too, to count how many nights in a row
+    are. Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
     """
+    policy = policy or run.manifest.gate
+    result = _check_one(run, baseline, policy)
+    nights = 0
+    if result.verdict == "inconclusive":
+        nights = 1 + _inconclusive_before(run, baseline, policy)
+    return replace(result, nights=nights, changes=changes(baseline.manifest.run, run.manifest))
+
+
+def _check_one(run: Run, baseline: Baseline, policy: Policy) -> GateResult:
     refuse_other_suites("The run", run.manifest.suites, "the baseline", baseline.manifest.run.suites)
-    return check(run.records, baseline.records, policy or run.manifest.gate)
+    return check(run.records, baseline.records, policy)
+
+
+def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy) -> int:
+    """How many runs of the same plan just before this one are inconclusive; no more than the policy asks about.
+
+    A run that cannot be judged any more ends the row, as does the one that was accepted.
+    """
+    if not run.manifest.name or policy.inconclusive_nights is None:
+        return 0
+    began, accepted = moment(run.manifest), moment(baseline.manifest.run)
+    count = 0
+    for path, manifest in begun(run.path.absolute().parent):
+        if manifest.name != run.manifest.name or not accepted < moment(manifest) < began:
+            continue
+        if count + 1 >= policy.inconclusive_nights:
+            break
+        try:
+            verdict = _check_one(load_finished(path), baseline, policy).verdict
+        except UserError:
+            break
+        if verdict != "inconclusive":
+            break
+        count += 1
+    return count
 
 
 def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> GateResult:

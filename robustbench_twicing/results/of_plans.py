@@ -6,11 +6,15 @@ from pathlib import Path
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.begun import begun
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.store import RUNS, RunFolder, is_there
 from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.values import content_hash
+
+LATEST = "latest"
+"""Stands for a run, unless a folder is called so."""
 
 
 def plan_folder(plan: PlanFile) -> Path:
@@ -27,7 +31,12 @@ def plan_folder(plan: PlanFile) -> Path:
 
 
 def run_folder(run: str | Path) -> Path:
-    """The folder of a run that is named by it, or by its plan. Raises `UserError` if there is none."""
+    """The folder of a run that is named by it or by its plan; `latest` is that of the run that was begun last.
+
+    Raises `UserError` if there is none.
+    """
+    if str(run) == LATEST and not is_there(Path(run)):
+        return _latest()
     plan = _plan_named(run)
     path = plan_folder(plan) if plan else Path(run)
     there = is_there(path)
@@ -41,8 +50,15 @@ def run_folder(run: str | Path) -> Path:
     return path
 
 
+def _latest() -> Path:
+    runs = begun()
+    if not runs:
+        raise UserError(f"There is no run in {RUNS} yet.", "Name a run folder, or a plan.")
+    return runs[0].path
+
+
 def load_finished(run: str | Path) -> Run:
-    """A finished run: from its folder, or that of a plan (a TOML file, or a plan's name). Raises `UserError`."""
+    """A finished run: as `run_folder` finds it. Raises `UserError`."""
     return read_finished(run_folder(run))
 
 

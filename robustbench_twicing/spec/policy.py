@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,10 @@ class Policy(Frozen):
     """Other tolerances for some cells; the last pattern that fits counts."""
     floors: Mapping[str, Accuracy] = Field(default_factory=dict)
     """Accuracies that a cell must not fall below, whatever the baseline; the last pattern that fits counts."""
+    fail_on: Literal["regressed", "inconclusive"] = "regressed"
+    """The mildest verdict that exits as a regression does."""
+    inconclusive_nights: int | None = Field(default=5, ge=1)
+    """So many inconclusive nights of a plan in a row exit as a regression does; None: never."""
 
     def tolerance_for(self, model: str, threat: str) -> float:
         """The drop that is let through in one cell."""
