@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shlex
 import sys
+import traceback
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -27,16 +30,19 @@ from robustbench_twicing.cli import (
 )
 from robustbench_twicing.cli.groups import Commands
 from robustbench_twicing.cli.once import App
-from robustbench_twicing.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from robustbench_twicing.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, UserError, shown
 from robustbench_twicing.report.text import prepare_streams, say
 
 
 class _Main(Commands):
-    """The one place where a user's mistake becomes a message and an exit code. A bug keeps its traceback."""
+    """The one place where a user's mistake becomes a message and an exit code."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         prepare_streams()
-        return super().main(*arguments, **options)
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:  # of a help text; what commands do goes through `invoke`
+            sys.exit(_refused_by_the_system(error).exit_code)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,10 +53,7 @@ class _Main(Commands):
             print("Interrupted. What was finished is kept; the same command again continues.", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
-            if error.errno not in _DISK or error.filename is None:
-                raise
-            said = UserError(f"{error.filename}: {error.strerror}.", "Check the name, its permissions and the disk.")
-            raise _refused(said) from None
+            raise _refused_by_the_system(error) from None
 
 
 _DISK = (
@@ -58,6 +61,14 @@ _DISK = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
 )
 """What a file system refuses; whoever could say more about it raises a `UserError` before."""
+
+
+def _refused_by_the_system(error: OSError) -> typer.Exit:
+    """Raises what is no matter of the file system again."""
+    if error.errno not in _DISK:
+        raise error
+    place = error.filename or "What is written to"  # standard output is a file without a name
+    return _refused(UserError(f"{place}: {error.strerror}.", "Check the name, its permissions and the disk."))
 
 
 def _refused(error: UserError) -> typer.Exit:
@@ -71,7 +82,8 @@ app = App(
     name="twicing-bench",
     cls=_Main,
     help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
-    epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 70 a fault of "
+    "ours, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -118,11 +130,27 @@ def main() -> None:
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
         _nobody_reads()
+    except Exception as error:  # noqa: BLE001  # the last door: whatever got here is ours
+        _report(error)
+        sys.exit(EXIT_INTERNAL)
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # what was still in the buffer; the exit code stays what it is
+        except OSError:  # what was still in the buffer; the exit code stays what it is
             _nobody_reads()
+
+
+def _report(error: Exception) -> None:
+    """A fault of ours: one line, and the traceback in a file that it names."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        with NamedTemporaryFile("w", prefix="twicing-bench-", suffix=".txt", encoding="utf-8", delete=False) as file:
+            file.write(f"{shlex.join(map(shown, sys.argv))}\n{trace}")
+        where = f"The traceback is in {file.name}: please report it."
+    except OSError:
+        where = trace
+    say(f"Internal error: {type(error).__name__}: {error}", "bad", stderr=True)
+    print(where, file=sys.stderr)
 
 
 def _nobody_reads() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.results.run import Run, load_finished
 from robustbench_twicing.results.store import RUNS, explained, unfinished
 
@@ -126,7 +126,7 @@ def series(
                 f"""SELECT runs.folder, started, version, "commit", {", ".join(_CELL)}
                 FROM cells JOIN runs USING (folder)
                 WHERE {where or "TRUE"} ORDER BY started, runs.folder, position""",
-                [value for some in wanted.values() for value in some],
+                [shown(value) for some in wanted.values() for value in some],
             ).fetchall()
     except sqlite3.DatabaseError as error:
         raise UserError(f"{index} cannot be read: {error}.", "Run: twicing-bench history --rebuild") from None

@@ -49,3 +49,62 @@ def test_a_reader_who_goes_away_is_no_mistake(command: list[str]) -> None:
     process.stdout.close()
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (0, b"")
+
+
+# --- how a command ends ----------------------------------------------------------------------------------------------
+
+_WITH_A_FAULT = """
+import robustbench_twicing.cli.catalog as catalog
+from robustbench_twicing.__main__ import main
+
+def broken(*_):
+    raise RuntimeError("a fault of ours")
+
+catalog.catalog_page = broken
+main()
+"""
+_INTERRUPTED_WHILE_IMPORTING = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from robustbench_twicing.__main__ import main
+main()
+"""
+
+
+def _python(code: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_a_fault_of_ours_has_an_exit_code_of_its_own_and_its_traceback_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ended = _python(_WITH_A_FAULT, "catalog")
+    assert ended.returncode == 70
+    assert "Traceback" not in ended.stderr
+    assert "Internal error: RuntimeError: a fault of ours" in ended.stderr
+    (file,) = tmp_path.glob("twicing-bench-*.txt")
+    assert str(file) in ended.stderr
+    assert "catalog\nTraceback" in file.read_text()
+
+
+def test_ctrl_c_while_the_program_is_imported_is_an_interruption() -> None:
+    ended = _python(_INTERRUPTED_WHILE_IMPORTING)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("words", [["catalog"], ["catalog", "--json"], ["--help"]])
+def test_output_that_cannot_be_written_is_said_without_a_traceback(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "robustbench_twicing", *words]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "No space left" in ended.stderr
