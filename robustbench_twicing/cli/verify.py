@@ -11,7 +11,7 @@ from robustbench_twicing.catalog.published import published as published_figures
 from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Quiet, stated, taking
 from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.cli.progress import CellProgress
-from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
+from robustbench_twicing.errors import EXIT_FAILED_RECORDS, EXIT_INCONCLUSIVE, UserError
 from robustbench_twicing.report.notes import model_line
 from robustbench_twicing.report.page import Line
 from robustbench_twicing.report.published import published_page
@@ -36,7 +36,8 @@ def verify(
 ) -> None:
     """Compare a model with its published accuracies, and look for the cause of a miss.
 
-    Exit codes: 0 all that could be checked are inside; 1 one is outside, or samples failed; 2 wrong use.
+    Exit codes: 0 all that could be checked are inside; 1 one is outside, or samples failed; 2 wrong use; 4 too few
+    images to tell.
     """
     understood = stated({**said, "models": [model], "data": "imagenet"}, at_hand=())
     plan, means = understood.plan, understood.means
@@ -59,5 +60,7 @@ def verify(
         folder, verification = verify_model(plan, means, name, figures, explain=explain, begin=begin)
     known_as = Line(model_line(spec.name, folder.manifest().models[spec.name]))
     show_page(published_page(verification, known_as, str(folder.path)), as_machine)
-    if not verification.inside or any(check.failed for check in verification.checks):
+    if verification.verdict == "outside" or any(check.failed for check in verification.checks):
         sys.exit(EXIT_FAILED_RECORDS)
+    if verification.verdict == "too few to tell":
+        sys.exit(EXIT_INCONCLUSIVE)

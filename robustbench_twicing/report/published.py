@@ -1,5 +1,9 @@
 """The page of a model beside its published accuracies."""
 
+from collections.abc import Mapping
+from typing import Literal
+
+from robustbench_twicing.report.numbers import count, percent
 from robustbench_twicing.report.page import Column, Into, Judged, Line, Page, Row, Table
 from robustbench_twicing.results.manifest import Check, Verification
 
@@ -11,7 +15,7 @@ _COLUMNS = (
     Column("published", "published", "percent2", short="publ."),
     Column("difference", "diff", "points2"),
     Column("interval", "interval", "percent2 interval", Into("measured", "\n(", ")")),
-    Column("verdict", "verdict", tones={"outside": "bad"}),
+    Column("verdict", "verdict", tones={"outside": "bad", "too few to tell": "warning"}),
 )
 
 
@@ -23,15 +27,38 @@ def published_page(verification: Verification, model: Line, folder: str) -> Page
     title = f"{verification.model} beside the published {verification.published_model}"
     parts: list[Line | Table] = [Table("checks", title, columns, tuple(map(_row, checks)))]
     parts += [Line(f"{name}: not checked, {why}", "warning") for name, why in verification.not_checked.items()]
-    missed = [check for check in checks if not check.inside]
+    missed = [check for check in checks if check.verdict == "outside"]
     for check in missed if verification.tried else ():
         cause = check.cause or "none of the changes that were tried brings it inside"
         parts.append(Line(f"{check.dataset}: likeliest cause: {cause}", "strong", unbroken=True))
     if missed and verification.tried:
-        parts.append(Line(f"Published with: {missed[0].conditions}. Tried: {'; '.join(verification.tried)}."))
-    parts += [Line(f"The rule: {verification.rule}.", "note"), model, Line(f"Run folder: {folder}", unbroken=True)]
-    facts = {"run": folder, **verification.model_dump(mode="json"), "inside": verification.inside}
+        parts.append(Line(f"Tried: {'; '.join(verification.tried)}."))
+    parts += [Line(f"{check.dataset}: {_too_few(check)}", "warning") for check in checks if _too_wide(check)]
+    parts += [
+        Line(f"The rule: {verification.rule}.", "note"),
+        Line(f"Images: {verification.prepared}. Published: {checks[0].conditions}.", "note"),
+        model,
+        Line(f"Run folder: {folder}", unbroken=True),
+    ]
+    facts = {"run": folder, **verification.model_dump(mode="json"), "verdict": verification.verdict}
     return Page(title, tuple(parts), facts=facts, judged=tuple(_judged(verification.model, check) for check in checks))
+
+
+_OUTCOMES: Mapping[str, Literal["passed", "failed", "unclear"]] = {
+    "inside": "passed",
+    "outside": "failed",
+    "too few to tell": "unclear",
+}
+
+
+def _too_wide(check: Check) -> bool:
+    return check.verdict == "too few to tell"
+
+
+def _too_few(check: Check) -> str:
+    low, high = percent(check.low), percent(check.high)
+    n, images = count(check.n), count(check.images)
+    return f"{n} images are too few to tell: of all {images}, {low} to {high} % may be right"
 
 
 def _row(check: Check) -> Row:
@@ -43,11 +70,10 @@ def _row(check: Check) -> Row:
         "published": check.published,
         "difference": None if check.measured is None else check.measured - check.published,
         "interval": (check.low, check.high),
-        "verdict": "inside" if check.inside else "outside",
+        "verdict": check.verdict,
     }
 
 
 def _judged(model: str, check: Check) -> Judged:
-    if check.inside:
-        return Judged(model, check.dataset, "inside", "passed", "")
-    return Judged(model, check.dataset, "outside", "failed", check.cause)
+    outcome = _OUTCOMES[check.verdict]
+    return Judged(model, check.dataset, check.verdict, outcome, check.cause if outcome == "failed" else "")

@@ -17,11 +17,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from robustbench_twicing.attention.convert import apply_twicing
-from robustbench_twicing.catalog.published import SETS
+from robustbench_twicing.catalog.published import SETS, Figure
 from robustbench_twicing.catalog.suites import class_list
 from robustbench_twicing.cli.verify import verify
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.runner.published import NUMERICS, interval
+from robustbench_twicing.runner.published import NUMERICS, TELLING, Count, check_of, interval
 from tests.imagenet_trees import build_tree, photograph
 
 HEADER = "model,dataset,img_size,crop_pct,interpolation,top1,top5\n"
@@ -56,6 +56,17 @@ def test_of_a_part_of_the_images_it_covers_as_often_as_it_says(n):
         if low + NUMERICS <= right / images <= high - NUMERICS:
             covered += hypergeom.pmf(found, images, right, n)
     assert 0.985 < covered < 0.997
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(20, "too few to tell"), (1000, "too few to tell"), (5000, "inside")])
+def test_an_interval_tells_something_only_if_it_is_narrow(n, verdict):
+    """That the published 80 % are in it says nothing of 20 images, which 70 and 90 % would fit as well."""
+    figure = Figure(80.0, 224, 0.9, "bicubic")
+    found = check_of("imagenet-val", figure, Count(right=n * 4 // 5, right_unmasked=0, n=n, failed=0))
+    assert found.verdict == verdict
+    assert (found.high - found.low < TELLING) == (verdict == "inside")
+    far = check_of("imagenet-val", figure, Count(right=n // 5, right_unmasked=0, n=n, failed=0))
+    assert far.verdict == "outside"
 
 
 # --- a model that senses how its images were prepared -------------------------------------------------------------
@@ -152,7 +163,7 @@ def checked(result: Any) -> dict[str, Any]:
     return {**content, "checks": {check["dataset"]: check for check in content["checks"]}}
 
 
-def test_a_model_that_reproduces_its_numbers():
+def test_a_model_that_reproduces_its_numbers(monkeypatch):
     """Every set, with the number that arithmetic says: all right, but for ReaL, whose labels timm's file holds."""
     folders = [plant(name) for name in ("imagenet", "imagenet-v2", "imagenet-sketch", "imagenet-a", "imagenet-r")]
     torch.save(checkpoint(), "sensor.pth")
@@ -163,10 +174,14 @@ def test_a_model_that_reproduces_its_numbers():
     write_table(
         **{name.replace("-", "_"): 100.0 for name in SETS} | {"imagenet_real": 100 * sum(labelled) / len(labelled)}
     )
+    for name, images in SETS.items():  # published on as many images as there are here
+        monkeypatch.setitem(SETS, name, images._replace(images=len(labelled) if name == "imagenet-real" else 6))
     result = run("--json", *(flag for flags in folders for flag in flags))
     assert result.exit_code == 0, result.output
     content = checked(result)
-    assert content["inside"] is True
+    assert content["verdict"] == "inside"
+    assert content["prepared"] == "resize248-bicubic-crop224, as timm's verify_sensor says"
+    assert {check["verdict"] for check in content["checks"].values()} == {"inside"}
     assert content["not_checked"] == {}
     assert list(content["checks"]) == list(SETS)
     for name, check in content["checks"].items():
@@ -182,11 +197,13 @@ def test_sets_without_data_or_figure_are_listed():
     torch.save(checkpoint(), "sensor.pth")
     write_table(imagenet_a=100.0, imagenet_v2=100.0)
     result = run(*plant("imagenet-a"))
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 4, result.output
     assert "imagenet-v2: not checked, no folder: --data-dir imagenet-v2=DIR" in result.stdout
     assert "imagenet-val: not checked, no published figure" in result.stdout
     assert "6 of 7,500" in result.stdout
     assert "outside" not in result.stdout
+    assert "imagenet-a: 6 images are too few to tell: of all 7,500, " in result.stdout
+    assert "Images: resize248-bicubic-crop224, as timm's verify_sensor says. Published: 224 pixels" in result.stdout
     assert "The rule: inside: the published accuracy lies in the 99% Wilson interval" in result.stdout
 
 
@@ -196,7 +213,7 @@ def test_a_folder_without_the_classes_of_a_set_is_listed_and_80_columns_cut_noth
     build_tree(Path("val"), "imagenet", ["n01440764"], per_class=2)  # no class of ImageNet-A
     write_table(imagenet_val=50.0, imagenet_a_clean=100.0)
     result = run("--data-dir", "imagenet=val", "--no-explain")
-    assert result.exit_code in (0, 1), result.output
+    assert result.exit_code == 4, result.output
     assert "imagenet-a-clean: not checked, no image of its classes is in the folder" in result.stdout
     assert "…" not in result.stdout
     write_table(imagenet_a_clean=100.0)
@@ -227,7 +244,7 @@ def test_the_cause_of_a_miss_is_found_by_trying_it(weights, published, cause):
     result = run("--json", *plant("imagenet-a"))
     assert result.exit_code == 1, result.output
     check = checked(result)["checks"]["imagenet-a"]
-    assert check["inside"] is False
+    assert check["verdict"] == "outside"
     assert check["cause"] == cause
     assert json.loads(Path("run/run.json").read_text())["verification"]["checks"] == [check]
 
@@ -248,7 +265,7 @@ def test_averaged_weights_are_tried_in_both_directions():
     assert result.exit_code == 1
     assert "outside" in result.stdout
     assert "imagenet-a: likeliest cause: weights: the moving average (EMA) instead of the last step's" in result.stdout
-    assert run("--weights", "ema", "--out", "ema", *folder).exit_code == 0
+    assert run("--weights", "ema", "--out", "ema", *folder).exit_code == 4  # of six images nobody can tell
     write_table(imagenet_a=0.0)
     result = run("--json", "--weights", "ema", "--out", "ema", *folder)
     assert checked(result)["checks"]["imagenet-a"]["cause"] == (
@@ -304,7 +321,7 @@ def test_an_unreadable_image_is_counted_and_ends_in_1():
     result = run("--json", *folder)
     assert result.exit_code == 1
     check = checked(result)["checks"]["imagenet-a"]
-    assert (check["n"], check["failed"], check["inside"]) == (5, 1, True)
+    assert (check["n"], check["failed"], check["verdict"]) == (5, 1, "too few to tell")
 
 
 @pytest.mark.parametrize(
@@ -337,5 +354,5 @@ def test_a_figure_for_another_image_size_is_not_compared():
     torch.save(checkpoint(), "sensor.pth")
     Path("published.csv").write_text(f"{HEADER}sensor,imagenet-a,384,1.0,bicubic,100,0\n")
     result = run(*plant("imagenet-a"))
-    with pytest.raises(UserError, match=r"Nothing can be checked(.|\n)*published at 384 pixels, the model takes 224"):
+    with pytest.raises(UserError, match=r"Nothing can be checked(.|\n)*published at 384 pixels, measured at 224"):
         raise result.exception
