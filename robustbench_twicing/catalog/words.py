@@ -5,8 +5,6 @@ corruptions and severities. No torch.
 """
 
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
-from numbers import Integral, Real
 from typing import Any
 
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
@@ -48,40 +46,3 @@ def word_of(place: Place) -> str:
     if key == "means" and inner:
         return "compiles" if inner[0] == "compile" else inner[0]
     return key
-
-
-# --- what Python programs hand over ----------------------------------------------------------------------------------
-
-
-def from_python(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Single names made lists, numbers made what they are meant as. What is unclear is left for the form to refuse."""
-    result = {key: _plain(value) for key, value in said.items()}
-    for key in ("attacks", "suites", "corruptions", "severities", "eps"):
-        value = result.get(key)
-        if isinstance(value, str | Real | Fraction) and not isinstance(value, bool):
-            result[key] = [value]
-    if isinstance(result.get("eps"), Iterable):
-        result["eps"] = [_eps_text(size) for size in result["eps"]]
-    return result
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, arrays and tensors as Python's own."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    foreign = type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(value, "tolist")
-    return value.tolist() if foreign else value
-
-
-def _eps_text(size: Any) -> Any:
-    """A number as its exact text: k/255 if it is one within rounding, else its shortest decimal."""
-    if isinstance(size, bool) or not isinstance(size, Real):
-        return size
-    if isinstance(size, Fraction | Integral):
-        return str(size)
-    levels = round(float(size) * 255) if abs(float(size)) < 1e6 else 0
-    return f"{levels}/255" if levels and abs(float(size) * 255 - levels) < _ROUNDING else repr(float(size))
-
-
-_ROUNDING = 1e-4
-"""Levels. A float32 of k/255 is at most 1.6e-5 levels away from it for eps up to 1; 0.0314 is 7e-3 away from 8/255."""
