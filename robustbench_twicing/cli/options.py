@@ -100,7 +100,7 @@ COMPUTING: Mapping[str, Any] = {
     "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default auto.")],
     "batch_size": Annotated[int | None, typer.Option(help="Images per evaluation; changes speed, not draws.")],
     "fresh": Annotated[
-        bool | None, typer.Option("--fresh", help="Take nothing over from other runs under results/runs.")
+        bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over from other runs.")
     ],
     "out": Annotated[
         str | None,

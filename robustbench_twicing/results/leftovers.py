@@ -25,7 +25,7 @@ class Holding:
     size: int
     """Their bytes."""
     stray: tuple[Path, ...]
-    """Shards that the manifest does not name, damaged ones and pieces of interrupted writing."""
+    """Shards that the manifest does not name, damaged and replaced ones, and pieces of interrupted writing."""
     stray_size: int
     """Their bytes."""
 
@@ -80,9 +80,9 @@ def _holding(path: Path) -> Holding:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Shards, damaged shards, and pieces of interrupted writing; nothing that a user may have put here."""
-    yield from sorted((path / RECORDS).glob("*/*.parquet"))
-    yield from sorted((path / RECORDS).glob("*/*.damaged"))
+    """Shards, damaged and replaced ones, and pieces of interrupted writing; nothing that a user may have put here."""
+    for ending in ("parquet", "damaged", "replaced"):
+        yield from sorted((path / RECORDS).glob(f"*/*.{ending}"))
     yield from sorted(path.rglob(".*.part"))
 
 

@@ -15,7 +15,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,18 @@ class RunFolder:
         """Rename a shard that does not count, so that nobody takes it for one. Only for who holds the lock."""
         with explained(file):
             return file.rename(file.with_suffix(".damaged"))
+
+    def retire(self, shards: Iterable[Shard]) -> None:
+        """Rename these shards, which are to be computed anew. Only for who holds the lock."""
+        for file in [file for shard in shards for file in self.files_of(shard)]:
+            with explained(file):
+                file.rename(file.with_suffix(".replaced"))
+
+    def remove_retired(self) -> None:
+        """Remove what `retire` renamed, as the new ones are there."""
+        for file in sorted((self.path / RECORDS).glob("*/*.replaced")):
+            with explained(file):
+                file.unlink(missing_ok=True)
 
     def copy_shard(self, shard: Shard, other: "RunFolder") -> bool:
         """Take a finished shard over from another run, which is left as it is. False if it has none that is whole."""

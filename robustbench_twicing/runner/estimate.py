@@ -82,11 +82,12 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
     began = time.perf_counter()
     ready = prepare(plan, means, device, {})
     known = folder.manifest().means if folder.exists() else MeansUsed()
+    anew = means.fresh and folder.exists() and folder.manifest().status == "finished"
     ready.opened.tune(means.model_copy(update={"compiles": False}), known)
     loading = time.perf_counter() - began
     left: dict[Cell, list[Shard]] = {}
     for cell, entry in zip(plan.cells, ready.entries, strict=True):
-        left[cell] = [shard for shard in entry.shards if not folder.files_of(shard)]
+        left[cell] = [shard for shard in entry.shards if anew or not folder.files_of(shard)]
     if not means.fresh:
         elsewhere = to_take_over(folder, [s for some in left.values() for s in some], RUNS, made_by(device, plan))
         left = {cell: [shard for shard in some if shard not in elsewhere] for cell, some in left.items()}

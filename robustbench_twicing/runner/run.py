@@ -50,9 +50,9 @@ def run_plan(
 
     `models` are those that are in memory already. `begin` is told, for each cell with work left, (evaluations to do,
     evaluations in all), and returns who follows the progress. `notes` go into the manifest beside the plan. Unless
-    `means.fresh`, finished shards are taken over from the other runs under results/runs (`resume.take_over`). Raises
-    `UserError` if the folder holds a run with other settings, for a model that no attack can say anything about, and as
-    `prepare`.
+    `means.fresh`, finished shards are taken over from the other runs under results/runs (`resume.take_over`); with it,
+    a finished run is computed anew, and one that was stopped goes on. Raises `UserError` if the folder holds a run with
+    other settings, for a model that no attack can say anything about, and as `prepare`.
     """
     device = choose_device(means.device)
     plan = task_of(plan).settled(plan, means)
@@ -63,6 +63,9 @@ def run_plan(
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
         old = folder.manifest() if folder.exists() else None
+        if old and old.status == "finished" and means.fresh:
+            folder.retire(old.shards)
+            old = None
         draft = _draft(ready, old, maker, notes)
         pending, taken = _pending(ready, folder, draft, maker, not means.fresh)
         computes = any(pending.values())
@@ -79,6 +82,11 @@ def run_plan(
         manifest = manifest.model_copy(update={"means": used, "preflight": as_said(ready.opened, looks)})
         if computes or old is None:
             folder.write_manifest(manifest)
+        elif maker not in old.made_by:
+            made = _differences(old.made_by[-1], maker)
+            folder.remarks.append(
+                f"This run was made under other conditions: {made}. Nothing is computed; --fresh computes it anew."
+            )
         execute(ready.opened, pending, folder, progress)
         refuse_lacking(
             f"The run in {folder.path} went to its end and",
@@ -87,6 +95,7 @@ def run_plan(
         )
         finished = _now() if computes or old is None or old.finished is None else old.finished
         folder.write_manifest(manifest.model_copy(update={"status": "finished", "finished": finished}))
+        folder.remove_retired()
     return folder
 
 
@@ -110,7 +119,8 @@ def _of_this_session(draft: Manifest, device: torch.device, maker: Maker, folder
     """The manifest of a session that computes, beside those that did before; what differs is said."""
     made_by = draft.made_by if maker in draft.made_by else (*draft.made_by, maker)
     if len(made_by) > 1:
-        folder.remarks.append(_several_makers(made_by))
+        differ = _differences(made_by[0], made_by[-1])
+        folder.remarks.append(f"This run was begun and continued under different conditions: {differ}.")
     return draft.model_copy(update={**environment(device, draft.plan), "made_by": made_by})
 
 
@@ -201,18 +211,12 @@ def _set_aside(folder: RunFolder, draft: Manifest) -> set[Shard]:
     return {lack.shard for lack in lacking}
 
 
-def _several_makers(makers: Sequence[Maker]) -> str:
-    """What differs between the sessions that this run's records come from."""
-    first, last = makers[0], makers[-1]
-    packages = {**first.versions, **last.versions}
-    differ = [
-        f"{name} {first.versions.get(name)} → {last.versions.get(name)}"
-        for name in packages
-        if first.versions.get(name) != last.versions.get(name)
-    ]
-    for what, one, other in (("code", first.code, last.code), ("device", first.device, last.device)):
-        differ += [f"{what} {one} → {other}"] if one != other else []
-    return f"This run was begun and continued under different conditions: {', '.join(differ)}."
+def _differences(one: Maker, other: Maker) -> str:
+    """What differs between two sessions, such as `torch 2.8.0 → 2.9.0`."""
+    packages = {**one.versions, **other.versions}
+    pairs = {name: (one.versions.get(name), other.versions.get(name)) for name in packages}
+    pairs |= {"code": (one.code, other.code), "device": (one.device, other.device)}
+    return ", ".join(f"{name} {before} → {now}" for name, (before, now) in pairs.items() if before != now)
 
 
 def _now() -> str:

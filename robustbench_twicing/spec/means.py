@@ -47,7 +47,7 @@ class Means(Frozen):
     preflight: Flag = True
     """Look at each model before it is attacked (`engine.preflight`)."""
     fresh: Flag = False
-    """Take nothing over from other runs under results/runs."""
+    """Compute a finished run anew, and take nothing over from other runs; one that was stopped goes on."""
     out: Folder | None = None
     """The run folder; left out: one under results/runs, named after the plan."""
 

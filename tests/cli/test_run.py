@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.results.store import RunFolder
 from tests.records_builder import records, run_folder
 
 PLAN = """
@@ -138,10 +139,32 @@ def test_a_run_that_is_continued_under_other_conditions_says_which() -> None:
     manifest = json.loads(Path("run/run.json").read_text())
     manifest["made_by"][0]["versions"]["torch"] = "1.0"
     Path("run/run.json").write_text(json.dumps(manifest))
-    assert "conditions" not in _call("run", "p.toml", "--quiet", "--out", "run").stderr  # nothing is computed
+    shown = _call("run", "p.toml", "--quiet", "--out", "run").stderr
+    assert "made under other conditions: torch 1.0 → " in shown
+    assert "--fresh" in shown
+    assert len(json.loads(Path("run/run.json").read_text())["made_by"]) == 1  # nothing is computed
     next(iter(_shards("run"))).unlink()
     assert "different conditions: torch 1.0 → " in _call("run", "p.toml", "--quiet", "--out", "run").stderr
     assert len(json.loads(Path("run/run.json").read_text())["made_by"]) == 2
+
+
+def test_a_finished_run_is_computed_anew_on_demand_and_its_old_records_stay_until_then(monkeypatch) -> None:
+    Path("p.toml").write_text(PLAN)
+    rows = _run("p.toml", "--out", "run")["rows"]
+    before = {file.name: file.stat().st_mtime_ns for file in _shards("run")}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "replace_shard", _stop)
+        _call("run", "p.toml", "--quiet", "--out", "run", "--fresh", code=130)
+    assert len(list(Path("run").glob("records/*/*.replaced"))) == len(before)
+    assert _run("p.toml", "--out", "run", "--fresh")["rows"] == rows
+    assert not list(Path("run").glob("records/*/*.replaced"))
+    after = {file.name: file.stat().st_mtime_ns for file in _shards("run")}
+    assert len(after) == len(before)
+    assert min(after.values()) > max(before.values())
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_run_under_results_gives_what_it_finished_unless_everything_is_to_be_fresh() -> None:
