@@ -108,15 +108,18 @@ def test_a_corruption_that_is_added_joins_generated_suites_outside_the_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, position: int
 ) -> None:
     (tmp_path / "mine.toml").write_text((definitions("corruptions") / "digits-c.toml").read_text())
-    before = suite("digits-c")
+    before, files = suite("digits-c"), suite("imagenet-c")
     rows = list(CORRUPTIONS.items())
-    rows.insert(position, ("vignette", Corruption(family, "vignette.vignette", {224: (1, 2, 3, 4, 5)})))
+    rows.insert(position, ("one-more", Corruption(family, "one.more", {224: (1, 2, 3, 4, 5)})))
     for place in ("spec.corruptions", "spec.suite", "catalog.suites"):
         monkeypatch.setattr(f"robustbench_twicing.{place}.CORRUPTIONS", dict(rows))
     after = suite(str(tmp_path / "mine.toml"))
     assert after.families == before.families
-    assert after.extra_families == {family: ("vignette",), **before.extra_families}
-    assert suite("imagenet-c").extra == before.extra  # files are what they are
+    grown = {**before.extra_families, family: (*before.extra_families.get(family, ()), "one-more")}
+    assert {name: {*some} for name, some in after.extra_families.items()} == {
+        name: {*some} for name, some in grown.items()
+    }
+    assert suite("imagenet-c").extra == files.extra  # files are what they are
 
 
 def test_whose_errors_mce_divides_by_is_the_suites_to_say(tmp_path: Path) -> None:
