@@ -43,9 +43,10 @@ class Column:
     heading: str
     kind: str = "name"
     """What the values are: a key of `numbers.KINDS`."""
-    narrow: Literal["keep", "drop", "spare"] | Into = "keep"
-    """What becomes of it where the whole table has no room: it stays, is left out and named, is left out without a word
-    because other columns say the same, or goes into another column."""
+    narrow: Literal["keep", "drop", "last", "spare"] | Into = "keep"
+    """What becomes of it where the whole table has no room: it stays, is left out and named, is so only if there is
+    still no room (from the right), is left out without a word because other columns say the same, or goes into another
+    column."""
     short: str = ""
     """The heading there, if it is another one."""
     tones: Mapping[str, Tone] = field(default_factory=dict)

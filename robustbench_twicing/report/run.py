@@ -87,7 +87,7 @@ def suites_table(suites: pd.DataFrame) -> Table:
 def _figure(metric: Metric) -> Column:
     kind = "percent2" if metric.scale == 100 else "decimal" if metric.unit else "decimal3"
     heading, short = (f"{title} {metric.unit}".strip() for title in (metric.title, metric.short))
-    return Column(metric.name, heading, kind, short=short if metric.short else "")
+    return Column(metric.name, heading, kind, "last", short if metric.short else "")
 
 
 def _rows(table: pd.DataFrame) -> tuple[Row, ...]:

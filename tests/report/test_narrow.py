@@ -17,7 +17,7 @@ from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.formats import terminal
 from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.report.history import history_page
-from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.page import Column, Page, Table
 from robustbench_twicing.report.run import accuracy_table, corruption_table, suites_table
 from robustbench_twicing.results.arms import arms_of, compare_all
 from robustbench_twicing.results.baselines import Acceptance
@@ -114,3 +114,16 @@ def test_narrow_tables_keep_intervals() -> None:
     text = console.file.getvalue()
     assert "+5.5" in text
     assert np.count_nonzero([" to +" in line for line in text.splitlines()]) >= 77
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, 9), (60, 7), (40, 4)])
+def test_where_figures_have_no_room_the_last_are_left_out_and_named(width: int, shown: int) -> None:
+    figures = [Column(f"f{number}", f"f{number}", "decimal", "last") for number in range(9)]
+    row = {"suite": "imagenet-c", **{column.key: 1.25 for column in figures}}
+    table = Table("t", "", (Column("suite", "suite"), *figures), (row,))
+    console = Console(width=width, file=StringIO())
+    terminal.show(Page("p", (table,)), console)
+    text = console.file.getvalue()
+    assert text.count("1.25") == shown
+    left_out = ", ".join(column.heading for column in figures[shown:])
+    assert (f"Left out at {width} columns: {left_out}." in " ".join(text.split())) == bool(left_out)

@@ -121,8 +121,14 @@ def _laid_out(table: Table, console: Console) -> tuple[list[_Laid], list[str]]:
     laid = _whole(table, console.encoding)
     if _frame(table, laid) + sum(_least(part) for part in laid) <= console.width:
         return _folded(table, laid, console.width), []
-    dropped = [column.heading for column in table.columns if column.narrow == "drop"]
-    return _folded(table, _narrow(table, console.encoding), console.width), dropped
+    laid = _narrow(table, console.encoding)
+    dropped = {column.key for column in table.columns if column.narrow == "drop"}
+    for part in [part for part in reversed(laid) if part.column.narrow == "last"]:
+        if _frame(table, laid) + sum(_bare_least(part) for part in laid) <= console.width:
+            break
+        laid.remove(part)
+        dropped.add(part.column.key)
+    return _folded(table, laid, console.width), [column.heading for column in table.columns if column.key in dropped]
 
 
 def _whole(table: Table, encoding: str) -> list[_Laid]:
@@ -136,7 +142,7 @@ def _narrow(table: Table, encoding: str) -> list[_Laid]:
     """Without the columns that are dropped; those that go into others stand there."""
     laid = []
     for column in table.columns:
-        if column.narrow != "keep":
+        if column.narrow not in ("keep", "last"):
             continue
         within = [(other, other.narrow) for other in table.columns if isinstance(other.narrow, Into)]
         inside = [(other, into) for other, into in within if into.column == column.key]
@@ -183,8 +189,11 @@ def _least(part: _Laid) -> int:
     return min(part.width, max(_LEAST[part.column.kind], cell_len(part.heading)))
 
 
-def _squeezed(part: _Laid) -> int:
-    return max(_LEAST_OF_ALL, min(_HEADING, max(map(cell_len, part.heading.split(" ")))))
+def _bare_least(part: _Laid) -> int:
+    """Columns that it cannot do without."""
+    if part.column.is_number:
+        return part.width
+    return min(part.width, max(_LEAST_OF_ALL, min(_HEADING, max(map(cell_len, part.heading.split(" "))))))
 
 
 def _frame(table: Table, laid: Sequence[_Laid]) -> int:
@@ -197,7 +206,7 @@ def _folded(table: Table, laid: list[_Laid], width: int) -> list[_Laid]:
     room = width - _frame(table, laid)
     least = [_least(part) for part in laid]
     if sum(least) > room:
-        least = [part.width if part.column.is_number else min(part.width, _squeezed(part)) for part in laid]
+        least = [_bare_least(part) for part in laid]
     widths = _shared(least, [part.width for part in laid], room)
     return [_fold(part, columns) for part, columns in zip(laid, widths, strict=True)]
 
