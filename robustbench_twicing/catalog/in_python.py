@@ -9,7 +9,7 @@ from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.mistakes import Mistakes, MistakesError, Place
 from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.words import in_form, word_of
-from robustbench_twicing.catalog.zoo import labelled
+from robustbench_twicing.catalog.zoo import labelled, require_name
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import EMBEDDED, EMBEDDED_SIDE, Plan
@@ -33,8 +33,11 @@ def stated_in_python(said: Mapping[str, Any]) -> tuple[Stated, dict[str, Own]]:
     about = {key: said[key] for key in ("image_size", "versions")}
     named, own = _told_apart(said["models"])
     mistakes = Mistakes()
+    for name in own:
+        mistakes.tried(("models",), require_name, name)
     sizes, versions = (_about(own, key, value, mistakes) for key, value in about.items())
     rest = {key: value for key, value in said.items() if key not in (*about, "models")}
+    rest["attacks"] = _names_of_attacks(rest["attacks"], mistakes)
     content = in_form({"models": named, **_plain_words(rest)}, not said["suites"], mistakes)
     try:
         stated = state(content, settings(), mistakes)
@@ -102,6 +105,24 @@ def _side(plan: Plan, name: str, said: int | None) -> int | None:
             "Leave image_size away.",
         )
     return EMBEDDED_SIDE
+
+
+def _names_of_attacks(said: Any, mistakes: Mistakes) -> Any:
+    """What was said, unless it is an attack itself: those go by their names, which records and plans can hold."""
+    some = said if isinstance(said, list | tuple) else [said]
+    for one in some:
+        kind = type(one)
+        if kind.__module__.partition(".")[0] == "torchattacks":
+            hint = f"Write attacks=[{kind.__name__.lower()!r}], engine='torchattacks', and its eps as eps=."
+            mistakes.add(("attacks",), f"This is an object of torchattacks ({kind.__name__}); attacks are named.", hint)
+        elif callable(one):
+            what = getattr(one, "__name__", kind.__name__)
+            hint = "One of your own has the name 'python:MODULE:NAME' (docs/plugins.md)."
+            mistakes.add(("attacks",), f"{what!r} is an object; attacks are named, such as 'pgd'.", hint)
+        else:
+            continue
+        return None
+    return said
 
 
 def _plain_words(said: Mapping[str, Any]) -> dict[str, Any]:

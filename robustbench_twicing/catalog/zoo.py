@@ -80,6 +80,8 @@ def model_specs(
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
     name, sign, checkpoint = text.partition("=")
+    if name:  # which is unknown
+        require_name(name)
     known, method, label = _parts(name)
     code = checkpoint or (checkpoints or {}).get(known, "")
     if code.startswith(PREFIX) or (not code and known in plugin_names("models", zoo())):
@@ -129,6 +131,18 @@ def _built_outside(name: str, known: str, method: str | None, code: str) -> Mode
             "Call robustbench_twicing.apply_method in the function that builds it.",
         )
     return ModelSpec(name=name, architecture=code or known, weights=code or f"plugin:{known}")
+
+
+def require_name(name: str) -> None:
+    """Raise `UserError` unless `name` can stand in tables, records and messages: the rule for models' names."""
+    if not name or not name.isprintable() or name != name.strip() or len(name) > _LONGEST_NAME:
+        raise UserError(
+            f"{name!r} is no name of a model.",
+            f"Names have 1 to {_LONGEST_NAME} printable characters, and no space at either end.",
+        )
+
+
+_LONGEST_NAME = 100
 
 
 def labelled(text: str, label: str) -> str:

@@ -1,16 +1,19 @@
 """A user's own model comes in however it is wrapped, or a message says why not; and nothing escapes from its code."""
 
 import functools
+from inspect import signature
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import timm
 import torch
+import torchattacks
 from torch import nn
 
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.attention.convert import apply_twicing
+from robustbench_twicing.catalog.in_python import stated_in_python
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.models.intake import wrap_model
@@ -273,3 +276,31 @@ def test_two_modules_of_one_name_are_told_to_have_names():
 def test_what_is_said_of_a_module_is_checked_before_it_is_called(how):
     with pytest.raises(UserError, match=r"(image_size|versions)=…: .*(is no side|Unknown model of your own)"):
         evaluate({"mine": small_net()}, **how)
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "a\x1b[31m", "two\nlines", " mine", "x" * 101])
+def test_a_name_that_cannot_be_printed_is_refused(name):
+    with pytest.raises(UserError, match=r"models=…: .* is no name of a model"):
+        evaluate({name: small_net()})
+
+
+def an_attack(images, labels):
+    return images
+
+
+@pytest.mark.parametrize(
+    ("attacks", "says"),
+    [
+        (
+            torchattacks.PGD(small_net()),
+            r"\(PGD\)(.|\n)*attacks=\['pgd'\], engine='torchattacks'",
+        ),
+        ([torchattacks.FGSM(small_net())], r"Write attacks=\['fgsm'\]"),
+        (an_attack, r"'an_attack' is an object; attacks are named(.|\n)*python:MODULE:NAME"),
+        (["pgd", an_attack], r"'an_attack' is an object"),
+    ],
+)
+def test_an_attack_that_is_no_name_is_refused_with_what_to_write(attacks, says):
+    said = {name: one.default for name, one in signature(evaluate).parameters.items() if name != "begin"}
+    with pytest.raises(UserError, match=says):  # behind evaluate, whose types the tests hold
+        stated_in_python({**said, "models": "deit", "attacks": attacks})

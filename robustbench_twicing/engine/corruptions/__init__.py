@@ -27,7 +27,7 @@ SMALLEST_SIDE = 32
 
 
 def corrupt(
-    images: torch.Tensor,
+    images: torch.Tensor | np.ndarray,
     name: str,
     severity: int,
     seed: int = 0,
@@ -39,7 +39,7 @@ def corrupt(
 
     `images` (batch, 3, height, width) in [0, 1], each side at least 32, are taken at their nearest 8-bit level, and the
     result, float32 of the same shape, holds 8-bit levels too. The parameters are those of the original generator
-    for the nearest of 32, 64 and 224 pixels (`spec.corruptions.nearest_size`).
+    for the nearest of 32, 64 and 224 pixels (`spec.corruptions.nearest_size`). An array of numpy is taken for a tensor.
 
     Random draws follow (`seed`, sample id, `name`, `severity`) and nothing else; `ids` names the samples and defaults
     to "0", "1", ... within the batch. `jpeg_quality` (1 to 100) adds the JPEG round trip that ImageNet-C's files went
@@ -53,6 +53,7 @@ def corrupt(
         raise UserError(f"Severity {severity!r} does not exist.", "Severities are 1 (weakest) to 5 (strongest).")
     if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
         raise UserError(f"JPEG quality {jpeg_quality!r} does not exist.", "Take 1 to 100; ImageNet-C's files have 85.")
+    images = _as_tensor(images)
     _check(images)
     ids = [str(index) for index in range(len(images))] if ids is None else list(ids)
     if len(ids) != len(images):
@@ -88,6 +89,15 @@ def _function(corruption: Corruption) -> Callable[..., Images]:
     file, _, function = corruption.function.partition(".")
     apply: Callable[..., Images] = getattr(import_module(f"{__name__}.{file}"), function)
     return apply
+
+
+def _as_tensor(images: object) -> torch.Tensor:
+    if isinstance(images, torch.Tensor):
+        return images
+    if isinstance(images, np.ndarray) and images.dtype.kind in "biuf":
+        return torch.from_numpy(np.ascontiguousarray(images, images.dtype.newbyteorder("=")))
+    what = f"an array of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+    raise UserError(f"Images are {what}.", "Expected a tensor or an array (batch, 3, height, width) in [0, 1].")
 
 
 def _check(images: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,3 +40,17 @@ def test_a_mistake_is_named_with_its_remedy(change, message, hint):
         corrupt(**arguments)
     assert re.search(message, caught.value.message)
     assert re.search(hint, caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", ">f4"])
+def test_an_array_is_taken_for_a_tensor(kind: str) -> None:
+    images = GREY
+    made = corrupt(images.numpy().astype(kind), "fog", 3)
+    assert torch.equal(made, corrupt(images, "fog", 3))
+
+
+def test_an_array_of_something_else_is_refused() -> None:
+    with pytest.raises(UserError, match="an array of object"):
+        corrupt(np.full((1, 3, 32, 32), None), "fog", 3)
+    with pytest.raises(UserError, match=r"hold torch\.uint8"):
+        corrupt(np.zeros((1, 3, 32, 32), np.uint8), "fog", 3)
