@@ -42,12 +42,16 @@ class Sources(NamedTuple):
     """A suite of the plan, with its classes, also where those are its folders' names."""
 
 
-def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
-    """Where the images of a plan's threats come from.
+class _Suites(NamedTuple):
+    """The suites of a plan as they lie on this machine. Each is looked at once."""
 
-    `directories` says where each suite lies; one of the user's own may say it itself. Raises `UserError` for a suite
-    that is not there, or whose folder holds something else.
-    """
+    found: Callable[[str], SuiteFolder]
+    definition: Callable[[str], SuiteSpec]
+    """With its classes, also where those are its folders' names, or those of the photographs that it is made of."""
+
+
+def _open_suites(photographs: str, directories: Mapping[str, Path]) -> _Suites:
+    """`photographs`: of which suite generated ones are made. Raises `UserError` for a folder that is not known."""
 
     @cache
     def folder(name: str) -> Path:
@@ -72,8 +76,20 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
             return spec
         if spec.layout != "generated":
             return found(name).suite
-        base = definition(plan.data.name)
+        base = definition(photographs)
         return spec.model_copy(update={"index": base.index, "classes": base.classes})
+
+    return _Suites(found, definition)
+
+
+def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
+    """Where the images of a plan's threats come from.
+
+    `directories` says where each suite lies; one of the user's own may say it itself. Raises `UserError` for a suite
+    that is not there, or whose folder holds something else.
+    """
+
+    found, definition = _open_suites(plan.data.name, directories)
 
     @cache
     def whole(name: str) -> Dataset:
@@ -109,16 +125,7 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
         clean, fixed = base(name if spec.masked else None), spec.generated_recipe
         if fixed is None:
             return clean
-
-        def recipe(own: Recipes) -> Recipe:
-            if not own.takes(fixed.crop):
-                raise UserError(
-                    f"{name!r} makes pictures of {fixed.crop} pixels, and the model takes {own.evaluated.crop}.",
-                    "Resizing a corrupted picture changes the corruption: choose a model that takes this size.",
-                )
-            return fixed
-
-        return Source(clean.dataset, recipe, clean.scored)
+        return Source(clean.dataset, _always(name, fixed), clean.scored)
 
     def source(threat: Threat) -> Source:
         if isinstance(threat, CorruptionThreat):
@@ -129,3 +136,17 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
         return base(threat.classes_of if threat.kind == "clean" else None)
 
     return Sources(source, definition)
+
+
+def _always(name: str, fixed: Recipe) -> Callable[[Recipes], Recipe]:
+    """The recipe of pictures that are made in one size. It raises `UserError` for a model that takes another."""
+
+    def recipe(own: Recipes) -> Recipe:
+        if not own.takes(fixed.crop):
+            raise UserError(
+                f"{name!r} makes pictures of {fixed.crop} pixels, and the model takes {own.evaluated.crop}.",
+                "Resizing a corrupted picture changes the corruption: choose a model that takes this size.",
+            )
+        return fixed
+
+    return recipe
