@@ -10,19 +10,11 @@ import numpy as np
 import pandas as pd
 
 from robustbench_twicing.catalog.suites import suite_definition, suite_names
-from robustbench_twicing.results.manifest import (
-    CellEntry,
-    DataUsed,
-    Device,
-    Maker,
-    Manifest,
-    ModelUsed,
-    Shard,
-    samples_hash,
-)
+from robustbench_twicing.results.manifest import CellEntry, Manifest, Shard, samples_hash
 from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder, cell_folder
 from robustbench_twicing.results.summary import summarize
+from robustbench_twicing.results.used import DataUsed, Device, Maker, ModelUsed
 from robustbench_twicing.spec.attacks import FgsmSettings
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import DataSpec, Plan

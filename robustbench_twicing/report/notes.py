@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from robustbench_twicing.report.numbers import count, percent
-from robustbench_twicing.results.manifest import Manifest, ModelUsed
+from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.used import ModelUsed
 from robustbench_twicing.spec.threats import AttackThreat, pixel_equivalent
 
 _WARNINGS = 3

@@ -5,7 +5,7 @@ from typing import Literal
 
 from robustbench_twicing.report.numbers import count, percent
 from robustbench_twicing.report.page import Column, Into, Judged, Line, Page, Row, Table
-from robustbench_twicing.results.manifest import Check, Verification
+from robustbench_twicing.results.used import Check, Verification
 
 _COLUMNS = (
     Column("dataset", "data set"),

@@ -22,10 +22,11 @@ from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.paired import MUST_AGREE
 from robustbench_twicing.results.acceptance import refuse_table
-from robustbench_twicing.results.manifest import Manifest, Moment, Said, refuse_other_hash, written
+from robustbench_twicing.results.manifest import Manifest, refuse_other_hash, written
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.store import SCHEMA, is_there, write_whole
+from robustbench_twicing.results.used import Moment, Said
 from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
 from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 

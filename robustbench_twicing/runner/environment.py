@@ -15,7 +15,7 @@ import torch
 from robustbench_twicing import __version__
 from robustbench_twicing.catalog.plugins import PREFIX, used
 from robustbench_twicing.machine import onednn
-from robustbench_twicing.results.manifest import Device, Git, Maker
+from robustbench_twicing.results.used import Device, Git, Maker
 from robustbench_twicing.spec.plan import Plan
 
 _PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")

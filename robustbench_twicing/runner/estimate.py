@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
-from robustbench_twicing.results.manifest import MeansUsed, Shard
+from robustbench_twicing.results.manifest import Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
+from robustbench_twicing.results.used import MeansUsed
 from robustbench_twicing.runner.environment import made_by
 from robustbench_twicing.runner.execute import execute
 from robustbench_twicing.runner.prepare import Ready, prepare

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from robustbench_twicing.results.manifest import Manifest, Preflight, Shard
+from robustbench_twicing.results.manifest import Manifest, Shard
+from robustbench_twicing.results.used import Preflight
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.tasks.task import Looks, Opened
 

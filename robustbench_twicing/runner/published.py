@@ -17,9 +17,9 @@ from robustbench_twicing.metrics.intervals import Interval, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.preprocessing import resized
-from robustbench_twicing.results.manifest import Check, Verification
 from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.used import Check, Verification
 from robustbench_twicing.runner.run import run_plan
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.methods import Attention

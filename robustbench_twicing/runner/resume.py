@@ -8,8 +8,9 @@ from pathlib import Path
 
 from robustbench_twicing.catalog.suites import definition_of, suite_definition
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.manifest import Maker, Shard
+from robustbench_twicing.results.manifest import Shard
 from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.used import Maker
 from robustbench_twicing.spec.plan import Plan
 
 

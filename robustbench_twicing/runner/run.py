@@ -13,13 +13,9 @@ import torch
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
-from robustbench_twicing.results.manifest import (
-    Maker,
-    Manifest,
-    MeansUsed,
-    Shard,
-)
+from robustbench_twicing.results.manifest import Manifest, Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
+from robustbench_twicing.results.used import Maker, MeansUsed
 from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.execute import execute
 from robustbench_twicing.runner.preflight import as_said, kept, taking_part

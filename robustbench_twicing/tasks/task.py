@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import pandas as pd
 import torch
 
-from robustbench_twicing.results.manifest import DataUsed, MeansUsed, ModelFinding, ModelUsed, Shard
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.used import DataUsed, MeansUsed, ModelFinding, ModelUsed
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.spec.records import Column

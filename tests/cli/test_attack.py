@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing import load_run
 from robustbench_twicing.cli.app import app
-from robustbench_twicing.results.manifest import Preflight
+from robustbench_twicing.results.used import Preflight
 
 SMALL = ["--attack", "fgsm", "--limit", "20", "--quiet"]
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from robustbench_twicing.cli.app import app
-from robustbench_twicing.results.manifest import Maker
+from robustbench_twicing.results.used import Maker
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import records, run_folder
 

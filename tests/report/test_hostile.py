@@ -46,9 +46,9 @@ from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.leftovers import Holding
-from robustbench_twicing.results.manifest import Check, Verification
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.suite_comparison import SuiteFigure
+from robustbench_twicing.results.used import Check, Verification
 from robustbench_twicing.runner.estimate import CellCost, Cost
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, run_folder, side, with_flips

@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_twicing.report.notes import model_line
-from robustbench_twicing.results.manifest import ModelUsed
+from robustbench_twicing.results.used import ModelUsed
 from robustbench_twicing.spec.models import ModelSpec
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.manifest import Maker
 from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.used import Maker
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over, to_take_over
 from robustbench_twicing.spec.plan import Plan
 from tests.records_builder import begun_folder, records, run_folder

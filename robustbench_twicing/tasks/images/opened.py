@@ -20,7 +20,8 @@ from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision, tensor_cores
 from robustbench_twicing.models.plugged import load_plugged
-from robustbench_twicing.results.manifest import DataUsed, MeansUsed, ModelUsed, Settled, Shard
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.used import DataUsed, MeansUsed, ModelUsed, Settled
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import EMBEDDED, EMBEDDED_SIDE, Cell, Plan

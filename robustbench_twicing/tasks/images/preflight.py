@@ -10,7 +10,8 @@ from robustbench_twicing.engine.preflight import SAMPLES, Finding
 from robustbench_twicing.engine.preflight import preflight as look_at
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.results.manifest import ModelFinding, Shard
+from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.used import ModelFinding
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.tasks.images.attack import with_smaller_batches

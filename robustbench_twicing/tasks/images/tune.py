@@ -17,7 +17,7 @@ from robustbench_twicing.models.faster.attention_path import use_fastest_path
 from robustbench_twicing.models.faster.compiled import compiled
 from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, convolves, set_memory_format
 from robustbench_twicing.models.guard import behind
-from robustbench_twicing.results.manifest import Settled
+from robustbench_twicing.results.used import Settled
 
 Key = TypeVar("Key")
 

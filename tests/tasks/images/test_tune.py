@@ -8,8 +8,8 @@ from robustbench_twicing.api import evaluate
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.intake import wrap_model
-from robustbench_twicing.results.manifest import Settled
 from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.used import Settled
 from robustbench_twicing.tasks.images import tune
 from robustbench_twicing.tasks.images.attack import Attacks, Roles
 from robustbench_twicing.tasks.images.tune import (
