@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from timm.models.vision_transformer import Attention as TimmAttention
 from torch import nn
 
-from robustbench_twicing.attention.methods import settled
-from robustbench_twicing.attention.paths import MethodAttention
+from robustbench_twicing.attention.methods import mixing_of, settled
+from robustbench_twicing.attention.paths import FirstValues, MethodAttention
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.methods import SOFTMAX, Attention, Layers, Method
 
@@ -79,6 +79,9 @@ def _put(model: M, methods: Mapping[int, Method]) -> M:
     """Put a method into each of these blocks, or, with `UserError`, into none."""
     blocks = blocks_of(model)
     converted = {}
+    if any(mixing_of(method).needs_first for method in methods.values()):
+        had = getattr(getattr(blocks[0], "attn", None), "method", SOFTMAX)
+        methods = {0: had, **methods}  # whoever hands its values on is one of ours
     for number, method in methods.items():
         attention: Any = getattr(blocks[number], "attn", None)
         if type(attention) not in (TimmAttention, MethodAttention):
@@ -87,7 +90,19 @@ def _put(model: M, methods: Mapping[int, Method]) -> M:
             converted[number] = MethodAttention.of(attention, method)
     for number, attention in converted.items():
         blocks[number].attn = attention
+    _share_first_values(blocks)
     return model
+
+
+def _share_first_values(blocks: Any) -> None:
+    """Tie the first block to those behind it whose method reads its values."""
+    ours = [block.attn for block in blocks if isinstance(getattr(block, "attn", None), MethodAttention)]
+    reading = [attention for attention in ours if attention.mixing.needs_first and attention is not blocks[0].attn]
+    shared = FirstValues() if reading else None
+    for attention in ours:
+        attention.first, attention.place = shared, "between"
+    if reading:
+        blocks[0].attn.place, reading[-1].place = "first", "last"
 
 
 _WHAT_WORKS = "Methods go into models whose `blocks` use timm's Attention: ViT, DeiT, distilled DeiT, DeiT III."

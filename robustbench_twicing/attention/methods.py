@@ -31,6 +31,10 @@ class Inputs(Protocol):
     def v(self) -> Any:
         """Values."""
 
+    @property
+    def first_v(self) -> Any:
+        """The values of the network's first block."""
+
     def attend(self, values: Any, q: Any = None) -> Any:
         """A · values, A = softmax(scale · qkᵀ) being the attention of the block's queries, or of others."""
 
@@ -66,6 +70,8 @@ class Row(NamedTuple):
     strength: Callable[..., float] | None = None
     """Where the equation is (A + s(A - A²))V: s, from the numbers. `attention.paths` then computes it by products and
     gradients written by hand, and for the tokens that are read only; without it, by `formula` and autograd."""
+    needs_first: bool = False
+    """The formula reads `first_v`. In the first block it must then be softmax attention, its values being the first."""
 
 
 class Mixing(NamedTuple):
@@ -75,6 +81,8 @@ class Mixing(NamedTuple):
     numbers: tuple[float, ...]
     strengths: tuple[float, ...]
     """The strength, if the row has one. In a tuple: a lone float torch.compile takes for a variable."""
+    needs_first: bool
+    """See `Row`."""
 
     @property
     def strength(self) -> float | None:
@@ -92,6 +100,22 @@ def _softmax(x: Inputs) -> Any:
 def _twicing(x: Inputs, strength: float) -> Any:
     smoothed = x.attend(x.v)
     return smoothed + strength * x.attend(x.v - smoothed)
+
+
+def _folded(x: Inputs, order: float) -> Any:
+    left, mixed = x.v, 0 * x.v
+    for _ in range(int(order)):
+        smoothed = x.attend(left)
+        left, mixed = left - smoothed, mixed + smoothed
+    return mixed
+
+
+def _neutreno(x: Inputs, strength: float) -> Any:
+    return x.attend(x.v) + strength * (x.first_v - x.v)
+
+
+def _at_temperature(x: Inputs, temperature: float) -> Any:
+    return x.attend(x.v, x.q / temperature)
 
 
 def _no_strength() -> float:
@@ -117,6 +141,49 @@ METHODS: dict[str, Row] = {
             Parameter("strength", "how much is added back", usual=Fraction(1), low=Fraction(1, 1000), high=Fraction(1)),
         ),
         strength=float,
+    ),
+    "folded": Row(
+        title="twicing of higher order: what is left over is smoothed and added back again and again",
+        equation="(1 - (1 - A)^order)V: softmax is order 1, twicing order 2",
+        source="Tukey 1977, Exploratory Data Analysis (twicing, repeated); as attention ours",
+        formula=_folded,
+        parameters=(
+            Parameter(
+                "order",
+                "how often it is smoothed",
+                usual=Fraction(3),
+                low=Fraction(3),
+                high=Fraction(8),
+                step=Fraction(1),
+            ),
+        ),
+    ),
+    "neutreno": Row(
+        title="pulled towards the values of the first block",
+        equation="AV + strength (V_first - V)",
+        source="Nguyen, Nguyen & Baraniuk 2023, NeuTRENO, arXiv 2312.00751; 0.6 is theirs for images",
+        formula=_neutreno,
+        parameters=(
+            Parameter(
+                "strength",
+                "how strongly it is pulled (the paper's λ)",
+                usual=Fraction(3, 5),
+                low=Fraction(1, 1000),
+                high=Fraction(2),
+            ),
+        ),
+        needs_first=True,
+    ),
+    "temperature": Row(
+        title="a control: softmax attention at another temperature, sharper below 1",
+        equation="softmax(scale / temperature · QKᵀ)V",
+        source="ours, to tell a method's gain from that of mere sharpening",
+        formula=_at_temperature,
+        parameters=(
+            Parameter(
+                "temperature", "what scores are divided by", usual=Fraction(1, 2), low=Fraction(1, 10), high=Fraction(4)
+            ),
+        ),
     ),
 }
 
@@ -153,7 +220,8 @@ def mixing_of(method: Method) -> Mixing:
 def mixing_at(name: str, numbers: Sequence[float]) -> Mixing:
     """The row `name` at any numbers, also outside their range: the probe looks for those that fit."""
     row = METHODS[name]
-    return Mixing(row.formula, tuple(numbers), () if row.strength is None else (row.strength(*numbers),))
+    strengths = () if row.strength is None else (row.strength(*numbers),)
+    return Mixing(row.formula, tuple(numbers), strengths, row.needs_first)
 
 
 def _row(method: Method) -> Row:

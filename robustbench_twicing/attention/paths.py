@@ -61,15 +61,16 @@ def explicit_attention(
     read: int | None = None,
     mask: Mask = None,
     dropout: float = 0.0,
+    first_v: Heads | None = None,
 ) -> Rows:
     """What the method mixes, with A in memory; of its first `read` tokens only, if `read` is given.
 
     No `mask` together with `read`. `dropout` is a probability; the same dropped A is used in all products, as in the
-    authors' code.
+    authors' code. `first_v` are the values of the network's first block; left out, this is the first block.
     """
     weights = partial(_weights, k, scale, mask=mask, dropout=dropout)
     if mixing.strength is None:
-        return _by_formula(mixing, _Explicit(q, k, v, weights), read)
+        return _by_formula(mixing, _Explicit(q, k, v, v if first_v is None else first_v, weights), read)
     return _by_strength(mixing.strength, q, v, weights, read)
 
 
@@ -81,11 +82,12 @@ def fused_attention(
     mixing: Mixing,
     read: int | None = None,
     mask: Mask = None,
+    first_v: Heads | None = None,
 ) -> Rows:
     """What the method mixes, A being applied by torch's fused attention, and never in memory.
 
     Once for softmax, twice for twicing, on V and on V - AV. Of its first `read` tokens only, if `read` is given; not
-    together with a mask. It has no dropout: two calls cannot share one dropped A.
+    together with a mask. It has no dropout: two calls cannot share one dropped A. `first_v` as in `explicit_attention`.
     """
     is_causal = isinstance(mask, str)
     attn_mask = None if isinstance(mask, str) else mask
@@ -95,7 +97,7 @@ def fused_attention(
 
     strength = mixing.strength
     if strength is None:
-        return _by_formula(mixing, _Fused(q, k, v, attend), read)
+        return _by_formula(mixing, _Fused(q, k, v, v if first_v is None else first_v, attend), read)
     rows = q if read is None else q[:, :, :read]
     if not strength:
         return attend(rows, v)
@@ -103,9 +105,21 @@ def fused_attention(
     return torch.add(av[:, :, :read], attend(rows, v - av), alpha=strength)
 
 
-def formula_attention(q: Heads, k: Heads, v: Heads, scale: float, mixing: Mixing) -> Heads:
+def formula_attention(
+    q: Heads, k: Heads, v: Heads, scale: float, mixing: Mixing, first_v: Heads | None = None
+) -> Heads:
     """What the method mixes, by its formula in the table and no faster way: for the probe and for tests."""
-    return explicit_attention(q, k, v, scale, mixing._replace(strengths=()))
+    return explicit_attention(q, k, v, scale, mixing._replace(strengths=()), first_v=first_v)
+
+
+class FirstValues:
+    """Hands the first block's values to the blocks behind it, within one forward of the network."""
+
+    def __init__(self) -> None:
+        self.values: torch.Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FirstValues":
+        return FirstValues()
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class _Fused:
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
+    first_v: torch.Tensor
     apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
     def attend(self, values: torch.Tensor, q: torch.Tensor | None = None) -> torch.Tensor:
@@ -124,8 +139,10 @@ class _Fused:
 class _Explicit:
     """A formula's inputs where A is in memory, once: products with it share what dropout dropped."""
 
-    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: _Weights) -> None:
-        self.q, self.k, self.v = q, k, v
+    def __init__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first_v: torch.Tensor, weights: _Weights
+    ) -> None:
+        self.q, self.k, self.v, self.first_v = q, k, v, first_v
         self._weights = weights
         self._attn: torch.Tensor | None = None
 
@@ -185,6 +202,10 @@ class MethodAttention(Attention):
     path: AttentionPath = "auto"
     read: int | None = None
     """In eval mode and without a mask, only the first `read` tokens come out; None: all."""
+    first: FirstValues | None = None
+    """Shared by the blocks of a network of which some need the first one's values."""
+    place: Literal["first", "between", "last"] = "between"
+    """Of this block among those: the first fills `first`, the last one that needs it empties it."""
 
     @classmethod
     def of(cls, attention: Attention, method: Method) -> "MethodAttention":
@@ -217,17 +238,18 @@ class MethodAttention(Attention):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         plain_q, plain_k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(plain_q), self.k_norm(plain_k)
+        first_v = self._first_values(v)
 
         dropout = self.attn_drop.p if self.training else 0.0
         mixing, plain = self.mixing, q is plain_q and k is plain_k and self.mixing.strength is not None
         mask: Mask = "causal" if is_causal else attn_mask
         read = None if self.training or mask is not None else self.read
         if choose_path(self.path, x.device, dropout) == "fused":
-            mixed = fused_attention(q, k, v, self.scale, mixing, read, mask).transpose(1, 2)
+            mixed = fused_attention(q, k, v, self.scale, mixing, read, mask, first_v).transpose(1, 2)
         elif plain and read is None and mask is None and dropout == 0:
             mixed = packed_attention(qkv, self.scale, cast(float, mixing.strength))
         else:
-            mixed = explicit_attention(q, k, v, self.scale, mixing, read, mask, dropout).transpose(1, 2)
+            mixed = explicit_attention(q, k, v, self.scale, mixing, read, mask, dropout, first_v).transpose(1, 2)
 
         mixed = mixed.reshape(batch, mixed.shape[1], -1)
         # timm 1.0.9 has neither; later versions normalise, then gate, before the projection.
@@ -238,6 +260,22 @@ class MethodAttention(Attention):
             mixed = mixed * gate(x[:, : mixed.shape[1]]).sigmoid()
         projected: torch.Tensor = self.proj_drop(self.proj(mixed))
         return projected
+
+    def _first_values(self, v: torch.Tensor) -> torch.Tensor | None:
+        """What the formula reads as `first_v`; None in the first block, and where no block reads it."""
+        if self.first is None:
+            return None
+        if self.place == "first":
+            self.first.values = v
+            return None
+        if not self.mixing.needs_first:
+            return None
+        values = self.first.values
+        if values is None or values.shape != v.shape:
+            raise RuntimeError("A block that needs the first block's values was run without it.")
+        if self.place == "last":
+            self.first.values = None  # not kept until the next batch
+        return values
 
 
 def set_attention_path(model: nn.Module, path: str) -> None:

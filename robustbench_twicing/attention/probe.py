@@ -12,13 +12,14 @@ from torch import nn
 
 from robustbench_twicing.attention.convert import blocks_of, unknown_block
 from robustbench_twicing.attention.methods import METHODS, Parameter, mixing_at, mixing_of, settled, settled_method
-from robustbench_twicing.attention.paths import formula_attention
+from robustbench_twicing.attention.paths import MethodAttention, formula_attention
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.methods import SOFTMAX, Attention, Method
 
 _TOKENS = 24
-# A uniform A satisfies A² = A, so methods only differ if attention is peaked: the input grows until they do.
-_SCALES = (1.0, 4.0, 16.0, 64.0, 256.0)
+# A uniform A satisfies A² = A, so methods only differ if attention is peaked: the input grows until they do. Where
+# each row of A is one 1, its temperature shows no more, so it grows slowly.
+_SCALES = tuple(2.0**power for power in range(9))
 _MIN_SEPARATION = 0.2
 """Distance between the two nearest methods of the table. Here as below the unit is the size of what softmax gives."""
 _MAX_MISS = 0.01
@@ -61,9 +62,9 @@ def _method_of(model: nn.Module, number: int, block: nn.Module, claim: Sequence[
     try:
         for scale in _SCALES:
             tensors = _observe(attention, (noise * scale).to(weight))
-            if len(tensors) < 4:
+            if len(tensors) < 5:
                 raise unknown_block(model, f"blocks.{number}", block)
-            seen = _Seen(**tensors)
+            seen = _Seen(**tensors, is_first=number == 0)
             if not seen.separation() > _MIN_SEPARATION:
                 continue
             candidates = list(_candidates(seen, claim))
@@ -86,11 +87,22 @@ def _method_of(model: nn.Module, number: int, block: nn.Module, claim: Sequence[
 class _Seen:
     """What a block's attention used and made: (1, heads, tokens, head_dim), in its own precision.
 
-    `mixed` has fewer tokens, the first ones, if the attention computes no more.
+    `mixed` has fewer tokens, the first ones, if the attention computes no more. `first_v` was given to it as the first
+    block's values; the first block has its own.
     """
 
-    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mixed: torch.Tensor) -> None:
-        self._heads = q, k, v
+    def __init__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mixed: torch.Tensor,
+        first_v: torch.Tensor,
+        is_first: bool,
+    ) -> None:
+        self._heads = q, k, v, v if is_first else first_v
+        # There a method that reads the first block's values is softmax attention: found only where it is claimed.
+        self.rows = {name: row for name, row in METHODS.items() if not (is_first and row.needs_first)}
         self._tokens, self._dtype = mixed.shape[2], mixed.dtype
         self._softmax = self._formula(SOFTMAX.name, ())
         self._mixed = mixed.double()
@@ -102,7 +114,7 @@ class _Seen:
 
     def separation(self) -> float:
         """Distance between the two nearest methods of the table, each with its usual numbers; 0 if nothing came out."""
-        given = [self._formula(name, mixing_of(Method(name)).numbers) for name in METHODS]
+        given = [self._formula(name, mixing_of(Method(name)).numbers) for name in self.rows]
         nearest = min(float((one - other).norm()) for one, other in combinations(given, 2))
         size = float(self._softmax.norm())
         return nearest / size if size > 0 and self._mixed.isfinite().all() else 0.0
@@ -113,17 +125,17 @@ class _Seen:
         return float((rounded - self._softmax).norm() / self._softmax.norm())
 
     def _formula(self, name: str, numbers: Sequence[float], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        q, k, v = (tensor.to(dtype) for tensor in self._heads)
-        given = formula_attention(q, k, v, q.shape[-1] ** -0.5, mixing_at(name, numbers))
+        q, k, v, first_v = (tensor.to(dtype) for tensor in self._heads)
+        given = formula_attention(q, k, v, q.shape[-1] ** -0.5, mixing_at(name, numbers), first_v)
         result: torch.Tensor = given[:, :, : self._tokens].double()
         return result
 
 
 def _candidates(seen: _Seen, claim: Sequence[Method]) -> Iterator[tuple[Method, float]]:
     """Methods and how far each misses, those with the fewest free numbers first."""
-    for method in (*claim, *map(Method, METHODS)):
+    for method in (*claim, *map(Method, seen.rows)):
         yield method, float(seen.missed(method.name, mixing_of(method).numbers).norm())
-    for name, row in METHODS.items():
+    for name, row in seen.rows.items():
         for start in _starts(row.parameters):
             numbers = _fitted(seen, name, row.parameters, start)
             pairs = zip(numbers, row.parameters, strict=True)
@@ -160,7 +172,7 @@ def _fitted(seen: _Seen, name: str, parameters: Sequence[Parameter], start: Sequ
 def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """The q, k, v (1, heads, tokens, head_dim) that `attention` used on `x`, and what it "mixed" them to.
 
-    What it never computed under the names that timm has is left out.
+    What it never computed under the names that timm has is left out. `first_v` is what it was told of the first block.
     """
     seen: dict[str, torch.Tensor] = {}
 
@@ -181,5 +193,10 @@ def _observe(attention: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
             after.register_forward_pre_hook(lambda module, args: keep("mixed", heads(args[0]))),
         ):
             hooks.callback(handle.remove)
+        first_v = heads(attention.qkv(x).chunk(3, dim=-1)[2]).flip(2)
+        keep("first_v", first_v)
+        if isinstance(attention, MethodAttention) and attention.first is not None:
+            attention.first.values = first_v
+            hooks.callback(setattr, attention.first, "values", None)
         attention(x)
     return seen

@@ -1,5 +1,6 @@
 """A method is one row: what its formula says, every path computes, the probe finds, and the names know."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -48,19 +49,25 @@ EVERY = pytest.mark.parametrize(
 @pytest.mark.parametrize("read", [None, 2])
 def test_every_row_is_computed_along_every_path_as_its_formula_says(text: str, attend: Any, read: int | None) -> None:
     mixing = mixing_of(Method.parse(text))
-    expected = formula_attention(*qkv(), 0.6, mixing)[:, :, :read]
-    torch.testing.assert_close(attend(*qkv(), 0.6, mixing, read=read), expected, **EXACT)
+    first_v = qkv()[2].flip(2)
+    expected = formula_attention(*qkv(), 0.6, mixing, first_v)[:, :, :read]
+    torch.testing.assert_close(attend(*qkv(), 0.6, mixing, read=read, first_v=first_v), expected, **EXACT)
 
 
 @EVERY
 @pytest.mark.parametrize("attend", [explicit_attention, fused_attention])
 def test_every_row_has_the_gradient_that_finite_differences_find(text: str, attend: Any) -> None:
     q, k, v = (tensor[:1, :1, :4].requires_grad_() for tensor in qkv())
-    assert torch.autograd.gradcheck(lambda *heads: attend(*heads, 0.3, mixing_of(Method.parse(text))), (q, k, v))
+    first_v = qkv()[2][:1, :1, 3:7].requires_grad_()
+    mixing = mixing_of(Method.parse(text))
+    assert torch.autograd.gradcheck(
+        lambda q, k, v, first_v: attend(q, k, v, 0.3, mixing, first_v=first_v), (q, k, v, first_v)
+    )
 
 
 @EVERY
 def test_every_row_is_found_by_the_probe(text: str) -> None:
+    text += "@1-3" if METHODS[Method.parse(text).name].needs_first else ""  # in the first block it is softmax attention
     assert attention_of(apply_method(small(), text)) == settled(Attention.parse(text))
 
 
@@ -101,6 +108,86 @@ def test_numbers_that_a_method_does_not_take(text: str) -> None:
         settled_method(Method.parse(text))
 
 
+# --- the rows beside softmax and twicing ------------------------------------------------------------------------------
+
+
+def matrix(q: np.ndarray, k: np.ndarray, scale: float) -> np.ndarray:
+    """A, formed."""
+    scores = np.einsum("bhnd,bhmd->bhnm", q, k) * scale
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def test_each_is_the_equation_written_out_in_numpy() -> None:
+    q, k, v = (tensor.numpy() for tensor in qkv())
+    first_v, eye, a = v[:, :, ::-1], np.eye(7), matrix(q, k, 0.6)
+    written_out = {
+        "folded": (eye - (eye - a) @ (eye - a) @ (eye - a)) @ v,
+        "folded(5)": (eye - np.linalg.matrix_power(eye - a, 5)) @ v,
+        "neutreno": a @ v + 0.6 * (first_v - v),
+        "neutreno(0.25)": a @ v + 0.25 * (first_v - v),
+        "temperature": matrix(q, k, 1.2) @ v,
+        "temperature(4)": matrix(q, k, 0.15) @ v,
+    }
+    for text, expected in written_out.items():
+        given = formula_attention(*qkv(), 0.6, mixing_of(Method.parse(text)), qkv()[2].flip(2))
+        np.testing.assert_allclose(given.numpy(), expected, **EXACT)
+
+
+def test_the_rows_meet_where_they_should() -> None:
+    """Order 1 is softmax and order 2 twicing; temperature 1 is softmax; a pull of nothing is none."""
+    heads, softmax, twicing = qkv(), mixing_of(Method("softmax")), mixing_of(Method("twicing"))
+    for name, number, same in (
+        ("folded", 1, softmax),
+        ("folded", 2, twicing),
+        ("temperature", 1, softmax),
+        ("neutreno", 0, softmax),
+    ):
+        given = formula_attention(*heads, 0.6, methods.mixing_at(name, [float(number)]))
+        torch.testing.assert_close(given, formula_attention(*heads, 0.6, same), **EXACT)
+
+
+def pulled(model: Any, strength: float) -> Any:
+    """The same network with NeuTRENO by hooks, sharing no code: what goes into each projection is added to."""
+    values: list[torch.Tensor] = []
+    for number, block in enumerate(model.blocks):
+
+        def seen(_: Any, __: Any, out: torch.Tensor, number: int = number) -> None:
+            values[number:] = [out.chunk(3, dim=-1)[2]]
+
+        def add(_: Any, args: Any, number: int = number) -> Any:
+            return (args[0] + strength * (values[0] - values[number]),)
+
+        block.attn.qkv.register_forward_hook(seen)
+        block.attn.proj.register_forward_pre_hook(add)
+    return model
+
+
+@pytest.mark.parametrize("path", ["explicit", "fused"])
+def test_the_first_blocks_values_reach_every_block_of_a_network_and_carry_the_gradient(path: str) -> None:
+    expected, given = pulled(small(), 0.6), apply_method(small(), "neutreno")
+    paths.set_attention_path(given, path)
+    for _ in range(2):  # nothing is left over from one batch to the next
+        inputs = images().requires_grad_()
+        gradients = [torch.autograd.grad(model(inputs).square().sum(), inputs)[0] for model in (expected, given)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+        assert all(block.attn.first.values is None for block in given.blocks)
+    before = given(images())
+    read_tokens_only(given)
+    torch.testing.assert_close(copy.deepcopy(given)(images()), before, rtol=0, atol=1e-5)
+
+
+def test_the_first_block_hands_its_values_on_whatever_its_own_method() -> None:
+    model = apply_method(small(), "twicing@0+neutreno@2,3")
+    assert str(attention_of(model)) == "twicing@0+neutreno@2,3"
+    apply_method(model, "twicing@0")
+    assert [getattr(block.attn, "first", None) for block in model.blocks] == [None] * 4
+    assert str(attention_of(apply_method(small(), "neutreno"), Attention.parse("neutreno"))) == "neutreno"
+    assert str(attention_of(apply_method(small(), "neutreno"))) == "neutreno@1,2,3"
+    with pytest.raises(RuntimeError, match="without it"):
+        apply_method(small(), "neutreno").blocks[1](torch.zeros(1, 5, 24))
+
+
 # --- a row more -------------------------------------------------------------------------------------------------------
 
 
@@ -123,27 +210,9 @@ SHARPENED = Row(
 )
 
 
-def _of_order(x: Inputs, order: float) -> Any:
-    """(1 - (1 - A)^order) V: what is left over is smoothed again and again."""
-    left, mixed = x.v, 0 * x.v
-    for _ in range(int(order)):
-        smoothed = x.attend(left)
-        left, mixed = left - smoothed, mixed + smoothed
-    return mixed
-
-
-OF_ORDER = Row(
-    title="smoothed again and again",
-    equation="(1 - (1 - A)^order)V",
-    source="this test",
-    formula=_of_order,
-    parameters=(Parameter("order", "smoothings", Fraction(3), Fraction(3), Fraction(6), Fraction(1)),),
-)
-
-
 @pytest.fixture
 def _more(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {**METHODS, "sharp": SHARPENED, "fold": OF_ORDER}
+    table = {**METHODS, "sharp": SHARPENED}
     for module in (methods, probe):
         monkeypatch.setattr(module, "METHODS", table)
 
@@ -167,12 +236,11 @@ def test_a_new_row_alone_is_computed_along_every_path(attend: Any, read: int | N
 def test_a_new_row_alone_is_known_by_name_and_found_by_the_probe() -> None:
     assert str(model_spec("deit+sharp@last2=x.pth", "digits").attention) == "sharp@last2"
     assert str(settled(Attention.parse("sharp(2)"))) == "sharp"
-    assert str(settled(Attention.parse("fold(3)@0+fold(4)@1"))) == "fold@0+fold(4)@1"
     for text in (
         "sharp",
         "sharp(1.5,0.5)",
         "sharp(0.7,0.2)@0+twicing@1+twicing(0.25)@3",
-        "fold@0+twicing@1+fold(5)@2",
+        "folded@0+twicing@1+folded(5)@2",
     ):
         model = apply_method(small(), text)
         assert str(attention_of(model)) == text
@@ -182,6 +250,6 @@ def test_a_new_row_alone_is_known_by_name_and_found_by_the_probe() -> None:
         for path in ("explicit", "fused"):
             paths.set_attention_path(model, path)
             torch.testing.assert_close(model(images()), before, rtol=0, atol=1e-5)
-    for wrong in ("sharp(10)", "fold(2)", "fold(3.5)"):
+    for wrong in ("sharp(10)", "folded(2)", "folded(3.5)"):
         with pytest.raises(UserError, match="cannot be"):
             model_spec(f"deit+{wrong}", "digits")
