@@ -42,9 +42,7 @@ def compare(
     plan_power: Annotated[
         float | None,
         typer.Option(
-            min=0.0001,
-            max=1,
-            help="Of arms: also how many seeds and images would show this difference (0.02: 2 points).",
+            min=0.0001, max=1, help="Of arms: also how many seeds and images show this difference (0.02: 2 points)."
         ),
     ] = None,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
@@ -64,19 +62,13 @@ def compare(
     carried out yet is carried out first.
     """
     with code_allowed(allow_code):
-        names, arms = what or [], _arms(arm or [])
+        names = what or []
         places = [*names, *([run] if run else [])]
-        if arms is None and len(places) == 1 and api.stated_arms(places[0]):
-            arms = api.stated_arms(places[0])
+        arms = _arms(arm or [], places)
         _refuse_unused(
             arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
         )
-        if arms is not None and len(places) != 1:
-            raise UserError(
-                f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
-            )
-        if images not in (None, *get_args(Images)):
-            raise unknown_name("choice of images", str(images), get_args(Images))
+        _refuse_wrong(arms is not None, places, images)
         for plan in api.still_to_do(*names, run=run, arms=arms):
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
         if arms is not None:
@@ -89,15 +81,27 @@ def compare(
             plot_curves(page.curves, plot)
 
 
-def _arms(texts: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
-    """Patterns by the names of their arms; None if no arm is named."""
+def _arms(texts: Sequence[str], places: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+    """Patterns by the names of their arms: those of `texts`, else of the one plan or run. None if no arm is named."""
     arms: dict[str, list[str]] = {}
     for text in texts:
         name, sign, pattern = text.partition("=")
         if not (name and sign and pattern):
             raise UserError(f"--arm {text} names no arm.", "Write NAME=PATTERN, such as --arm 'deit-tw=deit-tw@*'.")
         arms.setdefault(name, []).append(pattern)
+    if not arms and len(places) == 1:
+        return api.stated_arms(places[0]) or None
     return arms or None
+
+
+def _refuse_wrong(with_arms: bool, places: Sequence[str], images: str | None) -> None:
+    """Raise `UserError` for arms of several runs, and for a choice of images that there is not."""
+    if with_arms and len(places) != 1:
+        raise UserError(
+            f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
+        )
+    if images not in (None, *get_args(Images)):
+        raise unknown_name("choice of images", str(images), get_args(Images))
 
 
 def _refuse_unused(with_arms: bool, of_models: Mapping[str, Any], of_arms: Mapping[str, Any]) -> None:
