@@ -67,6 +67,15 @@ class Settings:
         given = {name: value for name, (value, _) in self.tables["models"].items() if value}
         return {name: value for name, value in given.items() if data != "digits" or value.startswith(CODE)}
 
+    def decided_here(self, weights: str) -> str:
+        """The file in the working folder, if it is what names these weights for a model; else empty.
+
+        Such a file comes with a cloned repository, and whoever runs a command there need not know of it.
+        """
+        here = str(next(iter(self.files)))
+        value = weights.removeprefix("file:")
+        return here if any(one == Setting(value, here) for one in self.tables["models"].values()) else ""
+
 
 def settings(folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """What is set for a command that runs in `folder` (default: the working folder).

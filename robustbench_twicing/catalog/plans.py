@@ -40,6 +40,8 @@ class PlanFile:
     means: Means
     """What was given, over what the file says, over what is configured."""
     plan: Plan
+    decided: tuple[str, ...]
+    """In lines, which model's weights a file in the working folder decided."""
     gate: Policy
     arms: ArmPatterns
     """What `compare` takes for arms of training seeds; empty without any."""

@@ -35,6 +35,8 @@ class Stated(NamedTuple):
     experiment: Experiment
     means: Means
     plan: Plan
+    decided: tuple[str, ...] = ()
+    """In lines, which model's weights a file in the working folder decided."""
 
 
 def state(
@@ -78,7 +80,7 @@ def stated_or_none(
     experiment = mistakes.filled(Experiment, own, keys=("means", "directories", *keys))
     wrong = {str(one.place[0]) for one in mistakes.found if one.place}
     plan = _plan(experiment, means, known, mistakes, frozenset(wrong))
-    return None if plan is None else Stated(experiment, means, plan)
+    return None if plan is None else Stated(experiment, means, plan, _decided(experiment, plan, known))
 
 
 def resolve(experiment: Experiment, means: Means | None = None, known: Settings | None = None) -> Plan:
@@ -276,6 +278,14 @@ def _specs(
         if kind == "file" and not mistakes.tried(at, _is_there, file):
             break  # raw and averaged weights are in one file
     return specs
+
+
+def _decided(experiment: Experiment, plan: Plan, known: Settings | None) -> tuple[str, ...]:
+    said = {text.partition("=")[0] for text in experiment.models if isinstance(text, str) and "=" in text}
+    files = {spec: known.decided_here(spec.weights) for spec in plan.models if spec.name not in said} if known else {}
+    return tuple(
+        f"{spec.name}: its weights, {spec.weights}, are named by {file}." for spec, file in files.items() if file
+    )
 
 
 def _is_there(file: str) -> bool:

@@ -17,6 +17,7 @@ def run_page(run: Run) -> Page:
     said, missing = notes(run), state(run)
     parts: list[Line | Table] = [
         Line(threat_model(manifest), "note"),
+        *(Line(decided, "warning") for decided in manifest.decided),
         accuracy_table(summary[~corruptions], manifest.plan.data.name),
         *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
         suites_table(run.suites),

@@ -110,6 +110,8 @@ class Manifest(Frozen):
     """What `compare` takes for arms of training seeds, if the plan file says so."""
     plan: Plan
     plan_hash: str
+    decided: tuple[Said, ...] = ()
+    """In lines, which model's weights a file in the working folder decided."""
     means: MeansUsed = MeansUsed()
     preflight: Preflight = Preflight()
     command: tuple[Said, ...] = ()

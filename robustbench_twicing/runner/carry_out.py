@@ -46,7 +46,9 @@ def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, Own]
             }
             specs = [wrapped[spec.name].card.spec if spec.name in wrapped else spec for spec in stated.plan.models]
             plan = stated.plan.model_copy(update={"models": tuple(specs)})
-            return _finished(run_plan(plan, stated.means, models=wrapped, begin=begin))
+            return _finished(
+                run_plan(plan, stated.means, models=wrapped, begin=begin, notes={"decided": stated.decided})
+            )
 
 
 def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
@@ -73,6 +75,7 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
     from robustbench_twicing.runner.run import run_plan
 
     notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json"), "arms": read.arms}
+    notes["decided"] = read.decided
     means = read.means.model_copy(update={"out": plan_folder(read)})
     return _finished(run_plan(read.plan, means, begin=begin, notes=notes))
 

@@ -68,6 +68,8 @@ def run_plan(
         # Where nothing is computed, what was said about where it was computed stays.
         manifest = _of_this_session(draft, device, maker, folder) if computes or old is None else draft
         progress = (begin or without_progress)(_to_do(ready, pending))
+        for line in manifest.decided:
+            progress.say(line)
         before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
         looks, remarks = _looks(ready, before, pending, means.preflight, progress)
         folder.remarks += remarks if begin is None else []  # where nobody follows, it is said afterwards

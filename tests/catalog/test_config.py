@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_twicing.catalog.config import FILE, data_dirs, settings, variable_of
+from robustbench_twicing.catalog.resolve import state
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.means import Means
 
@@ -144,3 +145,15 @@ def test_a_suite_of_the_users_own_is_named_as_it_was():
 def test_mistakes_in_flags(flag, names, says):
     with pytest.raises(UserError, match=says):
         data_dirs([flag], names)
+
+
+def test_weights_that_a_file_in_the_working_folder_decides_are_said(places):
+    """It may have come with a cloned repository; the user's own file and what was typed are the user's."""
+    work, home = places
+    (work / FILE).write_text('[models]\ndeit = "hf-hub:somebody/weights"\n')
+    (home / FILE).write_text('[models]\ndeit = "timm:deit_tiny_patch16_224"\n"resnet18" = "timm:resnet18.a1_in1k"\n')
+    content = {"data": "imagenet", "directories": {"imagenet": str(work)}, "attacks": [{}]}
+    named = state({**content, "models": ["deit", "resnet18"]}, settings())
+    assert named.decided == (f"deit: its weights, hf-hub:somebody/weights, are named by {work / FILE}.",)
+    typed = state({**content, "models": ["deit=hf-hub:somebody/weights"]}, settings())
+    assert typed.decided == ()
