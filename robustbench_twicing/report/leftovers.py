@@ -28,14 +28,19 @@ def holdings_page(holdings: Sequence[Holding], runs: Path) -> Page:
     return Page(f"Runs in {runs}", tuple(parts), facts={"runs": [_facts(holding) for holding in holdings]})
 
 
-def pruned_page(pruned: Sequence[Holding], left_alone: Sequence[str]) -> Page:
-    """What was removed, and what was left alone and why."""
-    lines = [
+def pruned_page(pruned: Sequence[Holding], left_alone: Sequence[str], runs: Sequence[Holding] = ()) -> Page:
+    """What stray files and what whole `runs` were removed, and what was left alone and why."""
+    lines = [Line(f"{run.folder}: removed, {size(run.size + run.stray_size)}", unbroken=True) for run in runs]
+    lines += [
         Line(f"{holding.folder}: removed {len(holding.stray)} file(s), {size(holding.stray_size)}", unbroken=True)
         for holding in pruned
     ]
     lines += [Line(f"Left alone: {why}", "warning") for why in left_alone]
-    facts = {"removed": [_facts(holding) for holding in pruned], "left_alone": list(left_alone)}
+    facts = {
+        "runs": list(map(_facts, runs)),
+        "removed": [_facts(holding) for holding in pruned],
+        "left_alone": list(left_alone),
+    }
     return Page("What was removed", tuple(lines or [Line("Nothing to remove.")]), facts=facts)
 
 

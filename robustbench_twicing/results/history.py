@@ -5,7 +5,7 @@ made again by `rebuild` if it is lost, damaged or of another version.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,8 @@ class Series:
     data: str
     samples: int
     points: tuple[Point, ...]
+    plan: str = ""
+    """The name that the plans of all runs have; empty for runs without one."""
 
 
 def add(run: Run, index: Path = INDEX) -> str:
@@ -110,20 +112,23 @@ def series(
     models: Sequence[str] = (),
     threats: Sequence[str] = (),
     last: int | None = None,
+    ad_hoc: bool = False,
 ) -> list[Series]:
     """Every series, of these plan names, models and threats if any are given; the `last` nights of each.
 
-    Runs belong to one series if model, threat, data set, recipe, settings, seed and number of samples are the same.
-    Raises `UserError` if the index cannot be read.
+    Runs belong to one series if the plan's name, model, threat, data set, recipe, settings, seed and number of samples
+    are the same. Runs that no plan file began are series of their own, and only looked at if `ad_hoc`. Raises
+    `UserError` if the index cannot be read.
     """
     if not _usable(index):
         rebuild(index)
     wanted = {"runs.name": names, "cells.model": models, "cells.threat": threats}
-    where = " AND ".join(f"{column} IN ({', '.join('?' * len(some))})" for column, some in wanted.items() if some)
+    conditions = [f"{column} IN ({', '.join('?' * len(some))})" for column, some in wanted.items() if some]
+    where = " AND ".join([*conditions, *([] if ad_hoc else ["runs.name != ''"])])
     try:
         with _opened(index) as database:
             rows = database.execute(
-                f"""SELECT runs.folder, started, version, "commit", {", ".join(_CELL)}
+                f"""SELECT runs.folder, runs.name, started, version, "commit", {", ".join(_CELL)}
                 FROM cells JOIN runs USING (folder)
                 WHERE {where or "TRUE"} ORDER BY started, runs.folder, position""",
                 [shown(value) for some in wanted.values() for value in some],
@@ -131,15 +136,22 @@ def series(
     except sqlite3.DatabaseError as error:
         raise UserError(f"{index} cannot be read: {error}.", "Run: twicing-bench history --rebuild") from None
     found: dict[tuple[Any, ...], list[Point]] = {}
-    for folder, started, version, commit, *cell in rows:
+    for folder, name, started, version, commit, *cell in rows:
         (model, threat, data, recipe, protocol, seed, weights, n, failed, accuracy, low, high) = cell
-        key = (model, threat, data, n + failed, recipe, protocol, seed)
+        key = (model, threat, data, n + failed, name, recipe, protocol, seed)
         point = Point(folder, started, weights, version, commit, accuracy, None if low is None else (low, high), failed)
         found.setdefault(key, []).append(point)
     return [
-        Series(model, threat, data, samples, tuple(points[-last if last else 0 :]))
-        for (model, threat, data, samples, *_), points in found.items()
+        Series(model, threat, data, samples, tuple(points[-last if last else 0 :]), name)
+        for (model, threat, data, samples, name, *_), points in found.items()
     ]
+
+
+def forget(folders: Iterable[Path], index: Path = INDEX) -> None:
+    """Leave out of the index what it says about runs that were removed."""
+    if index.exists() and _usable(index):
+        with _opened(index) as database, database:
+            database.executemany("DELETE FROM runs WHERE folder = ?", [[folder.name] for folder in folders])
 
 
 def _insert(database: sqlite3.Connection, run: Run) -> None:

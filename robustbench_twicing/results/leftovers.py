@@ -4,13 +4,17 @@ Shards are named by content, so they outlive the plan they were made for: old we
 the same folder. They are never mixed into a result, but they take space.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.store import RECORDS, RUNS, RunFolder, explained
+from robustbench_twicing.results.begun import begun
+from robustbench_twicing.results.history import INDEX, forget
+from robustbench_twicing.results.manifest import MANIFEST
+from robustbench_twicing.results.store import LOCK, RECORDS, RUNS, SUMMARY, RunFolder, explained
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,42 @@ def prune(runs: Path = RUNS) -> tuple[list[Holding], list[str]]:
             continue
         pruned.append(holding)
     return pruned, left_alone
+
+
+def thin_out(keep: int, runs: Path = RUNS) -> tuple[list[Holding], list[str]]:
+    """Remove whole runs but the `keep` newest of each plan, and of those that no plan began: as `prune` says it.
+
+    What a user put into their folders stays, and so does what cannot be read.
+    """
+    removed, left_alone = [], []
+    seen: Counter[str] = Counter()
+    for path, manifest in begun(runs):
+        seen[manifest.name] += 1
+        if seen[manifest.name] <= keep:
+            continue
+        try:
+            with RunFolder(path).locked():
+                holding = _holding(path)
+                _remove(path)
+        except UserError as error:
+            left_alone.append(error.message)
+            continue
+        with suppress(OSError):  # something of the user's is in it
+            path.rmdir()
+        removed.append(holding)
+    forget([holding.folder for holding in removed], runs.parent / INDEX.name)
+    return removed, left_alone
+
+
+def _remove(path: Path) -> None:
+    """Everything that the tool wrote. The manifest last: until then it says what the rest is."""
+    records = path / RECORDS
+    for file in [*_files(path), path / SUMMARY, path / MANIFEST, path / LOCK]:
+        with explained(file):
+            file.unlink(missing_ok=True)
+    for folder in [*records.glob("*/"), records]:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _holding(path: Path) -> Holding:

@@ -33,7 +33,7 @@ from robustbench_twicing.spec.values import content_hash
 RUNS = Path("results") / "runs"
 """Where run folders go unless the user says otherwise."""
 
-RECORDS, SUMMARY = "records", "summary.csv"
+RECORDS, SUMMARY, LOCK = "records", "summary.csv", ".lock"
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 SCHEMA = pa.schema(
@@ -145,7 +145,7 @@ class RunFolder:
         """Keep other processes from writing here. Raises `UserError` if one does already."""
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / LOCK, timeout=0)
             try:
                 lock.acquire()
             except Timeout:

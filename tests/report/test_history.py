@@ -49,7 +49,7 @@ def test_a_night_without_an_answer_is_shown_as_none() -> None:
 def test_cells_without_an_accuracy_are_shown(tmp_path: Path) -> None:
     """No answer to an outlier is right, so ImageNet-O has neither accuracy nor interval."""
     frame = records({("deit", "clean"): [True] * 5, ("deit", "imagenet-o"): [False] * 5})
-    run = load_run(run_folder(tmp_path / "runs" / "night", frame))
+    run = load_run(run_folder(tmp_path / "runs" / "night", frame, name="nightly"))
     assert add(run, tmp_path / "history.sqlite") == ""
     found = series(tmp_path / "history.sqlite")
     assert [line.points[0].interval is None for line in found] == [False, True]

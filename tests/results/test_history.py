@@ -117,4 +117,13 @@ def test_a_threat_without_any_answer_is_a_gap(tmp_path: Path) -> None:
     frame = records({("deit", "clean"): np.zeros(10, dtype=bool)}, status="failed")
     run = load_run(run_folder(tmp_path / "runs" / "x", frame))
     assert add(run, tmp_path / "history.sqlite") == ""
-    assert _accuracies(tmp_path / "history.sqlite") == [[None]]
+    assert _accuracies(tmp_path / "history.sqlite", ad_hoc=True) == [[None]]
+
+
+def test_runs_that_no_plan_began_are_no_nights_of_one_that_measures_the_same(tmp_path: Path) -> None:
+    index = tmp_path / "history.sqlite"
+    for date, name in (("2026-11-21", "nightly"), ("2026-11-22", ""), ("2026-11-23", "nightly"), ("2026-11-24", "own")):
+        add(_night(tmp_path, date, 90, name=name), index)
+    found = {line.plan: [point.started[:10] for point in line.points] for line in series(index)}
+    assert found == {"nightly": ["2026-11-21", "2026-11-23"], "own": ["2026-11-24"]}
+    assert [line.plan for line in series(index, ad_hoc=True)] == ["nightly", "", "own"]

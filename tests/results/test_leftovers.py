@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from robustbench_twicing.results.leftovers import prune, survey
+from robustbench_twicing.results.history import add, series
+from robustbench_twicing.results.leftovers import prune, survey, thin_out
 from robustbench_twicing.results.manifest import Shard
-from robustbench_twicing.results.run import load_finished
+from robustbench_twicing.results.run import load_finished, load_run
 from robustbench_twicing.results.store import RunFolder
 from tests.records_builder import cell, records, run_folder
 
@@ -69,3 +70,37 @@ def test_a_folder_whose_manifest_cannot_be_read_loses_nothing(tmp_path: Path) ->
 def test_no_runs_are_no_mistake(tmp_path: Path) -> None:
     assert survey(tmp_path / "nothing") == []
     assert prune(tmp_path / "nothing") == ([], [])
+
+
+def _nights(runs: Path, name: str, *days: int) -> list[Path]:
+    dates = [f"2026-11-{day:02}T02:00:00+00:00" for day in days]
+    return [run_folder(runs / f"{name}-{date[8:10]}", FRAME, name=name, started=date) for date in dates]
+
+
+def test_thinning_out_keeps_the_newest_runs_of_each_plan(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for path in [*_nights(runs, "nightly", 3, 1, 2), *_nights(runs, "weekly", 1), *_nights(runs, "", 5, 6, 7)]:
+        assert add(load_run(path), tmp_path / "history.sqlite") == ""
+    (runs / "nightly-01" / "notes.txt").write_text("mine")
+    (runs / "broken").mkdir()
+    (runs / "broken" / "run.json").write_text("{")
+    removed, left_alone = thin_out(2, runs)
+    assert sorted(holding.folder.name for holding in removed) == ["-05", "nightly-01"]
+    assert left_alone == []
+    assert {path.name for path in runs.iterdir()} == {
+        *("-06", "-07", "broken", "nightly-01", "nightly-02", "nightly-03", "weekly-01")
+    }
+    assert [path.name for path in (runs / "nightly-01").iterdir()] == ["notes.txt"]
+    assert len(load_finished(runs / "nightly-02").records) == 40
+    nights = {point.folder for line in series(tmp_path / "history.sqlite", ad_hoc=True) for point in line.points}
+    assert nights == {"-06", "-07", "nightly-02", "nightly-03", "weekly-01"}
+    assert thin_out(2, runs) == ([], [])
+
+
+def test_thinning_out_leaves_a_run_alone_that_is_being_written(tmp_path: Path) -> None:
+    old, _ = _nights(tmp_path, "nightly", 1, 2)
+    with FileLock(old / ".lock"):
+        removed, left_alone = thin_out(1, tmp_path)
+    assert removed == []
+    assert "Another process" in left_alone[0]
+    assert len(load_finished(old).records) == 40
