@@ -207,7 +207,8 @@ def _incomplete(found: SuiteFolder, where: str, inside: Contents) -> tuple[str, 
     if classes != len(suite.classes):
         warnings.append(f"{where}: images of {classes:,} classes; the complete suite has {len(suite.classes):,}")
     if suite.images not in (None, images):
-        warnings.append(f"{where}: {images:,} images; the complete suite has {suite.images:,}")
+        more = f"{images - suite.images:,} more than the suite's" if images > suite.images else "the complete suite has"
+        warnings.append(f"{where}: {images:,} images; {more} {suite.images:,}")
     unlabelled = [path for path in inside.strays if found.labels and is_image(path.rpartition("/")[2])]
     if unlabelled:
         warnings.append(f"{where}: {len(unlabelled):,} image(s) without a label are left out: {some(unlabelled)}")

@@ -1,6 +1,7 @@
 """What a reader of a run must know beside its numbers: the threat model, the models, and what is easily overlooked."""
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 
 import pandas as pd
 
@@ -138,10 +139,10 @@ def _not_confirmed(summary: pd.DataFrame) -> Iterator[str]:
 
 
 def _incomplete(manifest: Manifest) -> Iterator[str]:
-    """Data sets on disk that are not whole."""
+    """Data sets on disk that are not what their suites say."""
     warnings = list(dict.fromkeys(warning for part in manifest.data.values() for warning in part.warnings))
     for warning in warnings[:_WARNINGS]:
-        yield f"Not the complete suite: {warning}."
+        yield f"Not the suite as it is defined: {warning}."
     if len(warnings) > _WARNINGS:
         yield f"And {len(warnings) - _WARNINGS} more of these; `twicing-bench data check` lists them."
 
@@ -152,9 +153,23 @@ def _about_suites(manifest: Manifest, suites: pd.DataFrame) -> Iterator[str]:
         yield f"{suite}: corruptions computed in memory; not comparable with published files."
     for denominator, rows in suites[suites["mce"].notna()].groupby("denominator"):
         yield f"mCE of {', '.join(rows['suite'].unique())} is relative to {denominator}."
+        for name, models in rows.groupby("suite", sort=False):
+            yield from _other_order(str(name), str(denominator), models)
     noted = suites.loc[suites["note"] != "", ["suite", "note"]].drop_duplicates()
     for suite, note in noted.itertuples(index=False):
         yield f"{suite}: {note}"
+
+
+def _other_order(suite: str, denominator: str, rows: pd.DataFrame) -> Iterator[str]:
+    """Why mCE puts two models into another order than their mean error does."""
+    for (_, one), (_, other) in permutations(rows.iterrows(), 2):
+        if one["mean_error"] < other["mean_error"] and one["mce"] > other["mce"]:
+            yield (
+                f"{suite}: {one['model']} has the lower mean error and the higher mCE beside {other['model']}. mCE "
+                f"divides the errors under each corruption by {denominator}'s, so those under which {denominator} errs "
+                "least count most."
+            )
+            return
 
 
 def _normalized(manifest: Manifest) -> list[AttackThreat]:

@@ -1,6 +1,6 @@
 """The page of a run: accuracy under every threat, corruptions by severity, figures over whole suites."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -35,14 +35,15 @@ def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
     columns = (
         Column("threat", "threat"),
         Column("model", "model"),
-        Column("n", "n", "count"),
+        Column("part", "n", "part"),
         *([Column("failed", "failed", "count")] if summary["failed"].any() else []),
         Column("accuracy", "top-1 %", "percent"),
         Column("interval", "95 % interval", "percent interval"),
         Column("drop", "drop", "points"),
         *([Column("accuracy_8bit", "8-bit %", "percent")] if rounded else []),
     )
-    rows = tuple(_accuracy(row) for row in _together(_rows(summary), "threat"))
+    clean = {row["model"]: row["n"] for row in _rows(summary) if row["threat"] == "clean"}
+    rows = tuple(_accuracy(row, clean) for row in _together(_rows(summary), "threat"))
     return Table("accuracy", f"Accuracy on {data}", columns, rows, groups=("threat",))
 
 
@@ -52,8 +53,10 @@ def _together(rows: Sequence[Row], key: str) -> list[Row]:
     return sorted(rows, key=lambda row: first[row[key]])
 
 
-def _accuracy(row: Row) -> Row:
-    shown = {**row, "interval": (row["ci_low"], row["ci_high"])}
+def _accuracy(row: Row, clean: Mapping[str, int]) -> Row:
+    """`clean`: on how many samples each model was run without an attack; an attacked row says so if it has fewer."""
+    of = clean.get(row["model"], row["n"]) if row["kind"] == "attack" else row["n"]
+    shown = {**row, "interval": (row["ci_low"], row["ci_high"]), "part": (row["n"], of)}
     if row["kind"] == "clean":
         del shown["drop"]
     return shown

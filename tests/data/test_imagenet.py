@@ -396,3 +396,14 @@ def test_a_class_folder_without_permission_stops_with_its_name(tmp_path: Path, m
 
     monkeypatch.setattr(os, "scandir", denied)
     assert f"{tmp_path / FEW[1]} cannot be read: Permission denied" in _refusal("imagenet", tmp_path)
+
+
+def test_one_image_too_many_is_not_called_an_incomplete_suite(tmp_path):
+    for number in range(5):
+        folder = tmp_path / "data" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture_of(number).save(folder / f"{number}.png")
+    (tmp_path / "own.toml").write_text('layout = "imagefolder"\nimages = 4\n')
+    found = find_suite(suite(str(tmp_path / "own.toml")), tmp_path / "data")
+    (warning,) = index_images(found).warnings
+    assert warning.endswith("5 images; 1 more than the suite's 4")
