@@ -17,7 +17,7 @@ from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.catalog.words import in_form, word_of
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
-from robustbench_twicing.cli.progress import CellProgress
+from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import say
@@ -241,6 +241,7 @@ Begin = Callable[[dict[Cell, tuple[int, int]]], CellProgress]
 
 def followed(quiet: bool, carry_out: Callable[[Begin], api.Run]) -> api.Run:
     """The run that `carry_out` returns when it is given who follows the progress. Remarks go to stderr."""
+    loading(quiet)
     with ExitStack() as stack:
 
         def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:

@@ -1,75 +1,91 @@
 """Progress of a run, on standard error."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from robustbench_twicing.report.text import STYLES, console, visible
+from robustbench_twicing.report.numbers import count, duration
+from robustbench_twicing.report.text import STYLES, console, say, visible
 from robustbench_twicing.spec.plan import Cell
+
+_BETWEEN_LINES = 60.0
+"""Seconds between two lines where there is no terminal."""
+
+
+def loading(quiet: bool) -> None:
+    """The first line, at once: torch, the models and the data take seconds to load, and a slow disk a minute."""
+    if not quiet:
+        say("Loading …", "note", stderr=True)
 
 
 class CellProgress:
-    """Follows the cells of a run: bars with the time left in a terminal, a plain line per finished cell elsewhere."""
+    """Follows a run: in a terminal one bar over everything, with the cell at work; elsewhere a plain line a minute."""
 
-    def __init__(self, to_do: Mapping[Cell, tuple[int, int]], quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(
+        self, to_do: Mapping[Cell, tuple[int, int]], quiet: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console(stderr=True)
-        self._began = time.monotonic()
-        self._left = {cell: left for cell, (left, _) in to_do.items()}
-        self._bars: Progress | None = None
-        self._tasks: dict[Cell, TaskID] = {}
-        self._total: TaskID | None = None
-        if quiet or not any(self._left.values()):
+        self._clock = clock
+        self._began = self._said = clock()
+        pending = {cell: left for cell, (left, _) in to_do.items() if left}
+        self._done, self._all = 0, sum(pending.values())
+        self._cells, self._finished = len(pending), 0
+        self._silent = quiet or not pending
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if self._silent or not self._console.is_terminal:
             return
-        if not self._console.is_terminal:
-            return
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+        self._bar = Progress(
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
         )
-        self._total = self._bars.add_task("all", total=sum(self._left.values()))
+        self._task = self._bar.add_task("", total=self._all)
 
     def __enter__(self) -> "CellProgress":  # noqa: PYI034 - beartype cannot check Self here
-        if self._bars:
-            self._bars.start()
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars:
-            self._bars.stop()
+        if self._bar:
+            self._bar.stop()
+        elif kind is None and not self._silent:
+            self._line(f"{count(self._finished)} cell(s) done after {duration(self._clock() - self._began)}")
 
     def advance(self, cell: Cell, evaluations: int) -> None:
         """Some evaluations of a cell are done."""
-        if self._bars is None or self._total is None:
-            return
-        if cell not in self._tasks:
-            self._tasks[cell] = self._bars.add_task(_name(cell), total=self._left[cell])
-        self._bars.advance(self._tasks[cell], evaluations)
-        self._bars.advance(self._total, evaluations)
+        self._done += evaluations
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=evaluations, description=self._at(cell))
+        elif not self._silent and self._clock() - self._said >= _BETWEEN_LINES:
+            self._said = self._clock()
+            elapsed = self._said - self._began
+            left = elapsed * max(self._all - self._done, 0) / max(self._done, 1)
+            share = 100 * self._done / self._all
+            self._line(f"{share:.0f} % after {duration(elapsed)}, about {duration(left)} left: {self._at(cell)}")
 
     def say(self, remark: str) -> None:
-        """Above the bars; also when progress is not wanted."""
+        """Above the bar; also when progress is not wanted."""
         for line in remark.split("\n"):
             self._console.print(visible(line, self._console.encoding), style=STYLES["warning"], soft_wrap=True)
 
     def finish(self, cell: Cell) -> None:
         """A cell is whole."""
-        if self._bars is not None and cell in self._tasks:
-            self._bars.remove_task(self._tasks.pop(cell))
-        if not self._quiet and self._bars is None:
-            elapsed = time.monotonic() - self._began
-            self._console.print(f"{_name(cell)}: done after {elapsed:.0f} s", soft_wrap=True)
+        self._finished += 1
 
+    def _at(self, cell: Cell) -> str:
+        number = min(self._finished + 1, self._cells)
+        return visible(f"{cell.model.name} {cell.threat.id} ({count(number)} of {count(self._cells)})")
 
-def _name(cell: Cell) -> str:
-    return visible(f"{cell.model.name} {cell.threat.id}")
+    def _line(self, text: str) -> None:
+        self._console.print(visible(text, self._console.encoding), soft_wrap=True)

@@ -17,6 +17,7 @@ from robustbench_twicing.cli.options import (
     taking,
 )
 from robustbench_twicing.cli.printing import show_page
+from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.report.estimate import estimate_page
 
 
@@ -37,6 +38,7 @@ def run(
     means = means_of(said)
     with code_allowed(allow_code):
         if dry_run:
+            loading(quiet)
             cost, folder = api.estimate_plan_file(plan, means)
             show_page(estimate_page(cost, str(folder)), as_machine)
             return

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.report.numbers import percent
@@ -30,6 +31,7 @@ def train(
     """Train one of the embedded models again, write its weights, and print its clean accuracy."""
     if data != "digits":
         raise UserError(f"Cannot train on {data!r}.", "Pass --data digits; other models come from their authors' code.")
+    loading(quiet)
     from robustbench_twicing.train.digits import EPOCHS, save_trained, train_digits
 
     path = out or Path(f"{model}-digits-seed{seed}.safetensors")
