@@ -15,16 +15,14 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import Images
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
-from robustbench_twicing.report.plots import plot_curves
+from robustbench_twicing.report.plots import plot_curves, require_plots
 from robustbench_twicing.spec.means import Means
 
 
 def compare(
     what: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Two runs, or one run, plan or latest; with --run, names of its models, the baseline first."
-        ),
+        typer.Argument(help="Two runs, or one run, plan or latest; with --run, its models, the baseline first."),
     ] = None,
     run: Annotated[str | None, typer.Option("--run", help="The run or plan whose models are compared.")] = None,
     alpha: Annotated[
@@ -68,7 +66,7 @@ def compare(
         _refuse_unused(
             arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
         )
-        _refuse_wrong(arms is not None, places, images)
+        _refuse_wrong(arms is not None, places, images, plot)
         for plan in api.still_to_do(*names, run=run, arms=arms):
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
         if arms is not None:
@@ -94,14 +92,16 @@ def _arms(texts: Sequence[str], places: Sequence[str]) -> Mapping[str, Sequence[
     return arms or None
 
 
-def _refuse_wrong(with_arms: bool, places: Sequence[str], images: str | None) -> None:
-    """Raise `UserError` for arms of several runs, and for a choice of images that there is not."""
+def _refuse_wrong(with_arms: bool, places: Sequence[str], images: str | None, plot: Path | None) -> None:
+    """Raise `UserError` for arms of several runs, a choice of images that there is not, and no place for a plot."""
     if with_arms and len(places) != 1:
         raise UserError(
             f"Arms are compared within one run; {len(places)} names stand here.", "Write: compare RUN --arm …"
         )
     if images not in (None, *get_args(Images)):
         raise unknown_name("choice of images", str(images), get_args(Images))
+    if plot:
+        require_plots(plot)
 
 
 def _refuse_unused(with_arms: bool, of_models: Mapping[str, Any], of_arms: Mapping[str, Any]) -> None:

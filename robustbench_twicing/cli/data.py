@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.places import require_place, require_places
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.cli.once import App
@@ -45,9 +46,12 @@ def check(
 
     Exit codes: 0 nothing wrong (warnings allowed), 1 errors found, 2 no class folder or part of the suite is there.
     """
+    spec = load_suite(suite)
+    require_place(directory, "the path")
+
     from robustbench_twicing.data.check import check_suite
 
-    report = check_suite(load_suite(suite), directory, deep=deep, workers=os.cpu_count() or 1)
+    report = check_suite(spec, directory, deep=deep, workers=os.cpu_count() or 1)
     show_page(check_page(report), as_machine)
     if not report.ok:
         sys.exit(EXIT_FAILED_RECORDS)
@@ -64,6 +68,7 @@ def make_corrupted(
 ) -> None:
     """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues."""
     understood = stated({**said, "suites": [suite], "out": out}, without_models=True)
+    require_places(understood.plan, understood.means)
 
     from robustbench_twicing.tasks.images.make_corrupted import make_corrupted as make
 

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_twicing.catalog.places import require_place
+from robustbench_twicing.catalog.published import SETS
 from robustbench_twicing.catalog.published import published as published_figures
 from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Quiet, stated, taking
 from robustbench_twicing.cli.printing import Json, show_page
-from robustbench_twicing.cli.progress import CellProgress
+from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, EXIT_INCONCLUSIVE, UserError
 from robustbench_twicing.report.notes import model_line
 from robustbench_twicing.report.page import Line
@@ -49,6 +51,10 @@ def verify(
         place.removeprefix("timm/") if kind != "file" else model.partition("=")[0].partition("@")[0]
     )
     figures = published_figures(name, published)
+    for reads in dict.fromkeys(SETS[data].reads for data in figures):
+        if reads in means.directories:
+            require_place(means.directories[reads])
+    loading(quiet)
 
     from robustbench_twicing.runner.published import verify_model
 

@@ -1,13 +1,25 @@
 """A page's curves as a picture. Needs matplotlib: pip install 'twicing-bench[plots]'."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.page import Curves
-from robustbench_twicing.results.store import explained
+from robustbench_twicing.results.store import explained, require_writable
 
 FORMATS = (".png", ".svg", ".pdf")
+
+
+def require_plots(path: Path) -> None:
+    """Raise `UserError` now rather than after the work if no plot can be written as `path`."""
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"Cannot write a plot as {path.suffix or path.name!r}.", f"End it in {', '.join(FORMATS)}.")
+    try:
+        import_module("matplotlib.figure")
+    except ImportError:
+        raise UserError("Plots need matplotlib.", "pip install 'twicing-bench[plots]'") from None
+    require_writable(path.parent)
 
 
 def plot_curves(curves: Sequence[Curves], path: Path) -> None:
@@ -15,14 +27,11 @@ def plot_curves(curves: Sequence[Curves], path: Path) -> None:
 
     `path` ends in .png, .svg or .pdf.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"Cannot write a plot as {path.suffix or path.name!r}.", f"End it in {', '.join(FORMATS)}.")
+    require_plots(path)
     if not curves:
         raise UserError("There is no curve to plot.", "A curve needs clean images and an attack at one eps or more.")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("Plots need matplotlib.", "pip install 'twicing-bench[plots]'") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for panel, drawn in zip(panels, curves, strict=True):
@@ -39,7 +48,6 @@ def plot_curves(curves: Sequence[Curves], path: Path) -> None:
         panel.legend()
     panels[0].set_ylabel("accuracy in %")
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.in_python import Own
+from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.catalog.resolve import Stated
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
@@ -33,6 +34,7 @@ Begin = Callable[[dict[Cell, tuple[int, int]]], "Progress"]
 def carry_out(stated: Stated, begin: Begin | None = None, own: Mapping[str, Own] | None = None) -> Run:
     """Run what was stated at a door. `own` are models in memory, by the names of its models. Raises `UserError`."""
     own = own or {}
+    require_places(stated.plan, stated.means)
     with left_alone():
         from robustbench_twicing.machine.device import choose_device
         from robustbench_twicing.models.callers import as_they_were
@@ -57,6 +59,8 @@ def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
     `stated` has the suites `imagenet-c` and `imagenet-c-generated`. Raises `UserError`, before anything is computed,
     also if the two folders have no image in common. `generated_against_official` reads the run.
     """
+    require_places(stated.plan, stated.means)
+
     from robustbench_twicing.tasks.images.pairs import require_pairs
 
     require_pairs(stated.plan, stated.means)
@@ -72,6 +76,8 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
     """
     read = read_plan(plan, settings(), means)
 
+    require_places(read.plan, read.means)
+
     from robustbench_twicing.runner.run import run_plan
 
     notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json"), "arms": read.arms}
@@ -83,6 +89,8 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
 def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Cost, Path]:
     """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
     read = read_plan(plan, settings(), means)
+
+    require_places(read.plan, read.means)
 
     from robustbench_twicing.runner.estimate import estimate
 

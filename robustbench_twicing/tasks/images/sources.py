@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from robustbench_twicing.catalog.suites import place_of, suite
+from robustbench_twicing.catalog.places import folder_of
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.contents import SuiteFolder
 from robustbench_twicing.data.dataset import Dataset
 from robustbench_twicing.data.digits import digits
@@ -54,20 +55,8 @@ def _open_suites(photographs: str, directories: Mapping[str, Path]) -> _Suites:
     """`photographs`: of which suite generated ones are made. Raises `UserError` for a folder that is not known."""
 
     @cache
-    def folder(name: str) -> Path:
-        place = place_of(name, directories)
-        if name == "imagenet-real" and place is None:
-            return folder("imagenet")  # the same files, with other labels
-        if place is None:
-            raise UserError(
-                f"No folder is known for {name!r}.",
-                f"Pass --data-dir {name}=/path/to/it, or set it once: see `twicing-bench config show`.",
-            )
-        return place
-
-    @cache
     def found(name: str) -> SuiteFolder:
-        return find_suite(suite(name), folder(name))
+        return find_suite(suite(name), folder_of(name, directories))
 
     @cache
     def definition(name: str) -> SuiteSpec:
