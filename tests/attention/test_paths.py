@@ -10,13 +10,14 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from robustbench_twicing.attention.methods import mixing_of
+from robustbench_twicing.attention.packed import packed_attention
 from robustbench_twicing.attention.paths import (
     MethodAttention,
     choose_path,
+    dropped_attention,
     explicit_attention,
     formula_attention,
     fused_attention,
-    packed_attention,
     set_attention_path,
 )
 from robustbench_twicing.errors import UserError
@@ -223,7 +224,7 @@ def test_dropout_uses_one_dropped_matrix_in_both_products():
     q, k, v = qkv()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        twicing = explicit_twicing(q, k, v, SCALE, dropout=0.5).numpy()
+        twicing = dropped_attention(q, k, v, SCALE, mixing_of(TWICING), 0.5).numpy()
         torch.manual_seed(3)
         dropped = torch.nn.functional.dropout(torch.from_numpy(softmax_matrix(q, k)), 0.5).numpy()
     np.testing.assert_allclose(twicing, (2 * dropped - dropped @ dropped) @ v.numpy(), **EXACT)
