@@ -178,7 +178,6 @@ class Verification(Frozen):
     """Why, by data set."""
     tried: tuple[str, ...] = ()
     """Changes that were tried to explain a miss."""
-
     prepared: str = ""
     """How images were prepared, and whose preprocessing that is."""
 

@@ -213,7 +213,7 @@ def _published(name: str) -> Page:
         measured=None,
         low=0.0,
         high=1.0,
-        inside=False,
+        verdict="outside",
         n=10,
         failed=2,
         images=50_000,
