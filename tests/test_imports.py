@@ -29,7 +29,7 @@ def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
         ["compare", "deit", "deit-tw", "--run", "results/runs/night"],
         ["baseline", "accept", "results/runs/night", "--to", "b", "--why", "test", "--who", "ada"],
         ["gate", "results/runs/night", "--baseline", "b", "--tolerance", "0.2"],
-        ["history", "--rebuild"],
+        ["history", "--rebuild", "--ad-hoc"],
         ["cache"],
         ["show", "results/runs/night"],
         ["show", "results/runs/night", "--json"],

@@ -20,6 +20,8 @@ _TOKENS = 24
 # A uniform A satisfies A² = A, so methods only differ if attention is peaked: the input grows until they do. Where
 # each row of A is one 1, its temperature shows no more, so it grows slowly.
 _SCALES = tuple(2.0**power for power in range(9))
+_DRAWS = 4
+"""Inputs to try. Of a last block that computes one token's row alone, not every input tells all methods apart."""
 _MIN_SEPARATION = 0.2
 """Distance between the two nearest methods of the table. Here as below the unit is the size of what softmax gives."""
 _MAX_MISS = 0.01
@@ -56,11 +58,12 @@ def _method_of(model: nn.Module, number: int, block: nn.Module, claim: Sequence[
         raise unknown_block(model, f"blocks.{number}", block)
     weight = attention.qkv.weight
     generator = torch.Generator().manual_seed(number)
-    noise = torch.randn(1, _TOKENS, weight.shape[1], generator=generator, dtype=torch.float64)
+    shape = (1, _TOKENS, weight.shape[1])
+    draws = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(_DRAWS)]
     was_training = attention.training
     attention.eval()  # no dropout
     try:
-        for scale in _SCALES:
+        for noise, scale in product(draws, _SCALES):
             tensors = _observe(attention, (noise * scale).to(weight))
             if len(tensors) < 5:
                 raise unknown_block(model, f"blocks.{number}", block)

@@ -81,10 +81,7 @@ def run_plan(
         if computes or old is None:
             folder.write_manifest(manifest)
         elif maker not in old.made_by:
-            made = _differences(old.made_by[-1], maker)
-            folder.remarks.append(
-                f"This run was made under other conditions: {made}. Nothing is computed; --fresh computes it anew."
-            )
+            folder.remarks.append(_made_otherwise(old, maker))
         execute(ready.opened, pending, folder, progress)
         refuse_lacking(
             f"The run in {folder.path} went to its end and",
@@ -162,6 +159,11 @@ def _warmed_up(ready: Ready, means: Means, known: MeansUsed, progress: Progress)
     for warning in list(warnings)[:3]:  # the report says how many more
         progress.say(warning)
     return used
+
+
+def _made_otherwise(old: Manifest, maker: Maker) -> str:
+    made = _differences(old.made_by[-1], maker)
+    return f"This run was made under other conditions: {made}. Nothing is computed; --fresh computes it anew."
 
 
 _OF_THE_SESSION = ("started", "command", "versions", "device", "precision", "platform", "git", "made_by", "means",

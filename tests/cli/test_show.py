@@ -127,7 +127,7 @@ def test_names_of_a_command_line_cannot_paint_the_terminal() -> None:
         ["cache", "--prune"],
         ["config", "show"],
         ["plan", "check", "nightly"],
-        ["history", "--rebuild"],
+        ["history", "--rebuild", "--ad-hoc"],
         ["compare", "results/runs/night"],
         ["baseline", "accept", "results/runs/night", "--to", "b", "--why", "x"],
         ["show", "results/runs/night"],
