@@ -34,6 +34,7 @@ def test_a_number_that_it_does_not_take_is_refused(tree: Tree) -> None:
     assert "from 0.1 to 0.9 in steps of 0.01" in " ".join((run.stderr + run.stdout).split())
 
 
+@pytest.mark.dear
 @pytest.mark.slow
 def test_one_row_holds_it_to_what_every_method_owes(tree: Tree) -> None:
     asked = ("tests/attention/test_methods.py", "tests/attention/test_lazy.py", "-k", "lazy and not gradient")

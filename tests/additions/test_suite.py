@@ -43,6 +43,7 @@ def test_it_takes_one_file_for_each_suite(tree: Tree) -> None:
     assert tree.touched == {"pets.toml", "pets-c.toml"}
 
 
+@pytest.mark.dear
 @pytest.mark.slow
 def test_the_commands_of_the_page_check_attack_and_corrupt_it(tree: Tree) -> None:
     (place,) = re.findall(r'directory = "(.*)"', (tree.root / "pets.toml").read_text())

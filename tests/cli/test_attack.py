@@ -94,6 +94,7 @@ def test_methods_of_one_models_weights_stand_side_by_side() -> None:
     assert margins.nunique() == len(models)
 
 
+@pytest.mark.dear
 def test_batch_size_changes_no_draw_and_no_prediction() -> None:
     """Predictions agree exactly and margins within float noise.
 

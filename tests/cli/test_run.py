@@ -274,6 +274,7 @@ def _begin(*arguments: str) -> tuple["subprocess.Popen[bytes]", float]:
     return process, time.monotonic()
 
 
+@pytest.mark.dear
 @pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been() -> None:
     """A seeded handful; benchmarks/kill_storm.py does fifty."""

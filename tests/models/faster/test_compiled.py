@@ -61,6 +61,7 @@ print(len(graphs))
 """
 
 
+@pytest.mark.dear
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("attention", ["softmax", "twicing@0+twicing(0.5)@1"])
 def test_logits_and_gradients_are_the_models_own_at_every_size(attention: str) -> None:
