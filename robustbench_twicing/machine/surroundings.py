@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-_LIBRARIES = "KMP_"
-"""Environment variables that libraries set when they are imported (scikit-learn, for OpenMP)."""
-
 
 @contextmanager
 def left_alone() -> Iterator[None]:
-    """Whatever happens within: random numbers of Python and numpy, warning filters and KMP_* stay the caller's.
+    """Whatever happens within: random numbers of Python and numpy, warning filters and environment stay the caller's.
+
+    Libraries set variables when they are imported: scikit-learn KMP_*, for OpenMP, torch TORCHINDUCTOR_CACHE_DIR.
 
     torch is not imported by this; its state is left alone by `plain_torch`.
     """
     numpy: Any = sys.modules.get("numpy")
-    environment = {key: value for key, value in os.environ.items() if key.startswith(_LIBRARIES)}
+    environment = dict(os.environ)
     state, array_state = random.getstate(), numpy.random.get_state() if numpy else None
     with warnings.catch_warnings():
         try:
@@ -28,7 +27,7 @@ def left_alone() -> Iterator[None]:
             random.setstate(state)
             if numpy:
                 numpy.random.set_state(array_state)
-            for key in [key for key in os.environ if key.startswith(_LIBRARIES)]:
+            for key in os.environ.keys() - environment.keys():
                 del os.environ[key]
             os.environ.update(environment)
 

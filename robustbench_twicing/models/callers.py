@@ -61,7 +61,8 @@ def as_they_were(models: Iterable[Any]) -> Iterator[None]:
             if not _lies_like(tensor, data):
                 tensor.data = data
             if tensor.is_leaf:
-                tensor.requires_grad_(requires_grad)
+                with torch.inference_mode(tensor.is_inference()):  # one that was made there is changed there only
+                    tensor.requires_grad_(requires_grad)
                 tensor.grad = grad
 
 

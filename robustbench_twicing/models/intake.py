@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -86,9 +87,11 @@ class OwnModel(nn.Module):
 def logits_of(name: str, answer: Any, count: int) -> torch.Tensor:
     """The logits (count, classes) in what the model `name` returned, as float32.
 
-    A tensor itself; `.logits` of an object or a dictionary; the only tensor in a dictionary, tuple or list. Raises
-    `UserError` for anything else.
+    A tensor or an array itself; `.logits` of an object or a dictionary; the only tensor in a dictionary, tuple or list.
+    Raises `UserError` for anything else.
     """
+    if isinstance(answer, np.ndarray) and answer.dtype.kind == "f":  # without a gradient, which only attacks ask for
+        answer = torch.from_numpy(answer)
     logits = answer if isinstance(answer, torch.Tensor) else _tensor_in(name, answer)
     if logits.ndim == 4 and logits.shape[2] == logits.shape[3] == 1:
         logits = logits.flatten(1)
@@ -204,7 +207,7 @@ def _prepare(name: str, module: nn.Module, device: str | torch.device) -> None:
     with guarded(name, "was put into eval mode"):
         try:
             module.eval()
-        except NotImplementedError:  # programs of torch.export know one mode only
+        except (NotImplementedError, TypeError):  # programs of torch.export know one mode; a train() without a mode
             for part in module.modules():
                 part.training = False
     for parameter in module.parameters():

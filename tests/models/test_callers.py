@@ -82,6 +82,15 @@ def test_a_module_is_as_it_was_after_a_refusal():
     assert _state(module) == before
 
 
+def test_a_module_made_in_inference_mode_is_as_it_was_and_has_no_gradient():
+    with torch.inference_mode():
+        module = small_net(32, classes=10)
+    before = [parameter.requires_grad for parameter in module.parameters()]
+    with pytest.raises(UserError, match="gives no gradient"):
+        evaluate({"mine": module}, **HOW)
+    assert [parameter.requires_grad for parameter in module.parameters()] == before
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

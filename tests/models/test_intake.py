@@ -40,6 +40,11 @@ class Silent(Around):
         super().train(mode)
 
 
+class NoMode(Around):
+    def train(self):
+        raise AssertionError("never called without a mode")
+
+
 class Other:
     """Holds a module, and is none."""
 
@@ -66,6 +71,8 @@ class Named(NamedTuple):
 READ = {
     "a module": lambda: small_net(),
     "train() that returns nothing": Silent,
+    "train() without a mode": NoMode,
+    "an array": lambda: Around(lambda logits: logits.detach().numpy()),
     "a function": lambda: lambda images: NET(images),
     "a closure": closure,
     "a method": lambda: Other().predict,
