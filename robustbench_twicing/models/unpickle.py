@@ -57,8 +57,6 @@ def read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")
             with path.open("rb") as file:  # by its name torch would take it for safetensors
                 return torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except OSError as error:
         raise unreadable(path, error) from error
     except pickle.UnpicklingError as error:
@@ -71,7 +69,7 @@ def read_torch(path: Path) -> Any:
                 "Save it again without pickle_protocol: torch.save(model.state_dict(), 'weights.pth').",
             ) from error
         raise damaged(path, _reason(error)) from error
-    except Exception as error:  # on damaged bytes torch raises whatever they lead it to: RuntimeError, KeyError, ...
+    except Exception as error:  # on damaged bytes torch raises whatever they lead it to: RuntimeError, MemoryError, ...
         raise damaged(path, _reason(error)) from error
 
 
@@ -127,9 +125,7 @@ def _names_in(path: Path) -> tuple[set[str], int]:
                         names.add(_name(*str(argument).split(" ", 1)))
                     elif operation.name == "PROTO":
                         protocol = int(str(argument))
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - torch finds the same damage, and then it is said
+    except Exception:  # noqa: BLE001 - torch finds the same damage, and then it is said; MemoryError is a false length
         return names, protocol
     return names, protocol
 

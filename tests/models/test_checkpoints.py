@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
@@ -298,6 +298,8 @@ def test_any_bytes_end_in_a_message_without_advice_against_our_own_rule(tmp_path
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255), st.booleans())
+@example(441, 141, True).via("a text of 2^60 characters")
+@example(71, 150, True).via("an array of as many bytes")
 @settings(max_examples=100, deadline=None)
 def test_a_changed_byte_ends_in_weights_or_in_a_message(tmp_path_factory, place, value, old):
     path = saved(tmp_path_factory.mktemp("byte") / "x.pth", dict(WEIGHTS), _use_new_zipfile_serialization=not old)
