@@ -24,7 +24,7 @@ def gate(
         Path, typer.Option("--baseline", help="The baseline: the name that `baseline accept` gave it, or its folder.")
     ],
     alpha: Annotated[
-        float | None, typer.Option(help="Chance, at most, to call a run regressed without any true difference.")
+        float | None, typer.Option(help="Chance, at most, of a false alarm, and of a false pass. 0.1 at most.")
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Drop in accuracy that is let through: 0.01 is one percentage point.")

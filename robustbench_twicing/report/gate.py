@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robustbench_twicing.metrics.verdict import Comparison
 from robustbench_twicing.report.baseline import baseline_line
 from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Table, Tone
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.changes import Change
-from robustbench_twicing.results.gate import CellResult, GateResult, Verdict
+from robustbench_twicing.results.gate import GateResult
+from robustbench_twicing.results.gate_cells import Answers, CellResult, Verdict
 
 _TONES: Mapping[str, Tone] = {"pass": "good", "regressed": "bad", "inconclusive": "warning"}
 _ORDER: tuple[Verdict, ...] = ("regressed", "inconclusive", "pass")
@@ -101,9 +101,10 @@ def _row(cell: CellResult) -> Row:
         "model": cell.model,
         "threat": cell.threat,
         "verdict": cell.verdict,
-        "baseline_accuracy": cell.baseline_accuracy,
-        "accuracy": cell.accuracy,
-        "difference": cell.outcome.difference if cell.outcome else None,
+        **{
+            name: getattr(cell.answers, name) if cell.answers else None
+            for name in ("baseline_accuracy", "accuracy", "difference")
+        },
         "reason": cell.reason,
     }
 
@@ -140,8 +141,8 @@ def _facts(result: GateResult, sides: Sides) -> Row:
         "cells": [
             {
                 **{name: getattr(cell, name) for name in ("model", "threat", "verdict", "reason")},
-                **{name: getattr(cell, name) for name in ("baseline_accuracy", "accuracy")},
-                **(_outcome(cell.outcome) if cell.outcome else {}),
+                **(_answers(cell.answers) if cell.answers else {}),
+                **({} if cell.p_regressed is None else {"p_regressed": cell.p_regressed}),
             }
             for cell in result.cells
         ],
@@ -150,13 +151,11 @@ def _facts(result: GateResult, sides: Sides) -> Row:
     }
 
 
-def _outcome(outcome: Comparison) -> Row:
+def _answers(answers: Answers) -> Row:
+    flips, arms = answers.flips, answers.arms
     return {
-        "n": outcome.flips.n,
-        "lost": outcome.flips.lost,
-        "gained": outcome.flips.gained,
-        "difference": outcome.difference,
-        "interval": outcome.interval,
-        "p_exact": outcome.p_exact,
-        "p_holm": outcome.p_holm,
+        **{name: getattr(answers, name) for name in ("n", "baseline_accuracy", "accuracy", "difference", "interval")},
+        **({"lost": flips.lost, "gained": flips.gained} if flips else {}),
+        **({"seeds": answers.seeds, "seed_share": arms.seed_share} if arms else {}),
+        "p_pass": answers.p_ruled_out,
     }

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.values import Frozen
 
 Drop = Annotated[float, Field(gt=0, lt=1)]
@@ -14,17 +15,24 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 """As a fraction: 0.95 is 95 %."""
 
 
+MOST_ALPHA = 0.1
+"""A gate that is wrong more often says nothing when it passes."""
+
+
 class Policy(Frozen):
     """When a run is worse than its baseline. Cells are named `MODEL:THREAT`, with `*` and `?` as in a shell."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance, at most, that a run without any true difference is called regressed."""
+    """Chance, at most, that a run whose drops are all within their tolerance is called regressed, and that a cell which
+    dropped by its tolerance passes. A gate takes `MOST_ALPHA` at most."""
     tolerance: Drop = 0.01
     """Drop in accuracy that is let through, as a fraction: 0.01 is one percentage point."""
     tolerances: Mapping[str, Drop] = Field(default_factory=dict)
     """Other tolerances for some cells; the last pattern that fits counts."""
     floors: Mapping[str, Accuracy] = Field(default_factory=dict)
-    """Accuracies that a cell must not fall below, whatever the baseline; the last pattern that fits counts."""
+    """Accuracies that a cell must reach, whatever the baseline; the last pattern that fits counts."""
+    missing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the samples answered in the baseline that a cell may lack and still pass: not there, or skipped."""
     fail_on: Literal["regressed", "inconclusive"] = "regressed"
     """The mildest verdict that exits as a regression does."""
     inconclusive_nights: int | None = Field(default=5, ge=1)
@@ -43,6 +51,16 @@ class Policy(Frozen):
     def patterns(self) -> list[str]:
         """Every pattern, so that one that fits nothing can be named."""
         return list(dict.fromkeys([*self.tolerances, *self.floors]))
+
+
+def wrong_alpha(policy: Policy) -> UserError | None:
+    """What is wrong with the policy's alpha; None if nothing is."""
+    if policy.alpha <= MOST_ALPHA:
+        return None
+    return UserError(
+        f"alpha = {policy.alpha:g} is above {MOST_ALPHA:g}: that often a pass would be false.",
+        f"Choose {MOST_ALPHA:g} or less; to let more through, widen the tolerance.",
+    )
 
 
 def fits(pattern: str, model: str, threat: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import binom, norm
+from scipy.stats import beta, binom, norm
 
 
 def tango_score_by_likelihood(lost: int, gained: int, n: int, difference: float) -> float:
@@ -168,3 +168,34 @@ def delong_difference(
     error = math.sqrt(sum(part.var(ddof=1) / len(part) for part in parts))
     half = norm.ppf((1 + level) / 2) * error
     return difference, difference - half, difference + half
+
+
+def exact_drop_p(lost: int, gained: int, n: int, drop: float, gamma: float) -> tuple[float, float]:
+    """p of "the drop is `drop` or more" and of "or less", by every table and a grid over the share of flips.
+
+    Tables are ordered by the signed root of the likelihood ratio; the share lies in its Clopper-Pearson interval.
+    """
+
+    def likelihood(a: int, b: int, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return p**a * q**b * np.maximum(1 - p - q, 0) ** (n - a - b)
+
+    on_the_edge = np.linspace(drop, 1, 20_001)
+
+    def score(a: int, b: int) -> float:
+        best = likelihood(a, b, (on_the_edge + drop) / 2, (on_the_edge - drop) / 2).max()
+        ratio = likelihood(a, b, np.array(a / n), np.array(b / n)) / best
+        return math.copysign(math.sqrt(max(2 * math.log(ratio), 0)), drop - (a - b) / n)
+
+    tables = [(a, b) for a in range(n + 1) for b in range(n + 1 - a)]
+    scores, seen, sides = [score(a, b) for a, b in tables], score(lost, gained), lost + gained
+    low = beta.ppf(gamma / 2, sides, n - sides + 1) if sides else 0.0
+    high = beta.ppf(1 - gamma / 2, sides + 1, n - sides) if sides < n else 1.0
+    shares = np.linspace(low, high, 4_001)
+    drops = np.minimum(drop, shares)  # a share below the drop belongs to the second hypothesis alone
+    chances = [
+        math.comb(n, a) * math.comb(n - a, b) * likelihood(a, b, (shares + drops) / 2, (shares - drops) / 2)
+        for a, b in tables
+    ]
+    above = sum(chance for chance, value in zip(chances, scores, strict=True) if value >= seen - 1e-3)
+    below = sum(chance for chance, value in zip(chances, scores, strict=True) if value <= seen + 1e-3)
+    return float(np.max(above * (shares >= drop), initial=0.0)) + gamma, float(np.max(below)) + gamma
