@@ -44,6 +44,16 @@ def rms_calibration_error(
     return float(np.sqrt((sizes * gaps**2)[kept].sum() / len(confidence)))
 
 
+def published_rms_calibration_error(confidence: Confidence, correct: Hits, bin_size: int = 100) -> float:
+    """`rms_calibration_error` as the scripts behind the published figures of ImageNet-A and -R compute it.
+
+    They leave out the last bin, so that fewer than two bins leave nothing: NaN (the scripts say 0).
+    """
+    if len(correct) < 2 * bin_size:
+        return float("nan")
+    return rms_calibration_error(confidence, correct, bin_size, omit_last_bin=True)
+
+
 def aurra(confidence: Confidence, correct: Hits) -> float:
     """Area under the response rate accuracy curve: mean accuracy of the k most confident samples, over k = 1 … n.
 

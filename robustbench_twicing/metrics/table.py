@@ -23,6 +23,7 @@ from robustbench_twicing.metrics.calibration import (
     aurra,
     expected_calibration_error,
     fpr_at_recall,
+    published_rms_calibration_error,
     rms_calibration_error,
 )
 from robustbench_twicing.metrics.corruption_error import mce, mean_error, relative_mce
@@ -190,6 +191,15 @@ METRICS: list[Metric] = [
         _ANSWERS,
         "root mean square calibration error, in [0, 1]",
         title="RMS CE",
+        better="lower",
+    ),
+    Metric(
+        "published_rms_calibration_error",
+        published_rms_calibration_error,
+        _ANSWERS,
+        "the same without the most confident bin, as the scripts behind the published figures of ImageNet-A and -R",
+        title="published RMS CE",
+        short="publ. RMS CE",
         better="lower",
     ),
     Metric(

@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.verdict import Comparison
+from robustbench_twicing.report.notes import disagreement
 from robustbench_twicing.report.numbers import Figure, count, eps, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
 from robustbench_twicing.results.comparison import Comparisons, Curve
@@ -76,6 +77,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
     parts += _drawn(found.curves)
     means = tuple(map(_mean, found.suites))
     parts.append(Table("suites", "Whole suites", _SUITE_COLUMNS, means))
+    parts += [Line(line, "warning") for line in _other_order(found.suites)]
     parts += [_flips(row) for row in found.rows if flips]
     return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
 
@@ -194,6 +196,22 @@ def _mean(mean: SuiteFigure) -> Row:
         "difference": shown(mean.difference.value),
         "interval": tuple(map(shown, mean.difference.interval)),
     }
+
+
+def _other_order(suites: Sequence[SuiteFigure]) -> list[str]:
+    """A line for each pair of models that mCE puts into another order than their mean error does."""
+    by_pair: dict[tuple[str, str, str], dict[str, SuiteFigure]] = {}
+    for one in suites:
+        by_pair.setdefault((one.suite, one.baseline, one.candidate), {})[one.figure] = one
+    lines = []
+    for (suite, baseline, candidate), figures in by_pair.items():
+        if not {"mean error", "mCE"} <= figures.keys():
+            continue
+        errors, mce = (figures[title].difference.value for title in ("mean error", "mCE"))
+        if errors * mce < 0:
+            lower, higher = (candidate, baseline) if errors < 0 else (baseline, candidate)
+            lines.append(disagreement(suite, lower, higher, figures["mCE"].denominator))
+    return lines
 
 
 def _flips(row: Compared) -> Table:

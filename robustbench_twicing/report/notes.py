@@ -164,12 +164,16 @@ def _other_order(suite: str, denominator: str, rows: pd.DataFrame) -> Iterator[s
     """Why mCE puts two models into another order than their mean error does."""
     for (_, one), (_, other) in permutations(rows.iterrows(), 2):
         if one["mean_error"] < other["mean_error"] and one["mce"] > other["mce"]:
-            yield (
-                f"{suite}: {one['model']} has the lower mean error and the higher mCE beside {other['model']}. mCE "
-                f"divides the errors under each corruption by {denominator}'s, so those under which {denominator} errs "
-                "least count most."
-            )
+            yield disagreement(suite, one["model"], other["model"], denominator)
             return
+
+
+def disagreement(suite: str, one: str, other: str, denominator: str) -> str:
+    """One line: why `one` has the lower mean error and yet the higher mCE beside `other`."""
+    return (
+        f"{suite}: {one} has the lower mean error and the higher mCE beside {other}. mCE divides the errors under each "
+        f"corruption by {denominator}'s, so those under which {denominator} errs least count most."
+    )
 
 
 def _normalized(manifest: Manifest) -> list[AttackThreat]:

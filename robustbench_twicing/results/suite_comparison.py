@@ -34,6 +34,8 @@ class SuiteFigure:
     candidate_value: float
     difference: Estimate
     """Candidate minus baseline, paired, with a 95 % bootstrap interval."""
+    denominator: str
+    """Whose errors the suite's mCE divides by; empty if it has none."""
 
 
 class _Inputs(NamedTuple):
@@ -54,7 +56,7 @@ def compare_suites(baseline: Side, candidate: Side, seed: int) -> list[SuiteFigu
     names = [records["suite"].iloc[0] for threat, records in left.items() if threat in right]
     found = []
     for suite in dict.fromkeys(name for name in names if name):
-        spec = baseline.suites[suite].spec
+        spec, denominator = baseline.suites[suite].spec, baseline.suites[suite].denominator
         inputs = None
         if spec.families:
             inputs = _of_corruptions(suite, baseline, candidate)
@@ -79,6 +81,7 @@ def compare_suites(baseline: Side, candidate: Side, seed: int) -> list[SuiteFigu
                         baseline_value=values[0],
                         candidate_value=values[1],
                         difference=difference,
+                        denominator=denominator.name if denominator else "",
                     )
                 )
     return found

@@ -10,6 +10,7 @@ from robustbench_twicing.metrics.calibration import (
     aurra,
     expected_calibration_error,
     fpr_at_recall,
+    published_rms_calibration_error,
     rms_calibration_error,
 )
 from tests.oracles.statistics import aurra_by_loops, ece_by_loops, fpr_by_loops, rms_by_loops
@@ -65,9 +66,11 @@ def test_rms_of_the_published_scripts_by_hand():
     correct = np.array([False, False, True, False, True, True, False])
     first, second, last = 2 * 0.15**2, 2 * 0.05**2, 3 * (0.9 - 2 / 3) ** 2
     assert rms_calibration_error(confidence, correct, 2) == pytest.approx(math.sqrt((first + second + last) / 7))
-    assert rms_calibration_error(confidence, correct, 2, omit_last_bin=True) == pytest.approx(
-        math.sqrt((first + second) / 7)
-    )
+    scripts = math.sqrt((first + second) / 7)
+    assert rms_calibration_error(confidence, correct, 2, omit_last_bin=True) == pytest.approx(scripts)
+    assert published_rms_calibration_error(confidence, correct, 2) == pytest.approx(scripts)
+    # With one bin the scripts leave out everything: a perfect 0 of any model.
+    assert math.isnan(published_rms_calibration_error(confidence, correct, 4))
 
 
 def test_aurra_agrees_with_loops_and_by_hand():
@@ -122,7 +125,7 @@ def test_exchanging_the_sides_and_the_sign_keeps_auroc_only():
 
 def test_nothing_measured_is_not_a_number():
     none, no_hits, some = np.array([]), np.array([], dtype=bool), np.array([0.5])
-    for metric in (expected_calibration_error, rms_calibration_error, aurra):
+    for metric in (expected_calibration_error, rms_calibration_error, published_rms_calibration_error, aurra):
         assert math.isnan(metric(none, no_hits))
     for metric in (auroc, aupr, fpr_at_recall):
         assert math.isnan(metric(none, some))

@@ -1,17 +1,22 @@
 """What a comparison looks like to a reader and to a machine."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
-from tests.records_builder import records, side, with_flips
+from tests.records_builder import cell, records, side, with_flips
 from tests.report.shown import parsed, printed
+
+SUITE = suite("imagenet-c")
 
 
 def _found(lost: int = 10, gained: int = 60) -> Comparisons:
@@ -109,3 +114,27 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="matplotlib") as caught:
         plot_curves(compare_page(_found()).curves, tmp_path / "curves.png")
     assert "twicing-bench[plots]" in caught.value.hint
+
+
+def _on_imagenet_c(bright: int) -> pd.DataFrame:
+    """deit-tw is right on two of 100 images more under each corruption, but errs on `bright` under brightness."""
+    cells = []
+    for model, common, there in (("deit", 50, 0), ("deit-tw", 48, bright)):
+        for name, severity in product(SUITE.common, SUITE.severities):
+            wrong = there if name == "brightness" else common
+            cells.append(cell(model, f"imagenet-c:{name}-{severity}", np.arange(100) >= wrong))
+    return pd.concat(cells, ignore_index=True)
+
+
+@pytest.mark.parametrize("order", [("deit", "deit-tw"), ("deit-tw", "deit")])
+def test_a_higher_mce_beside_a_lower_mean_error_is_explained(order: tuple[str, str]) -> None:
+    """AlexNet errs least under brightness, so an error there weighs most."""
+    frame = _on_imagenet_c(bright=24)
+    text = " ".join(_printed(compare_sides([(side(frame, order[0]), side(frame, order[1]))])).split())
+    assert "imagenet-c: deit-tw has the lower mean error and the higher mCE beside deit. mCE divides" in text
+    assert "those under which AlexNet errs least count most" in text
+
+
+def test_figures_of_one_order_need_no_explanation() -> None:
+    frame = _on_imagenet_c(bright=0)
+    assert "mCE divides" not in _printed(compare_sides([(side(frame, "deit"), side(frame, "deit-tw"))]))

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from robustbench_twicing.catalog.suites import suite_definition
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.results.run import load_run
-from tests.records_builder import records, run_folder
-from tests.report.shown import printed
+from tests.records_builder import cell, records, run_folder
+from tests.report.shown import parsed, printed
 
 
 def test_an_attack_on_fewer_samples_than_the_clean_run_says_so_in_its_row(tmp_path: Path) -> None:
@@ -32,3 +33,21 @@ def test_a_higher_mce_beside_a_lower_mean_error_is_explained(tmp_path: Path) -> 
             outcomes[model, f"digits-c:{part}".replace("/", "-")] = np.arange(20) >= wrong
     text = " ".join(printed(run_page(load_run(run_folder(tmp_path / "run", records(outcomes))))).split())
     assert "digits-c: deit-tw has the lower mean error and the higher mCE beside deit. mCE divides" in text
+
+
+def test_both_rms_calibration_errors_are_columns_with_names(tmp_path: Path) -> None:
+    """Published figures are of scripts that leave the most confident bin out."""
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.2, 1, 500)
+    right = draw.uniform(size=500) < confidence**2
+    answers = cell("deit", "imagenet-r", right).assign(confidence=confidence)
+    run = load_run(run_folder(tmp_path / "run", answers))
+    (figures,) = parsed(run_page(run))["suites"]
+    ours, theirs = (figures[name] for name in ("rms_calibration_error", "published_rms_calibration_error"))
+    order = np.argsort(confidence)
+    gaps = [(right[part].mean() - confidence[part].mean()) ** 2 for part in order.reshape(5, 100)]
+    assert ours == pytest.approx(np.sqrt(sum(gaps) / 5))
+    assert theirs == pytest.approx(np.sqrt(sum(gaps[:4]) / 5))
+    text = printed(run_page(run), 240)
+    assert "┃ RMS CE ┃ published RMS CE ┃" in text
+    assert f" {ours:.3f} │ {theirs:>16.3f} │" in text
