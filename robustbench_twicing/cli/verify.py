@@ -63,9 +63,10 @@ def verify(
         def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
             return stack.enter_context(CellProgress(to_do, quiet))
 
-        folder, verification = verify_model(plan, means, name, figures, explain=explain, begin=begin)
-    known_as = Line(model_line(spec.name, folder.manifest().models[spec.name]))
-    show_page(published_page(verification, known_as, str(folder.path)), as_machine)
+        folder, verification = verify_model(understood, name, figures, explain=explain, begin=begin)
+    manifest = folder.manifest()
+    known_as = Line(model_line(spec.name, manifest.models[spec.name]))
+    show_page(published_page(verification, known_as, str(folder.path), manifest.decided), as_machine)
     if verification.verdict == "outside" or any(check.failed for check in verification.checks):
         sys.exit(EXIT_FAILED_RECORDS)
     if verification.verdict == "too few to tell":

@@ -1,6 +1,6 @@
 """The page of a model beside its published accuracies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from robustbench_twicing.report.numbers import count, percent
@@ -19,13 +19,17 @@ _COLUMNS = (
 )
 
 
-def published_page(verification: Verification, model: Line, folder: str) -> Page:
-    """The checks of a verification, and what could explain a miss. `model` says what stands behind the model's name."""
+def published_page(verification: Verification, model: Line, folder: str, decided: Sequence[str] = ()) -> Page:
+    """The checks of a verification, and what could explain a miss.
+
+    `model` says what stands behind the model's name; `decided` are the manifest's lines of that name.
+    """
     checks = verification.checks
     failed = any(check.failed for check in checks)
     columns = tuple(column for column in _COLUMNS if failed or column.key != "failed")
     title = f"{verification.model} beside the published {verification.published_model}"
-    parts: list[Line | Table] = [Table("checks", title, columns, tuple(map(_row, checks)))]
+    parts: list[Line | Table] = [Line(line, "warning") for line in decided]
+    parts.append(Table("checks", title, columns, tuple(map(_row, checks))))
     parts += [Line(f"{name}: not checked, {why}", "warning") for name, why in verification.not_checked.items()]
     missed = [check for check in checks if check.verdict == "outside"]
     for check in missed if verification.tried else ():

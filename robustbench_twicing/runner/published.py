@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from robustbench_twicing.catalog.published import SETS, Figure
+from robustbench_twicing.catalog.resolve import Stated
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
@@ -76,8 +77,7 @@ def interval(right: int, n: int, images: int) -> Interval:
 
 @plain_torch()
 def verify_model(
-    plan: Plan,
-    means: Means,
+    stated: Stated,
     published_model: str,
     figures: Mapping[str, Sequence[Figure]],
     *,
@@ -86,17 +86,18 @@ def verify_model(
 ) -> tuple[RunFolder, Verification]:
     """Measure the model of a plan on every data set that has a published figure and a folder, and compare.
 
-    The plan says model, recipe, limit and seed; its threats are replaced by the data sets. With `explain`, what missed
-    is measured again, in one pass, under each change that could explain it. The verdict is written into the run's
-    manifest, as "verification". Raises `UserError`, in particular if no data set can be checked.
+    What was `stated` says model, recipe, limit and seed; its threats are replaced by the data sets. With `explain`,
+    what missed is measured again, in one pass, under each change that could explain it. The verdict is written into
+    the run's manifest, as "verification". Raises `UserError`, in particular if no data set can be checked.
     """
+    plan, means = stated.plan, stated.means
     (spec,) = plan.models
     device = choose_device(means.device)
     model = load_model(spec, device)
     used = recipe_named(plan.recipe or "model", model.card.recipes, suite("imagenet"))
     chosen, not_checked = _choose(figures, means.directories, used.crop or model.card.image_size)
     plan = plan.model_copy(update={"threats": tuple(SETS[name].threat for name in chosen)})
-    folder = run_plan(plan, means, models={spec.name: model}, begin=begin)
+    folder = run_plan(plan, means, models={spec.name: model}, begin=begin, notes={"decided": stated.decided})
     counts = _counts(folder)
     for name in [name for name in chosen if (spec.name, SETS[name].threat.id) not in counts]:
         not_checked[name] = "no image of its classes is in the folder"

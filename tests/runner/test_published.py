@@ -193,6 +193,19 @@ def test_a_model_that_reproduces_its_numbers(monkeypatch):
     assert not list(Path("run").glob("causes-*"))
 
 
+def test_a_file_in_the_working_folder_that_decided_the_weights_is_named():
+    torch.save(checkpoint(), "sensor.pth")
+    Path("twicing-bench.toml").write_text('[models]\nverify_sensor = "sensor.pth"\n')
+    write_table(imagenet_a=100.0)
+    result = run(*plant("imagenet-a"), model="verify_sensor")
+    assert result.exit_code == 4, result.output
+    said = f"verify_sensor: its weights, file:{Path('sensor.pth').resolve()}, are named by"
+    assert said in result.stdout.replace("\n", " ")
+    (line,) = json.loads(Path("run/run.json").read_text())["decided"]
+    assert line.startswith(said)
+    assert line.endswith("twicing-bench.toml.")
+
+
 def test_sets_without_data_or_figure_are_listed():
     torch.save(checkpoint(), "sensor.pth")
     write_table(imagenet_a=100.0, imagenet_v2=100.0)
