@@ -14,6 +14,7 @@ from pydantic import Field
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotted
+from robustbench_twicing.catalog.passing import judged_names, never_passing
 from robustbench_twicing.catalog.plugins import PREFIX, refused_code
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
@@ -23,7 +24,7 @@ from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
 from robustbench_twicing.spec.experiment import Experiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
-from robustbench_twicing.spec.policy import Policy, fits
+from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
 from robustbench_twicing.spec.values import Frozen
 
 _HINT = "docs/plans.md explains every key; `twicing-bench plan new` writes a plan to start from."
@@ -44,7 +45,9 @@ class PlanFile:
     """In lines, which model's weights a file in the working folder decided."""
     gate: Policy
     arms: ArmPatterns
-    """What `compare` takes for arms of training seeds; empty without any."""
+    """What `compare` and `gate` take for arms of training seeds; empty without any."""
+    never_pass: tuple[str, ...] = ()
+    """In lines, the cells that its gate can never pass; empty if the file states no gate."""
 
 
 def plan_names() -> list[str]:
@@ -85,11 +88,12 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     require_models(content, mistakes)
     stated = stated_or_none(content, known, mistakes, given, keys=("extends", *_About.model_fields))
     if stated is not None:
-        _check_patterns(text.gate, stated.plan, mistakes)
+        _check_gate(text.gate, stated.plan, text.arms, mistakes)
         _check_arms(text.arms, stated.plan, mistakes)
     if mistakes.found or stated is None:
         raise _located(mistakes.found, files)
-    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms)
+    never = never_passing(stated.plan, text.gate, text.arms) if "gate" in about else ()
+    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms, never)
 
 
 class _About(Frozen):
@@ -100,8 +104,10 @@ class _About(Frozen):
     arms: Mapping[str, Patterns] = Field(default_factory=dict)
 
 
-def _check_patterns(gate: Policy, plan: Plan, mistakes: Mistakes) -> None:
-    cells = [(cell.model.name, cell.threat.id) for cell in plan.cells]
+def _check_gate(gate: Policy, plan: Plan, arms: ArmPatterns, mistakes: Mistakes) -> None:
+    if error := wrong_alpha(gate):
+        mistakes.add(("gate", "alpha"), error)
+    cells = [(name, threat.id) for name in judged_names(plan, arms) for threat in plan.threats]
     for key, patterns in (("tolerances", gate.tolerances), ("floors", gate.floors)):
         for pattern in patterns:
             if not any(fits(pattern, *cell) for cell in cells):

@@ -39,8 +39,8 @@ def run(
     with code_allowed(allow_code):
         if dry_run:
             loading(quiet)
-            cost, folder = api.estimate_plan_file(plan, means)
-            show_page(estimate_page(cost, str(folder)), as_machine)
+            cost, folder, warnings = api.estimate_plan_file(plan, means)
+            show_page(estimate_page(cost, str(folder), warnings), as_machine)
             return
         found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin))
         print_evaluated(found, as_machine, skip_bad)

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from robustbench_twicing.data.in_memory import MemoryDataset
 from robustbench_twicing.data.order import balanced_order
 from robustbench_twicing.errors import unknown_name
-
-TEST_IMAGES = 597
+from robustbench_twicing.spec.plan import EMBEDDED_IMAGES
 
 
 def digits(split: str = "test") -> MemoryDataset:
@@ -28,7 +27,7 @@ def digits(split: str = "test") -> MemoryDataset:
     labels = [int(label) for label in source.target]
     sample_ids = [f"digits-{number:04d}" for number in range(len(labels))]
     order = balanced_order(sample_ids, labels)
-    kept = order[:TEST_IMAGES] if split == "test" else order[TEST_IMAGES:]
+    kept = order[:EMBEDDED_IMAGES] if split == "test" else order[EMBEDDED_IMAGES:]
 
     # In float64 every step up to the rounding is exact (counts over 16, bilinear weights over 8): the same everywhere.
     grey = torch.from_numpy(source.images[kept]).double().unsqueeze(1) / 16

@@ -1,5 +1,6 @@
 """The page of what a plan would cost."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ _COLUMNS = (
 )
 
 
-def estimate_page(cost: "Cost", folder: str) -> Page:
-    """Cells, evaluations, time and disk; `folder` is where the run would go."""
+def estimate_page(cost: "Cost", folder: str, warnings: Sequence[str] = ()) -> Page:
+    """Cells, evaluations, time and disk; `folder` is where the run would go, `warnings` what is wrong with the plan."""
     table = Table("cells", "Still to be done: evaluations at most, time about", _COLUMNS, tuple(map(_row, cost.cells)))
     todo = [cell for cell in cost.cells if cell.left]
     known = [cell.backwards for cell in todo if cell.backwards is not None]
@@ -37,7 +38,9 @@ def estimate_page(cost: "Cost", folder: str) -> Page:
         lines.append(Line("The disk has not enough space left.", "bad"))
     lines.append(Line(f"Run folder: {folder}", unbroken=True))
     return Page(
-        "What is left to do", (table, *lines), facts={**asdict(cost), "seconds": cost.seconds, "folder": folder}
+        "What is left to do",
+        (table, *lines, *(Line(warning, "warning") for warning in warnings)),
+        facts={**asdict(cost), "seconds": cost.seconds, "folder": folder, "warnings": warnings},
     )
 
 

@@ -17,6 +17,7 @@ def plan_page(read: PlanFile, named: str) -> Page:
             Line(f"models: {', '.join(models)}"),
             *(Line(f"arm {name}: {', '.join(seeds)}") for name, seeds in arms.items()),
             Line(f"threats on {plan.data.name}: {', '.join(threats)}"),
+            *(Line(line, "warning") for line in read.never_pass),
             Line(f"{len(plan.cells)} cells; twicing-bench run {named} --dry-run says what they cost", unbroken=True),
         ),
         facts={
@@ -28,5 +29,6 @@ def plan_page(read: PlanFile, named: str) -> Page:
             "arms": arms,
             "threats": threats,
             "cells": len(plan.cells),
+            "never_pass": read.never_pass,
         },
     )

@@ -83,11 +83,13 @@ def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | N
     notes = {"name": read.name, "title": read.title, "gate": read.gate.model_dump(mode="json"), "arms": read.arms}
     notes["decided"] = read.decided
     means = read.means.model_copy(update={"out": plan_folder(read)})
-    return _finished(run_plan(read.plan, means, begin=begin, notes=notes))
+    return _finished(run_plan(read.plan, means, begin=begin, notes=notes, warnings=read.never_pass))
 
 
-def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Cost, Path]:
-    """What is left to do of a plan file, by counting and by a probe of at most about 30 s; and its folder."""
+def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Cost, Path, tuple[str, ...]]:
+    """What is left to do of a plan file, by counting and by a probe of at most about 30 s; its folder; and a line for
+    each cell that its gate can never pass.
+    """
     read = read_plan(plan, settings(), means)
 
     require_places(read.plan, read.means)
@@ -95,7 +97,7 @@ def estimate_plan_file(plan: str | Path, means: Means | None = None) -> tuple[Co
     from robustbench_twicing.runner.estimate import estimate
 
     folder = plan_folder(read)
-    return estimate(read.plan, folder, read.means), folder
+    return estimate(read.plan, folder, read.means), folder, read.never_pass
 
 
 def _finished(folder: RunFolder) -> Run:

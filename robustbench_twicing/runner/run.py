@@ -41,13 +41,15 @@ def run_plan(
     models: Mapping[str, Any] = MappingProxyType({}),
     begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
     notes: Mapping[str, Any] = MappingProxyType({}),
+    warnings: Sequence[str] = (),
 ) -> RunFolder:
     """Do what is still to be done of a plan and return its folder: `means.out`, or `default_folder`.
 
     `models` are those that are in memory already. `begin` is told, for each cell with work left, (evaluations to do,
-    evaluations in all), and returns who follows the progress. `notes` go into the manifest beside the plan. Unless
-    `means.fresh`, finished shards are taken over from the other runs under results/runs (`resume.take_over`); with it,
-    a finished run is computed anew, and one that was stopped goes on. Raises `UserError` if the folder holds a run with
+    evaluations in all), and returns who follows the progress. `notes` go into the manifest beside the plan;
+    `warnings` are said before anything is computed. Unless `means.fresh`, finished shards are taken over from the other
+    runs under results/runs (`resume.take_over`); with it, a finished run is computed anew, and one that was stopped
+    goes on. Raises `UserError` if the folder holds a run with
     other settings, for a model that no attack can say anything about, and as `prepare`.
     """
     device = choose_device(means.device)
@@ -68,11 +70,11 @@ def run_plan(
         # Where nothing is computed, what was said about where it was computed stays.
         manifest = _of_this_session(draft, device, maker, folder) if computes or old is None else draft
         progress = (begin or without_progress)(_to_do(ready, pending))
-        for line in manifest.decided:
+        for line in (*manifest.decided, *warnings):
             progress.say(line)
         before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
         looks, remarks = _looks(ready, before, pending, means.preflight, progress)
-        folder.remarks += remarks if begin is None else []  # where nobody follows, it is said afterwards
+        folder.remarks += [*warnings, *remarks] if begin is None else []  # where nobody follows, it is said afterwards
         used = draft.means
         if computes:
             # As before, if it is continued: another path or size would change the last bits of the logits.

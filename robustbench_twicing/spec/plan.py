@@ -10,6 +10,8 @@ from robustbench_twicing.spec.values import Frozen, content_hash
 
 EMBEDDED = "digits"
 """The data set that ships with the tool, and is no suite."""
+EMBEDDED_IMAGES = 597
+"""That it has to test on."""
 EMBEDDED_SIDE = 32
 """Pixels a side of its images."""
 

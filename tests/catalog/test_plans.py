@@ -236,6 +236,37 @@ def test_what_is_no_arm_is_a_mistake_with_its_line(arms: str, says: str) -> None
         read_plan(_write(SEEDS + "[arms]\n" + arms))
 
 
+def test_a_gate_that_can_never_pass_says_so_when_the_plan_is_read() -> None:
+    text = 'models = ["deit", "deit-tw"]\n[[attacks]]\nnames = ["spsa"]\n[gate]\ntolerances = { "*:spsa-*" = 0.15 }\n'
+    read = read_plan(_write(text))  # SPSA suggests 10 samples
+    assert read.never_pass == tuple(
+        f"The gate can never pass {model}:spsa-linf-1/255: 10 images rule out no drop of 15.0 points, "
+        "even if no answer changes; it takes 19."
+        for model in ("deit", "deit-tw")
+    )
+    assert read_plan(_write(text.replace("0.15", "0.3"))).never_pass == ()
+    assert read_plan(_write(text.partition("[gate]")[0])).never_pass == ()  # no gate is asked for
+    many = read_plan(_write('models = ["deit"]\nlimit = 20\n[[suites]]\nname = "digits-c"\n[gate]\n')).never_pass
+    assert len(many) == 7
+    assert "deit:clean: 20 images rule out no drop of 1.0 points" in many[0]
+    assert many[-1].endswith("cells more that can never pass")
+
+
+def test_the_gate_of_arms_is_named_after_the_arms() -> None:
+    seeds = ", ".join(f'"{name}@s{seed}=w.pth"' for name in ("deit", "deit-tw") for seed in range(3))
+    Path("w.pth").write_bytes(b"")
+    text = f'models = [{seeds}]\nlimit = 20\n[arms]\nsoft = "deit@*"\ntw = "deit-tw@*"\n[gate]\n'
+    assert read_plan(_write(text)).never_pass[0].startswith("The gate can never pass soft:clean: 20 images")
+    assert read_plan(_write(text + 'tolerances = { "tw:clean" = 0.2 }\n')).gate.tolerances == {"tw:clean": 0.2}
+    with pytest.raises(UserError, match=r"deit@s0:clean: No MODEL:THREAT"):
+        read_plan(_write(text + 'tolerances = { "deit@s0:clean" = 0.2 }\n'))
+
+
+def test_an_alpha_that_no_gate_takes_is_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"line 3: gate.alpha: alpha = 0.2 is above 0.1"):
+        read_plan(_write('models = ["deit"]\n[gate]\nalpha = 0.2\n'))
+
+
 def test_a_gate_pattern_that_fits_no_cell_is_a_mistake() -> None:
     text = 'models = ["deit"]\n[gate]\nfloors = { "deit:claen" = 0.9 }\n'
     with pytest.raises(UserError, match=r"line 3: gate\.floors\.deit:claen: No MODEL:THREAT"):

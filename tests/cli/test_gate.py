@@ -107,3 +107,16 @@ def test_inconclusive_night_after_night_exits_as_regressed_does() -> None:
     _call("gate", "latest", "--baseline", "nightly")
     _night(8, UNSURE, name="weekly", gate=policy)  # of another plan
     _call("gate", "latest", "--baseline", "nightly", code=4)
+
+
+def test_a_gate_that_can_never_pass_says_so_before_its_run_and_at_the_gate() -> None:
+    Path("p.toml").write_text('models = ["deit"]\nlimit = 10\n[gate]\ntolerance = 0.15\n')
+    line = "The gate can never pass deit:clean: 10 images rule out no drop of 15.0 points"
+    assert line in _call("plan", "check", "p.toml").stdout
+    assert line in _call("run", "p.toml", "--dry-run", "--quiet").stdout
+    assert json.loads(_call("run", "p.toml", "--dry-run", "--json").stdout)["warnings"][0].startswith(line)
+    assert line in " ".join(_call("run", "p.toml").stderr.split())
+    assert line in " ".join(_call("run", "p.toml", "--quiet").output.split())
+    _call("baseline", "accept", "p.toml", "--why", "x", "--who", "ada")
+    said = json.loads(_call("gate", "p.toml", "--baseline", "p", "--json", code=4).stdout)
+    assert "10 images cannot pass even if no answer changes, it takes 19" in said["cells"][0]["reason"]
