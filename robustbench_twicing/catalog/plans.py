@@ -4,8 +4,10 @@ What a file says means is `catalog.resolve`'s to tell.
 """
 
 import tomllib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
 from robustbench_twicing.spec.values import Frozen
 
+_NAMED = 100
+"""Mistakes that are said one by one."""
 _HINT = "docs/plans.md explains every key; `twicing-bench plan new` writes a plan to start from."
 
 
@@ -197,12 +201,14 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def _located(found: list[Mistake], files: list[_File]) -> UserError:
     """Every mistake with the line where it lies."""
     lines = []
-    for place, message, hint in found:
+    for place, message, hint in found[:_NAMED]:
         file = max(files, key=lambda file: _depth(file.content, place))  # of several, the nearest
         line = line_of(file.text, place)
         where = f"{file.path}, line {line}" if line else str(file.path)
         lines.append(f"  {where}: {dotted(place)}: {message} {hint}".rstrip())
-    return UserError(f"The plan has {len(lines)} mistake(s):\n" + "\n".join(lines), _HINT)
+    if len(found) > _NAMED:
+        lines.append(f"  and {len(found) - _NAMED:,} more")
+    return UserError(f"The plan has {len(found):,} mistake(s):\n" + "\n".join(lines), _HINT)
 
 
 def _depth(content: Any, place: Place) -> int:
@@ -221,23 +227,39 @@ def _depth(content: Any, place: Place) -> int:
 def line_of(text: str, place: Place) -> int | None:
     """The line, from 1, of the value at a place of a TOML text, or of the nearest table around it.
 
-    Python's parser tells no lines. But a prefix of whole lines parses exactly where a statement ends, so the first
-    prefix that holds the value ends with its statement.
+    Python's parser tells no lines. But the first of the beginnings of the text that holds the value ends with its
+    statement, and every later one holds it too.
     """
-    depth = _depth(tomllib.loads(text), place)
+    ends = _ends(text)
+    depth = _depth(_beginning(text, ends[-1]), place)
     if depth == 0:
         return None
     place = place[:depth]
-    lines, start = text.splitlines(), 0
+    number = bisect_left(ends, True, key=lambda end: _depth(_beginning(text, end), place) == depth)
+    start, end = ends[number - 1] if number else 0, ends[number]
+    return start + 1 + _line_within(text.splitlines()[start:end], _beginning(text, end), place)
+
+
+@lru_cache(maxsize=8)
+def _ends(text: str) -> list[int]:
+    """How many lines there are up to the end of each statement: it parses by itself, a part of it does not."""
+    lines, start, ends = text.splitlines(), 0, []
     for end in range(1, len(lines) + 1):
+        last = lines[end - 1]
+        if last.rstrip().endswith(",") and "#" not in last:
+            continue  # within an array, which need not be parsed anew at every line
         try:
-            content = tomllib.loads("\n".join(lines[:end]))
+            tomllib.loads("\n".join(lines[start:end]))
         except tomllib.TOMLDecodeError:
             continue
-        if _depth(content, place) == depth:
-            return start + 1 + _line_within(lines[start:end], content, place)
+        ends.append(end)
         start = end
-    return None
+    return ends or [len(lines)]
+
+
+@lru_cache(maxsize=32)
+def _beginning(text: str, end: int) -> dict[str, Any]:
+    return tomllib.loads("\n".join(text.splitlines()[:end]))
 
 
 def _line_within(lines: list[str], content: Any, place: Place) -> int:

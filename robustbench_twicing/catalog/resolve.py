@@ -3,6 +3,7 @@
 Every mistake is found at once, each at its place in the form of a plan file (`catalog.mistakes`).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -256,15 +257,17 @@ def _recipe(experiment: Experiment, base: str, rules: Protocol, mistakes: Mistak
 
 def _models(experiment: Experiment, base: str, checkpoints: Mapping[str, str], mistakes: Mistakes) -> list[ModelSpec]:
     found: list[ModelSpec] = []
+    names: set[str] = set()
     for position, model in enumerate(experiment.models):
         at: Place = ("models", position)
         specs = (model,) if isinstance(model, ModelSpec) else _specs(at, model, experiment, base, checkpoints, mistakes)
         for spec in specs:
-            if spec.name in [other.name for other in found]:
+            if spec.name in names:
                 how = "{'one': module, 'other': module}" if spec.in_memory else f"{spec.name}@LABEL=CHECKPOINT"
                 what = f"The name {spec.name!r} is given twice; write {how}."
                 mistakes.add(at, what)
         found += specs
+        names |= {spec.name for spec in specs}
     return found
 
 
@@ -331,7 +334,7 @@ def _refuse_what_says_nothing(experiment: Experiment, base: str, mistakes: Mista
 
 def _refuse_names_given_twice(experiment: Experiment, threats: list[Threat], mistakes: Mistakes) -> None:
     ids = [threat.id for threat in threats]
-    twice = [name for name in dict.fromkeys(ids) if ids.count(name) > 1]
+    twice = [name for name, times in Counter(ids).items() if times > 1]
     if twice:
         where: Place = ("attacks",) if experiment.attacks else ("suites",)
         mistakes.add(where, f"Named twice: {', '.join(twice)}.")

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, get_args
@@ -46,7 +47,8 @@ class _Zoo(Frozen):
     models: dict[str, ZooEntry]
 
 
-def zoo() -> dict[str, ZooEntry]:
+@cache
+def zoo() -> Mapping[str, ZooEntry]:
     """Every model name that ships with the tool."""
     path = package_file("catalog/zoo.toml")
     return validated(_Zoo, {"models": read_toml(path)}, str(path)).models

@@ -82,10 +82,15 @@ def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
 
 
 def suites_table(suites: pd.DataFrame) -> Table:
-    """The figures over whole suites; only columns that hold something."""
+    """The figures over whole suites; only columns that hold something.
+
+    Where a model answered fewer images than the suite has, its row says so: an mCE of twenty photographs is not the
+    published one.
+    """
     figures = [metric for metric in of("suite") if suites[metric.name].notna().any()]
-    columns = (Column("suite", "suite"), Column("model", "model"), *map(_figure, figures))
-    return Table("suites", "Whole suites", columns, _rows(suites))
+    columns = (Column("suite", "suite"), Column("model", "model"), Column("part", "images", "part"))
+    rows = tuple({**row, "part": (row["n"], max(row["n"], row["images"]))} for row in _rows(suites))
+    return Table("suites", "Whole suites", (*columns, *map(_figure, figures)), rows)
 
 
 def _figure(metric: Metric) -> Column:

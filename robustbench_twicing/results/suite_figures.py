@@ -15,6 +15,8 @@ from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSp
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("model", "the model's name in the plan"),
     SummaryColumn("suite", "the suite"),
+    SummaryColumn("n", "images that were answered: the fewest under any of its threats"),
+    SummaryColumn("images", "images of the whole suite, for each of its threats; n if nobody says how many there are"),
     *(SummaryColumn(metric.name, metric.holds) for metric in of("suite")),
     SummaryColumn("family_errors", "mean top-1 error of each family of corruptions, by name; extra families too"),
     SummaryColumn("denominator", "whose errors mCE divides by: AlexNet, a file's, or a model of the same run"),
@@ -42,7 +44,9 @@ def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) 
     mine = ok[ok["model"] == model]
     here = mine[mine["suite"] == suite]
     inputs, note = _inputs(ok, mine, here, definition)
-    row: dict[str, Any] = {"model": model, "suite": suite, "denominator": "", "family_errors": {}}
+    n = int(here["threat"].value_counts().min())
+    row: dict[str, Any] = {"model": model, "suite": suite, "n": n, "images": definition.spec.images or n}
+    row |= {"denominator": "", "family_errors": {}}
     if definition.spec.families:
         row["denominator"] = definition.denominator.name if definition.denominator else ""
         row["family_errors"] = family_errors(inputs["errors"], definition.spec)

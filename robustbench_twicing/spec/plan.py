@@ -1,5 +1,6 @@
 """A plan: models × threats on one data set, with a seed. A cell is one (model, threat)."""
 
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -54,7 +55,7 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Plan":
         for what, ids in (("model", [m.name for m in self.models]), ("threat", [t.id for t in self.threats])):
-            twice = sorted({x for x in ids if ids.count(x) > 1})
+            twice = sorted(name for name, times in Counter(ids).items() if times > 1)
             if twice:
                 raise ValueError(f"{what} named twice: {', '.join(twice)}")
         return self

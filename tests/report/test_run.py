@@ -51,3 +51,11 @@ def test_both_rms_calibration_errors_are_columns_with_names(tmp_path: Path) -> N
     text = printed(run_page(run), 240)
     assert "┃ RMS CE ┃ published RMS CE ┃" in text
     assert f" {ours:.3f} │ {theirs:>16.3f} │" in text
+
+
+def test_figures_of_a_suite_say_how_many_of_its_images_they_are_of(tmp_path: Path) -> None:
+    """An mCE of a few photographs must not stand beside published ones as if it were one of all."""
+    run = load_run(run_folder(tmp_path / "run", cell("deit", "imagenet-r", np.arange(20) > 5)))
+    assert (run.suites["n"].item(), run.suites["images"].item()) == (20, 30_000)
+    (_, line) = [line for line in printed(run_page(run), 240).splitlines() if "│ imagenet-r │ deit  │" in line]
+    assert line.split("│")[3].strip() == "20 of 30,000"
