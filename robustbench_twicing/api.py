@@ -17,6 +17,7 @@ from robustbench_twicing.results.of_plans import load_finished, plan_folder, run
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.sides import sides_of, still_to_do
 from robustbench_twicing.runner.carry_out import Begin, carry_out, check_generated, estimate_plan_file, run_plan_file
+from robustbench_twicing.spec.arms import listed
 from robustbench_twicing.spec.policy import Policy
 
 __all__ = [
@@ -123,10 +124,14 @@ def compare_arms(
     """
     found = load_finished(run)
     named = stated_arms(run) if arms is None else arms
-    patterns = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in named.items()}
-    return compare_run(found, patterns, images=images, alpha=alpha)
+    return compare_run(found, listed(named), images=images, alpha=alpha)
 
 
-def gate(run: str | Path, baseline: str | Path, policy: Policy | None = None) -> GateResult:
-    """Judge a run against a baseline. `policy` left out is that of the run's plan. Raises `UserError`."""
-    return check_run(load_finished(run), load_baseline(Path(baseline)), policy)
+def gate(
+    run: str | Path,
+    baseline: str | Path,
+    policy: Policy | None = None,
+    arms: Mapping[str, str | Sequence[str]] | None = None,
+) -> GateResult:
+    """Judge a run against a baseline. `policy` and `arms` left out are those of the run's plan. Raises `UserError`."""
+    return check_run(load_finished(run), load_baseline(Path(baseline)), policy, None if arms is None else listed(arms))

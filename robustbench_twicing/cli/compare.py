@@ -9,7 +9,7 @@ import typer
 
 from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
-from robustbench_twicing.cli.options import Begin, Quiet, followed
+from robustbench_twicing.cli.options import Begin, Quiet, followed, named_arms
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import Images
@@ -81,12 +81,7 @@ def compare(
 
 def _arms(texts: Sequence[str], places: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
     """Patterns by the names of their arms: those of `texts`, else of the one plan or run. None if no arm is named."""
-    arms: dict[str, list[str]] = {}
-    for text in texts:
-        name, sign, pattern = text.partition("=")
-        if not (name and sign and pattern):
-            raise UserError(f"--arm {text} names no arm.", "Write NAME=PATTERN, such as --arm 'deit-tw=deit-tw@*'.")
-        arms.setdefault(name, []).append(pattern)
+    arms = named_arms(texts)
     if not arms and len(places) == 1:
         return api.stated_arms(places[0]) or None
     return arms or None

@@ -9,6 +9,7 @@ import typer
 from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.read_toml import validated
+from robustbench_twicing.cli.options import named_arms
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.formats import save
@@ -32,6 +33,15 @@ def gate(
     floor: Annotated[
         list[str] | None, typer.Option("--floor", help="MODEL:THREAT=ACCURACY that must be reached; * and ? allowed.")
     ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm", help="NAME=PATTERN: models that are the training seeds of one method, judged as one; repeatable."
+        ),
+    ] = None,
+    each_model: Annotated[
+        bool, typer.Option("--each-model", help="Judge every model by itself, whatever arms the plan states.")
+    ] = False,
     fail_on: Annotated[
         str | None,
         typer.Option("--fail-on", help="`inconclusive`: that exits 3 too. Default regressed: inconclusive exits 4."),
@@ -46,7 +56,8 @@ def gate(
     """Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.
 
     What it lets through comes from the run's plan ([gate]); the options here replace or add to it. A plan that is
-    inconclusive on several nights in a row (`inconclusive_nights`, 5) exits 3.
+    inconclusive on several nights in a row (`inconclusive_nights`, 5) exits 3. Of a job that retrains, judge arms of
+    training seeds, the plan's [arms] or --arm: one model by itself changes with its seed.
     """
     with code_allowed(allow_code):
         found, accepted = api.load_finished(run), load_baseline(baseline)
@@ -54,7 +65,10 @@ def gate(
     own = found.manifest.gate
     settings = {**own.model_dump(), **{key: value for key, value in given.items() if value is not None}}
     settings["floors"] = {**own.floors, **dict(map(_floor, floor or []))}
-    result = check_run(found, accepted, validated(Policy, settings, "The gate's policy"))
+    if arm and each_model:
+        raise UserError("--arm and --each-model contradict each other.", "Give one of them.")
+    arms = {} if each_model else named_arms(arm or []) or None
+    result = check_run(found, accepted, validated(Policy, settings, "The gate's policy"), arms)
     page = gate_page(result, Sides(str(found.path), str(baseline), accepted.manifest.accepted))
     for file, format_ in ((junit_file, "junit"), (markdown_file, "markdown")):
         if file:

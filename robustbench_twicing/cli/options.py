@@ -267,3 +267,14 @@ def exit_if_failed(run: api.Run, skip_bad: bool) -> None:
             say(f"failed: {row['sample_id']}: {row['error']}", stderr=True)
         if not skip_bad:
             sys.exit(EXIT_FAILED_RECORDS)
+
+
+def named_arms(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The patterns of `--arm NAME=PATTERN`, by the names of their arms. Raises `UserError`."""
+    arms: dict[str, list[str]] = {}
+    for text in texts:
+        name, sign, pattern = text.partition("=")
+        if not (name and sign and pattern):
+            raise UserError(f"--arm {text} names no arm.", "Write NAME=PATTERN, such as --arm 'deit-tw=deit-tw@*'.")
+        arms.setdefault(name, []).append(pattern)
+    return arms

@@ -72,28 +72,30 @@ class ArmComparisons:
     power: float
 
 
-def require_arms(patterns: ArmPatterns, models: Sequence[str]) -> None:
+def require_arms(patterns: ArmPatterns, models: Sequence[str], *, compared: bool = True) -> None:
     """Raise `UserError` for what the names of models show to be no arms, as `arms_of` does."""
-    for _, error in wrong_arms(patterns, models, FEWEST_SEEDS):
+    for _, error in wrong_arms(patterns, models, FEWEST_SEEDS, compared=compared):
         raise error
 
 
-def arms_of(records: pd.DataFrame, patterns: ArmPatterns) -> list[Arm]:
+def arms_of(records: pd.DataFrame, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
     """The arms that patterns of model names (`*` and `?` as in a shell) make of some records.
 
     Raises `UserError` for a pattern that fits no model, a model in two arms, fewer than three seeds, models of one arm
-    that differ in more than their seed, the same weights or the same training twice, and arms of two recipes.
+    that differ in more than their seed, and the same weights or the same training twice; if the arms are `compared`
+    with each other, also for a single arm, and for arms of two recipes.
     """
     about = records.loc[~records["model"].duplicated(), list(_OF_A_MODEL)].set_index("model", drop=False)
     known = [str(name) for name in about.index]
-    require_arms(patterns, known)
+    require_arms(patterns, known, compared=compared)
     found = {name: members(some, known) for name, some in patterns.items()}
     for name, models in found.items():
         _refuse_mixed(name, about.loc[list(models)])
     chosen = about.loc[[model for models in found.values() for model in models]]
     _refuse_same_weights(chosen)
     recipes = {name: str(about.loc[models[0], "training_recipe"]) for name, models in found.items()}
-    _refuse_other_recipes(recipes)
+    if compared:
+        _refuse_other_recipes(recipes)
     cells = {str(threat): group for threat, group in records[list(_OF_A_SAMPLE)].groupby("threat", sort=False)}
     return [Arm(name, found[name], bool(recipes[name]), _cells(cells, found[name])) for name in found]
 

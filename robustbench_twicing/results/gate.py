@@ -11,6 +11,7 @@ Both tests are exact for models (`metrics.drops`). An arm of training seeds is j
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -18,9 +19,11 @@ from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSE
 from robustbench_twicing.results.baselines import Baseline
 from robustbench_twicing.results.begun import begun, moment
 from robustbench_twicing.results.changes import Change, changes
-from robustbench_twicing.results.gate_cells import Cell, CellResult, Frames, Verdict, judge
+from robustbench_twicing.results.gate_arms import cells_of, with_training
+from robustbench_twicing.results.gate_cells import Cell, CellResult, Verdict, judge
 from robustbench_twicing.results.run import Run, load_finished
-from robustbench_twicing.results.side import by_threat, refuse_other_suites
+from robustbench_twicing.results.side import refuse_other_suites
+from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
 
 EXIT_CODES: Mapping[Verdict, int] = {
@@ -60,26 +63,32 @@ class GateResult:
         return EXIT_REGRESSED if self.escalated else EXIT_CODES[self.verdict]
 
 
-def check_run(run: Run, baseline: Baseline, policy: Policy | None = None) -> GateResult:
-    """Judge a run against a baseline, by the policy of the run's plan unless another is given.
+def check_run(
+    run: Run, baseline: Baseline, policy: Policy | None = None, arms: ArmPatterns | None = None
+) -> GateResult:
+    """Judge a run against a baseline, by the policy and the arms of the run's plan unless others are given.
+
+    An arm stands for its models on both sides; without any, every model is judged by itself.
 
     If it is inconclusive, the plan's earlier runs in the same folder are judged too, to count how many nights in a row
     are. Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
     """
     policy = policy or run.manifest.gate
-    result = _check_one(run, baseline, policy)
+    arms = run.manifest.arms if arms is None else arms
+    result = _check_one(run, baseline, policy, arms)
     nights = 0
     if result.verdict == "inconclusive":
-        nights = 1 + _inconclusive_before(run, baseline, policy)
+        nights = 1 + _inconclusive_before(run, baseline, policy, arms)
     return replace(result, nights=nights, changes=changes(baseline.manifest.run, run.manifest))
 
 
-def _check_one(run: Run, baseline: Baseline, policy: Policy) -> GateResult:
+def _check_one(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> GateResult:
     refuse_other_suites("The run", run.manifest.suites, "the baseline", baseline.manifest.run.suites)
-    return check(run.records, baseline.records, policy)
+    theirs = with_training(baseline.records, baseline.manifest.run.models)
+    return check(run.records, theirs, policy, arms)
 
 
-def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy) -> int:
+def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> int:
     """How many runs of the same plan just before this one are inconclusive; no more than the policy asks about.
 
     A run that cannot be judged any more ends the row, as does the one that was accepted.
@@ -94,7 +103,7 @@ def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy) -> int:
         if count + 1 >= policy.inconclusive_nights:
             break
         try:
-            verdict = _check_one(load_finished(path), baseline, policy).verdict
+            verdict = _check_one(load_finished(path), baseline, policy, arms).verdict
         except UserError:
             break
         if verdict != "inconclusive":
@@ -103,13 +112,15 @@ def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy) -> int:
     return count
 
 
-def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> GateResult:
+def check(
+    records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy, arms: ArmPatterns = MappingProxyType({})
+) -> GateResult:
     """Judge a run's records against a baseline's. Raises `UserError` if a shared cell was not run alike on both sides,
-    if they share none, or if a pattern of the policy fits no cell.
+    if they share none, if a pattern of the policy fits no cell, or if `arms` are none on some side.
     """
     if error := wrong_alpha(policy):
         raise error
-    ours, theirs = _cells(records), _cells(baseline)
+    ours, theirs = cells_of("The run", records, arms), cells_of("The baseline", baseline, arms)
     shared = [key for key in ours if key in theirs]
     _refuse_idle_patterns(policy, list(ours))
     if not shared:
@@ -119,7 +130,7 @@ def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> Gate
             "Compare runs of the same plan, or accept this run as a baseline of its own.",
         )
     new = [key for key in ours if key not in theirs]
-    cells = [Cell(*key, ours[key], theirs.get(key)) for key in [*shared, *new]]
+    cells = [Cell(*key, ours[key], theirs.get(key), key[0] in arms) for key in [*shared, *new]]
     judged = judge(cells, policy)
     vanished = tuple(f"{model}:{threat}" for model, threat in theirs if (model, threat) not in ours)
     verdicts = {cell.verdict for cell in judged}
@@ -135,14 +146,6 @@ def check(records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy) -> Gate
         vanished=vanished,
         policy=policy,
     )
-
-
-def _cells(records: pd.DataFrame) -> dict[tuple[str, str], Frames]:
-    return {
-        (str(model), threat): {str(model): frame}
-        for model, mine in records.groupby("model", sort=False)
-        for threat, frame in by_threat(mine).items()
-    }
 
 
 def _refuse_idle_patterns(policy: Policy, cells: list[tuple[str, str]]) -> None:

@@ -14,7 +14,7 @@ from scipy.special import bdtr
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import ArmsTest, compare_arms
-from robustbench_twicing.metrics.drops import exceeded_p, fewest_samples, ruled_out_p
+from robustbench_twicing.metrics.drops import arm_drop, exceeded_p, fewest_samples, one_sided, ruled_out_p
 from robustbench_twicing.metrics.intervals import Interval, paired_difference_interval
 from robustbench_twicing.metrics.paired import Flips, count_flips, match, match_arms
 from robustbench_twicing.metrics.verdict import holm
@@ -217,32 +217,24 @@ def _answers(cell: Cell, policy: Policy) -> Answers | None:
 
 
 def _of_arm(baseline: Frames, tonight: Frames, tolerance: float, alpha: float) -> Answers:
-    """By the arms' test, the baseline shifted by the tolerance. The p of a drop ruled out is never below that of
-    identical answers, which holds where so little varies that the t distribution says nothing.
-    """
     sides = [
         {f"{when} {name}": frame for name, frame in side.items()}
         for when, side in (("baseline", baseline), ("tonight", tonight))
     ]
     pairs = match_arms(*sides)
     before, now = pairs.baseline.astype(float), pairs.candidate.astype(float)
-    test = compare_arms(before - tolerance, now, alpha=alpha)
-    below, above = _one_sided(test)
+    found = arm_drop(before, now, tolerance, alpha)
+    low, high = found.test.interval
     return Answers(
         n=now.shape[1],
         baseline_accuracy=float(before.mean()),
         accuracy=float(now.mean()),
-        interval=Interval(test.interval.low - tolerance, test.interval.high - tolerance),
-        p_exceeded=below,
-        p_ruled_out=max(above, (1 - tolerance) ** now.shape[1]),
-        arms=test,
+        interval=Interval(low - tolerance, high - tolerance),
+        p_exceeded=found.p_exceeded,
+        p_ruled_out=found.p_ruled_out,
+        arms=found.test,
         seeds=(len(before), len(now)),
     )
-
-
-def _one_sided(test: ArmsTest) -> tuple[float, float]:
-    """p of a difference of 0 or more, small if it is below; and of 0 or less, small if it is above."""
-    return (test.p / 2, 1 - test.p / 2) if test.t < 0 else (1 - test.p / 2, test.p / 2)
 
 
 def _floor(cell: Cell, policy: Policy) -> Floor | None:
@@ -255,7 +247,7 @@ def _floor(cell: Cell, policy: Policy) -> Floor | None:
         seeds, n = right.shape
         # One row more than the arm has, all alike: then only the arm's seeds count, with one degree of freedom less.
         test = compare_arms(np.full((seeds + 1, n), least), right)
-        return Floor(least, float(right.mean()), _one_sided(test)[0])
+        return Floor(least, float(right.mean()), one_sided(test)[0])
     (frame,) = cell.tonight.values()
     right = frame.loc[frame["status"] == "ok", "correct"].to_numpy(dtype=bool)
     return Floor(least, float(right.mean()), float(bdtr(int(right.sum()), len(right), least)))

@@ -32,12 +32,18 @@ def members(patterns: Sequence[str], models: Sequence[str]) -> tuple[str, ...]:
     return tuple(model for model in models if any(fnmatchcase(model, pattern) for pattern in patterns))
 
 
-def wrong_arms(arms: ArmPatterns, models: Sequence[str], fewest: int) -> Iterator[WrongArm]:
+def listed(arms: Mapping[str, str | Sequence[str]]) -> ArmPatterns:
+    """Arms in the form of `ArmPatterns`: one text stands for itself."""
+    return {name: (some,) if isinstance(some, str) else tuple(some) for name, some in arms.items()}
+
+
+def wrong_arms(arms: ArmPatterns, models: Sequence[str], fewest: int, *, compared: bool = True) -> Iterator[WrongArm]:
     """Everything about arms that can be told from the names of models.
 
-    A pattern that fits no model, a model in two arms, fewer than `fewest` models in an arm, fewer than two arms.
+    A pattern that fits no model, a model in two arms, fewer than `fewest` models in an arm, and, if they are `compared`
+    with each other, fewer than two arms.
     """
-    if len(arms) < 2:
+    if len(arms) < 2 and compared:
         error = UserError("One arm has nothing to be compared with.", "Name two or more; the first is the baseline.")
         yield WrongArm(next(iter(arms), ""), error)
     owner: dict[str, str] = {}
