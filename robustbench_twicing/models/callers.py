@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import Attention
 from torch import nn
 
+from robustbench_twicing.models.guard import guarded
 from robustbench_twicing.models.intake import modules_in
 
 _REGISTRIES = (
@@ -46,10 +47,11 @@ def as_they_were(models: Iterable[Any]) -> Iterator[None]:
     memory format), `requires_grad` and `grad`. What the models' own code changes (counters, buffers) stays changed.
     """
     roots = [module for model in models for module in modules_in(model)]
-    kept = [_keep(part) for part in {id(part): part for root in roots for part in root.modules()}.values()]
+    parts, parameters = _parts(roots)
+    kept = [_keep(part) for part in parts]
     tensors = [
         _KeptTensor(tensor, tensor.data, tensor.requires_grad, tensor.grad if tensor.is_leaf else None)
-        for tensor in {id(one): one for root in roots for one in root.parameters()}.values()
+        for tensor in parameters
         if not isinstance(tensor, nn.parameter.UninitializedParameter)
     ]
     try:
@@ -64,6 +66,17 @@ def as_they_were(models: Iterable[Any]) -> Iterator[None]:
                 with torch.inference_mode(tensor.is_inference()):  # one that was made there is changed there only
                     tensor.requires_grad_(requires_grad)
                 tensor.grad = grad
+
+
+def _parts(roots: Iterable[nn.Module]) -> tuple[list[nn.Module], list[torch.Tensor]]:
+    """Every module and every parameter once. Both are asked of the user's class, which may answer anything."""
+    parts: dict[int, nn.Module] = {}
+    parameters: dict[int, torch.Tensor] = {}
+    for root in roots:
+        with guarded(type(root).__name__, "was asked for its parts and parameters"):
+            parts |= {id(part): part for part in root.modules()}
+            parameters |= {id(one): one for one in root.parameters()}
+    return list(parts.values()), list(parameters.values())
 
 
 def _keep(module: nn.Module) -> _Kept:

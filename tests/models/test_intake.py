@@ -149,6 +149,26 @@ def test_what_is_no_model_is_refused_with_what_a_model_is(what):
     assert caught.value.hint
 
 
+def _raising(*arguments, **named):
+    raise RuntimeError("not for you")
+
+
+_PARTS = ("parameters", "named_parameters", "modules", "named_modules", "state_dict", "buffers")
+
+
+@pytest.mark.parametrize("method", _PARTS)
+@pytest.mark.parametrize("answer", [lambda *_, **__: None, _raising], ids=["nothing", "an error"])
+def test_a_class_that_hides_its_parts_runs_or_is_refused_by_name(tmp_path, monkeypatch, method, answer):
+    monkeypatch.chdir(tmp_path)
+    kind = type("Hiding", (nn.Sequential,), {method: answer})
+    said = "'Hiding' runs"
+    try:
+        evaluate({"mine": kind(small_net(32, classes=10))}, attacks=["noise"], limit=4)
+    except UserError as refusal:
+        said = refusal.message
+    assert "'Hiding'" in said or "'mine'" in said
+
+
 def test_an_error_of_the_users_code_in_mid_run_is_a_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
