@@ -8,6 +8,7 @@ common prefix; as timm's own `checkpoint_filter_fn` converts them.
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -355,6 +356,13 @@ def _why(network: Any, wanted: Tensors, tensors: Tensors, gap: _Gap, source: str
             f"The same shapes come in the same order under other names ({renamed[1]} in the file, {renamed[0]} here): "
             "it may be this architecture by another library. If it is, save it under these names."
         )
+    lacked = [name for name in gap.missing if name in ours]
+    brought = [name for name in gap.unexpected if name in theirs]
+    if lacked and not gap.reshaped and _shapes(wanted, lacked) == _shapes(tensors, brought):
+        return (
+            f"The same shapes come under other names ({min(brought)} … in the file, {min(lacked)} … here): it may be "
+            "this architecture by another library. If it is, save it under these names."
+        )
     alike = sum(name in tensors and tensors[name].shape == wanted[name].shape for name in ours)
     depth = _depth(wanted), _depth(tensors)
     if depth[0] != depth[1] and 0 not in depth:
@@ -362,6 +370,10 @@ def _why(network: Any, wanted: Tensors, tensors: Tensors, gap: _Gap, source: str
     if 2 * alike > len(ours):
         return f"{alike} of {len(ours)} tensors fit: it is of a variant of this architecture."
     return _OTHER
+
+
+def _shapes(tensors: Tensors, names: list[str]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(tensors[name].shape) for name in names)
 
 
 def _depth(names: Tensors) -> int:

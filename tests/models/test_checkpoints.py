@@ -472,6 +472,15 @@ def test_the_same_shapes_under_other_names_are_said_to_be_so():
         fits(dict(zip(["a.w", "a.b", "z.w", "z.b"], WEIGHTS.values(), strict=True)))
 
 
+def test_the_same_shapes_in_the_order_of_the_alphabet_are_no_other_architecture():
+    """Safetensors sort their names, so that a block of another name comes at another place."""
+    target = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=24, num_heads=2)
+    state = {name.replace("blocks.", "layers."): tensor for name, tensor in sorted(target.state_dict().items())}
+    with pytest.raises(UserError, match=r"same shapes come under other names \(layers\.0\.attn") as caught:
+        fits(state, target)
+    assert "another architecture" not in str(caught.value)
+
+
 def test_a_file_without_a_head_is_said_to_have_none():
     target = timm.create_model("resnet10t")
     state = {name: tensor for name, tensor in target.state_dict().items() if not name.startswith("fc.")}
