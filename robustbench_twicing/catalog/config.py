@@ -83,7 +83,7 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
     Raises `UserError`, with the nearest names, for a key or an environment variable that does not exist.
     """
     environment = os.environ if environment is None else environment
-    places = dict.fromkeys([folder or Path.cwd(), user_config_path("twicing-bench", appauthor=False)])
+    places = dict.fromkeys([folder or _here(), user_config_path("twicing-bench", appauthor=False)])
     files = {place / FILE: (place / FILE).is_file() for place in places}
     defaults: dict[str, Mapping[str, str | None]] = {
         "defaults": DEFAULTS,
@@ -108,6 +108,13 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
         error = unknown_name("data set", str(data.value), titles())
         raise UserError(f"{error.message[:-1]} (from {data.origin}).", error.hint)
     return Settings(tables, files)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("The working folder is gone.", "Change into a folder that is there.") from None
 
 
 def variable_of(table: str, key: str) -> str:

@@ -65,6 +65,8 @@ _DISK = (
 
 def _refused_by_the_system(error: OSError) -> typer.Exit:
     """Raises what is no matter of the file system again."""
+    if error.errno == errno.ENOENT and error.filename is None:  # what only the working folder itself gives
+        return _refused(UserError("The working folder is gone.", "Change into a folder that is there."))
     if error.errno not in _DISK:
         raise error
     place = error.filename or "What is written to"  # standard output is a file without a name

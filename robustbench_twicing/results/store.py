@@ -233,7 +233,13 @@ class RunFolder:
 
     def write_summary(self, summary: pd.DataFrame) -> None:
         """Replace summary.csv."""
-        write_whole(self.path / SUMMARY, summary.to_csv(index=False, lineterminator="\n").encode())
+        written = summary.map(_no_formula).to_csv(index=False, lineterminator="\n")
+        write_whole(self.path / SUMMARY, written.encode())
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would compute, such as a model's name, behind an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _span(shard: Shard) -> str:

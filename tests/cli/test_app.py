@@ -108,3 +108,20 @@ def test_output_that_cannot_be_written_is_said_without_a_traceback(words: list[s
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "No space left" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["attack", "-m", "deit", "-q"], ["run", "start"], ["show", "latest"], ["compare"], ["gate"], ["history"]]
+)
+def test_a_working_folder_that_is_gone_is_said_without_a_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    ended = _call(*words)
+    assert ended.exit_code in (0, 2)
+    assert "Traceback" not in ended.output
+    if words[0] in ("attack", "run"):
+        assert "The working folder is gone." in ended.output

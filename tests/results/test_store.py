@@ -104,3 +104,11 @@ def test_what_a_disk_cannot_do_is_explained(tmp_path: Path) -> None:
             write_whole(place / "run.json", b"{}")
     with pytest.raises(UserError, match="File name too long"):
         RunFolder(tmp_path / ("x" * 300)).exists()
+
+
+def test_no_spreadsheet_computes_a_name(tmp_path: Path) -> None:
+    names = ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "deit"]
+    RunFolder(tmp_path).write_summary(pd.DataFrame({"model": names, "drop": [-0.5, 0.0, None, 0.1, 0.2]}))
+    read = pd.read_csv(tmp_path / "summary.csv")
+    assert list(read["model"]) == [*(f"'{name}" for name in names[:4]), "deit"]
+    assert read["drop"].iloc[0] == -0.5
