@@ -5,6 +5,7 @@ A cell is one model, or one arm of training seeds, under one threat.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -39,6 +40,16 @@ class Cell:
     baseline: Frames | None
     """None of a cell that the baseline lacks."""
     is_arm: bool = False
+
+    @cached_property
+    def answered(self) -> set[str]:
+        """The samples that every model answered tonight."""
+        return _answered_ids(self.tonight)
+
+    @cached_property
+    def answered_before(self) -> set[str]:
+        """Those that every model answered in the baseline; none of a cell that it lacks."""
+        return _answered_ids(self.baseline) if self.baseline is not None else set()
 
 
 class Answers(NamedTuple):
@@ -108,7 +119,7 @@ def judge(cells: Sequence[Cell], policy: Policy) -> list[CellResult]:
         if said:
             results.append(CellResult(cell.model, cell.threat, "regressed", said, found, p))
         elif cell.baseline is not None:
-            verdict, said = _not_regressed(cell, cell.baseline, found, floor, policy)
+            verdict, said = _not_regressed(cell, found, floor, policy)
             results.append(CellResult(cell.model, cell.threat, verdict, said, found, p))
         elif floor and floor.accuracy < floor.least:
             results.append(CellResult(cell.model, cell.threat, "inconclusive", _near(floor)))
@@ -132,12 +143,10 @@ def _regressed(
     return ""
 
 
-def _not_regressed(
-    cell: Cell, baseline: Frames, answers: Answers | None, floor: Floor | None, policy: Policy
-) -> tuple[Verdict, str]:
+def _not_regressed(cell: Cell, answers: Answers | None, floor: Floor | None, policy: Policy) -> tuple[Verdict, str]:
     if answers is None:
         return "inconclusive", f"no sample was answered on both sides{_first_error(cell.tonight)}"
-    lacking = _lacking(baseline, cell.tonight)
+    lacking = _lacking(cell)
     if lacking.failed:
         error = _first_error(cell.tonight)
         return "inconclusive", f"{lacking.failed} sample(s) failed that the baseline answered{error}"
@@ -196,7 +205,7 @@ def _all_answers(cells: Sequence[Cell], policy: Policy) -> list[Answers | None]:
 
 def _answers(cell: Cell, policy: Policy) -> Answers | None:
     """None where the sides share no answer; an arm needs two to be tested."""
-    if cell.baseline is None or len(_answered_ids(cell.baseline) & _answered_ids(cell.tonight)) < 1 + cell.is_arm:
+    if cell.baseline is None or len(cell.answered_before & cell.answered) < 1 + cell.is_arm:
         return None
     tolerance = policy.tolerance_for(cell.model, cell.threat)
     if cell.is_arm:
@@ -239,8 +248,7 @@ def _of_arm(baseline: Frames, tonight: Frames, tolerance: float, alpha: float) -
 
 def _floor(cell: Cell, policy: Policy) -> Floor | None:
     least = policy.floor_for(cell.model, cell.threat)
-    answered = len(_answered_ids(cell.tonight))
-    if least is None or answered < 1 + cell.is_arm:
+    if least is None or len(cell.answered) < 1 + cell.is_arm:
         return None
     if cell.is_arm:
         right = _right(cell.tonight)
@@ -276,12 +284,11 @@ def _answered_ids(frames: Frames) -> set[str]:
     return set.intersection(*(set(frame.loc[frame["status"] == "ok", "sample_id"]) for frame in frames.values()))
 
 
-def _lacking(baseline: Frames, tonight: Frames) -> _Lacking:
-    wanted = _answered_ids(baseline)
-    without = wanted - _answered_ids(tonight)
-    failed = without & _ids(tonight, "failed")
-    skipped = (without & _ids(tonight, "skipped")) - failed
-    return _Lacking(len(wanted), len(failed), len(skipped), len(without) - len(failed) - len(skipped))
+def _lacking(cell: Cell) -> _Lacking:
+    without = cell.answered_before - cell.answered
+    failed = without & _ids(cell.tonight, "failed")
+    skipped = (without & _ids(cell.tonight, "skipped")) - failed
+    return _Lacking(len(cell.answered_before), len(failed), len(skipped), len(without) - len(failed) - len(skipped))
 
 
 def _ids(frames: Frames, status: str) -> set[str]:
