@@ -31,6 +31,11 @@ class UserError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
+def no_working_folder() -> UserError:
+    """Somebody removed the folder that the program was started in."""
+    return UserError("The working folder is gone.", "Change into a folder that is there.")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """A `UserError` for a name that is not in a table: nearest names first, then everything there is."""
     names = sorted(known)

@@ -18,7 +18,7 @@ from robustbench_twicing.catalog.plugins import PREFIX as CODE
 from robustbench_twicing.catalog.plugins import refused_code
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.zoo import known_model, zoo
-from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.errors import UserError, no_working_folder, unknown_name
 from robustbench_twicing.spec.means import Means
 
 FILE = "twicing-bench.toml"
@@ -114,7 +114,7 @@ def _here() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise UserError("The working folder is gone.", "Change into a folder that is there.") from None
+        raise no_working_folder() from None
 
 
 def variable_of(table: str, key: str) -> str:

@@ -30,7 +30,7 @@ from robustbench_twicing.cli import (
 )
 from robustbench_twicing.cli.groups import Commands
 from robustbench_twicing.cli.once import App
-from robustbench_twicing.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, UserError, shown
+from robustbench_twicing.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, UserError, no_working_folder, shown
 from robustbench_twicing.report.text import prepare_streams, say
 
 
@@ -66,7 +66,7 @@ _DISK = (
 def _refused_by_the_system(error: OSError) -> typer.Exit:
     """Raises what is no matter of the file system again."""
     if error.errno == errno.ENOENT and error.filename is None:  # what only the working folder itself gives
-        return _refused(UserError("The working folder is gone.", "Change into a folder that is there."))
+        return _refused(no_working_folder())
     if error.errno not in _DISK:
         raise error
     place = error.filename or "What is written to"  # standard output is a file without a name
