@@ -323,6 +323,7 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 _OTHER = "The checkpoint is of another architecture."
+_BY_ANOTHER_LIBRARY = "it may be this architecture by another library. If it is, save it under these names."
 
 
 def _refusal(network: Any, reading: _Reading, gap: _Gap, source: str) -> UserError:
@@ -354,14 +355,14 @@ def _why(network: Any, wanted: Tensors, tensors: Tensors, gap: _Gap, source: str
     if renamed and [wanted[name].shape for name in ours] == [tensors[name].shape for name in theirs]:
         return (
             f"The same shapes come in the same order under other names ({renamed[1]} in the file, {renamed[0]} here): "
-            "it may be this architecture by another library. If it is, save it under these names."
+            f"{_BY_ANOTHER_LIBRARY}"
         )
     lacked = [name for name in gap.missing if name in ours]
     brought = [name for name in gap.unexpected if name in theirs]
     if lacked and not gap.reshaped and _shapes(wanted, lacked) == _shapes(tensors, brought):
         return (
-            f"The same shapes come under other names ({min(brought)} … in the file, {min(lacked)} … here): it may be "
-            "this architecture by another library. If it is, save it under these names."
+            f"The same shapes come under other names ({min(brought)} … in the file, {min(lacked)} … here): "
+            f"{_BY_ANOTHER_LIBRARY}"
         )
     alike = sum(name in tensors and tensors[name].shape == wanted[name].shape for name in ours)
     depth = _depth(wanted), _depth(tensors)
