@@ -43,22 +43,46 @@ class ZooEntry(Frozen):
     imagenet: ZooWeights
 
 
+class ZooSeeds(Frozen):
+    """Weights of several trainings of one method that ship with the tool, alike but for their seed."""
+
+    architecture: str
+    attention: Attention
+    weights: str
+    """With `{seed}` in it."""
+    count: int
+
+    def of(self, seed: int) -> str:
+        """Where the weights of one are."""
+        return self.weights.format(seed=seed)
+
+
 class _Zoo(Frozen):
     models: dict[str, ZooEntry]
+    seeds: tuple[ZooSeeds, ...]
+
+
+def zoo() -> Mapping[str, ZooEntry]:
+    """Every model name that ships with the tool."""
+    return _zoo().models
+
+
+def shipped_seeds() -> tuple[ZooSeeds, ...]:
+    """The methods whose training seeds ship with the tool."""
+    return _zoo().seeds
 
 
 @cache
-def zoo() -> Mapping[str, ZooEntry]:
-    """Every model name that ships with the tool."""
+def _zoo() -> _Zoo:
     path = package_file("catalog/zoo.toml")
-    return validated(_Zoo, {"models": read_toml(path)}, str(path)).models
+    return validated(_Zoo, read_toml(path), str(path))
 
 
 def model_spec(text: str, data: str, **options: Any) -> ModelSpec:
     """The one model behind `text`, as `model_specs` finds it."""
     specs = model_specs(text, data, **options)
     if len(specs) > 1:
-        raise UserError("Here is room for one model only.", "Pass --weights raw or --weights ema.")
+        raise UserError("Here is room for one model only.", "Name one seed, and pass --weights raw or --weights ema.")
     return specs[0]
 
 
@@ -71,6 +95,9 @@ def model_specs(
 ) -> tuple[ModelSpec, ...]:
     """The models behind `NAME[+METHOD[(NUMBERS)][@LAYERS]][@LABEL][=CHECKPOINT]` on the data set `data`.
 
+    The label `s0..s4` is five models, with `{seed}` in the CHECKPOINT standing for the number; without a checkpoint
+    `s0`, `s1`, ... are the training seeds that ship with the tool.
+
     NAME is a name of the zoo, which brings an attention, or of timm (`deit_tiny_patch16_224.fb_in1k`), which has
     softmax attention; `+METHOD` puts another in its place (`deit+twicing(0.5)@last3`). CHECKPOINT is a file, or
     `timm:NAME` or `hf-hub:OWNER/NAME` for published weights; `python:MODULE:NAME` is what builds a model of the user's
@@ -81,6 +108,10 @@ def model_specs(
     """
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
+    several = _each_seed(text)
+    if several:
+        options = (data, weights, resample_pos_embed, checkpoints)
+        return tuple(spec for one in several for spec in model_specs(one, *options))
     name, sign, checkpoint = text.partition("=")
     if name:  # which is unknown
         require_name(name)
@@ -94,7 +125,8 @@ def model_specs(
         raise UserError(f"{text!r} names no checkpoint.", f"Write {name}=path/to/checkpoint.pth, or {name} alone.")
     bare = known if method is None else f"{known}+{method}"
     checkpoint = checkpoint or (checkpoints or {}).get(bare, "")
-    source = _source(checkpoint or (checkpoints or {}).get(known, "")) or entry.weights
+    source = _source(checkpoint or (checkpoints or {}).get(known, ""))
+    source = source or _shipped(name, label, entry, attention) or entry.weights
     if source is None:
         raise UserError(
             f"Model {known!r} has no public weights for {data}.",
@@ -103,24 +135,68 @@ def model_specs(
     architecture = _architecture_of(source) or entry.architecture
     if not source.startswith("file:"):  # the architecture and the preprocessing come with the weights
         architecture = architecture.partition(".")[0]
-    spec = ModelSpec(
-        name=name,
-        architecture=architecture,
-        attention=attention,
-        weights=source,
-        resample_pos_embed=resample_pos_embed,
-    )
+    spec = ModelSpec(name=name, architecture=architecture, attention=attention, weights=source)
+    spec = spec.model_copy(update={"resample_pos_embed": resample_pos_embed})
     # A file that is set for NAME alone was not trained with the method that was put in its place, either.
     if not label and (is_drop_in(spec) or (attention != own and not checkpoint)):
         label, name = "drop-in", f"{name}@drop-in"
         spec = spec.model_copy(update={"name": name})
-    if weights == "raw" or not source.startswith("file:"):  # published weights come without a moving average
+    return _with_averages(spec, weights, "-" if label else "@")
+
+
+def _with_averages(spec: ModelSpec, weights: str, between: str) -> tuple[ModelSpec, ...]:
+    """The model with the weights that are asked for: raw, their moving average, or both; named with a sign between."""
+    if weights == "raw" or not spec.weights.startswith("file:"):  # published weights come without a moving average
         return (spec,)
     if weights == "ema":
         return (spec.model_copy(update={"prefer": "ema"}),)
-    between = "-" if label else "@"
     both = ("raw", "ema")
-    return tuple(spec.model_copy(update={"name": f"{name}{between}{which}", "prefer": which}) for which in both)
+    return tuple(spec.model_copy(update={"name": f"{spec.name}{between}{which}", "prefer": which}) for which in both)
+
+
+def _each_seed(text: str) -> list[str]:
+    """The texts of every seed of a label such as `s0..s4`; none for any other text."""
+    name, sign, checkpoint = text.partition("=")
+    found = _SEVERAL.fullmatch(name)
+    if found is None:
+        return []
+    first, last = int(found[2]), int(found[3])
+    if not first < last < first + _MOST_SEEDS:
+        raise UserError(
+            f"{name!r} counts from seed {first} to seed {last}.", f"Write s0..s4: upward, {_MOST_SEEDS} at most."
+        )
+    if sign and "{seed}" not in checkpoint:
+        raise UserError(
+            f"{text!r} gives all seeds the same weights.", f"Write {{seed}} for the number: {name}=runs/s{{seed}}.pth"
+        )
+    return [f"{found[1]}@s{seed}{sign}{checkpoint.replace('{seed}', str(seed))}" for seed in range(first, last + 1)]
+
+
+_SEVERAL = re.compile(r"(.+)@s(\d{1,4})\.\.s?(\d{1,4})")
+_MOST_SEEDS = 100
+
+
+def _shipped(name: str, label: str, entry: ZooWeights, attention: Attention) -> str | None:
+    """The weights of a training seed that ships; None for a label that names none.
+
+    Raises `UserError` for a seed that does not ship, since the weights of the bare name are not meant.
+    """
+    found = re.fullmatch(r"s(\d+)", label)
+    if found is None or entry.weights is None or not entry.weights.startswith("package:"):
+        return None
+    for seeds in shipped_seeds():
+        if (seeds.architecture, seeds.attention) == (entry.architecture, attention):
+            if int(found[1]) < seeds.count:
+                return seeds.of(int(found[1]))
+            ships = f"There are s0 to s{seeds.count - 1}."
+            break
+    else:
+        ships = f"There are seeds of {', '.join(str(seeds.attention) for seeds in shipped_seeds())}."
+    raise UserError(
+        f"{name!r}: no weights of that training seed ship with the tool. {ships}",
+        f"Train it: twicing-bench train --model {quote(name.removesuffix('@' + label))} --seed {found[1]}, and pass "
+        f"{name}=FILE.",
+    )
 
 
 def _built_outside(name: str, known: str, method: str | None, code: str) -> ModelSpec:
@@ -167,7 +243,9 @@ def trained_with(weights: str) -> Attention | None:
     """
     if weights.startswith(_PLAIN_WEIGHTS):
         return _SOFTMAX
-    return next((entry.attention for entry in zoo().values() if entry.digits.weights == weights), None)
+    shipped = {seeds.of(seed): seeds.attention for seeds in shipped_seeds() for seed in range(seeds.count)}
+    shipped |= {entry.digits.weights: entry.attention for entry in zoo().values() if entry.digits.weights}
+    return shipped.get(weights)
 
 
 def known_model(name: str) -> bool:

@@ -205,3 +205,38 @@ def test_mistakes(text, options, says):
 def test_every_entry_of_the_zoo_has_a_model_for_digits():
     for name, entry in zoo().items():
         assert model_spec(name, "digits").weights == entry.digits.weights
+
+
+def test_seeds_that_ship_are_found_by_what_a_name_comes_to():
+    def shipped(text: str) -> tuple[str, str]:
+        spec = model_spec(text, "digits")
+        return str(spec.attention), spec.weights.removeprefix("package:weights/seeds/")
+
+    assert shipped("deit@s3") == ("softmax", "softmax-s3.safetensors")
+    assert shipped("deit-tw@s0") == shipped("deit+twicing@s0") == ("twicing", "twicing-s0.safetensors")
+    assert shipped("deit+neutreno(0.6)@s4") == shipped("deit+neutreno@s4") == ("neutreno", "neutreno-s4.safetensors")
+    assert model_spec("deit@seed3", "digits").weights == EMBEDDED
+    assert model_spec("deit@s3=x.pth", "digits").weights == "file:x.pth"
+    assert model_spec("deit@s3", "imagenet").weights == f"timm:{TAGGED}"
+
+
+def test_a_range_of_seeds_is_a_model_each():
+    names = [spec.name for spec in model_specs("deit-tw@s0..s4", "digits")]
+    assert names == [f"deit-tw@s{seed}" for seed in range(5)]
+    files = [spec.weights for spec in model_specs("deit@s1..3=runs/{seed}/x.pth", "imagenet")]
+    assert files == [f"file:runs/{seed}/x.pth" for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("deit@s5", "There are s0 to s4"),
+        ("deit-tw-last3@s0", "There are seeds of softmax, twicing, neutreno"),
+        ("deit@s4..s0", "from seed 4 to seed 0"),
+        ("deit@s0..s0", "from seed 0 to seed 0"),
+        ("deit@s0..s4=x.pth", "all seeds the same weights"),
+    ],
+)
+def test_seeds_that_there_are_not_are_refused(text, says):
+    with pytest.raises(UserError, match=says):
+        model_specs(text, "digits")
