@@ -16,7 +16,8 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 from scipy.stats import multinomial
 
-from robustbench_twicing.metrics.drops import arm_drop, exceeded_p, ruled_out_p
+from robustbench_twicing.metrics.arms import compare_arms, margin_p, one_sided
+from robustbench_twicing.metrics.drops import exceeded_p, ruled_out_p
 from robustbench_twicing.metrics.intervals import paired_score
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -151,9 +152,9 @@ def arms() -> Iterator[dict[str, Any]]:
                     (generator.random((seeds, n)) < np.clip(ease + generator.normal(-fall, spread, (seeds, 1)), 0, 1))
                     for fall in (0.0, drop)
                 ]
-                found = arm_drop(sides[0].astype(float), sides[1].astype(float), tolerance)
-                alarms += found.p_exceeded <= ALPHA
-                passes += found.p_ruled_out <= ALPHA
+                test = compare_arms(sides[0].astype(float), sides[1].astype(float))
+                alarms += one_sided(test, -tolerance)[0] <= ALPHA
+                passes += margin_p(test, tolerance, n)[0] <= ALPHA
             yield {"table": "arms", "n": n, "seeds": seeds, "tolerance": tolerance, "drop": drop} | {
                 "rate": alarms / repetitions,
                 "passes": passes / repetitions,

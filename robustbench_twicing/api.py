@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_twicing.catalog.in_python import Mine, stated_in_python
-from robustbench_twicing.results.arms import ArmComparisons, compare_run
+from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_run
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
@@ -99,14 +99,23 @@ def evaluate(
     return carry_out(stated, begin, own)
 
 
-def compare(*what: str | Path, run: str | Path | None = None, alpha: float = 0.05) -> Comparisons:
+def compare(
+    *what: str | Path,
+    run: str | Path | None = None,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    until_decided: bool = False,
+) -> Comparisons:
     """Compare models on the same samples: a verdict for each threat, curves and suites.
 
     `compare("deit", "deit-tw", run=RUN)`: models of one run, the first being the baseline; without names, all of them.
     `compare(RUN)`: the same. `compare(RUN_A, RUN_B)`: the models that both runs have, or the only model of each. A run
-    is a folder, a plan file, or a plan's name. Raises `UserError` for what is not there or cannot be compared.
+    is a folder, a plan file, or a plan's name. With a `margin`, a fraction chosen beforehand, each row also says
+    whether a difference of that size is ruled out. `until_decided` is for who looks, evaluates more images and looks
+    again: verdicts hold over all looks together (`metrics.sequential`). Raises `UserError` for what is not there or
+    cannot be compared.
     """
-    return compare_sides(sides_of(what, run), alpha)
+    return compare_sides(sides_of(what, run), alpha, margin=margin, sequential=until_decided)
 
 
 def compare_arms(
@@ -115,16 +124,18 @@ def compare_arms(
     *,
     images: Literal["random", "fixed"] = "random",
     alpha: float = 0.05,
+    margin: float | None = None,
 ) -> ArmComparisons:
     """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
 
     The patterns are of model names, with `*` and `?` as in a shell. Left out, they are the arms of the run's plan.
     `images="fixed"` makes a statement about these images only. The family that Holm's correction counts is that of
-    `compare`. Raises `UserError` for what is no arm (`results.arms.arms_of`), and as `load_finished`.
+    `compare`, and `margin` as there. Raises `UserError` for what is no arm (`results.arms.arms_of`), and as
+    `load_finished`.
     """
     found = load_finished(run)
     named = stated_arms(run) if arms is None else arms
-    return compare_run(found, listed(named), images=images, alpha=alpha)
+    return compare_run(found, listed(named), images=images, alpha=alpha, margin=margin)
 
 
 def gate(

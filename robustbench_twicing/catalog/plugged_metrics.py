@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from robustbench_twicing.catalog.plugins import Plugin, find_plugin, plugin_names
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.table import METRICS, Metric, add_metric
@@ -33,12 +35,13 @@ def _row(name: str, found: Plugin) -> Metric:
     return row._replace(compute=_guarded(name, found.origin.package, row.compute))
 
 
-def _guarded(name: str, package: str, compute: Callable[..., Any]) -> Callable[..., float]:
+def _guarded(name: str, package: str, compute: Callable[..., Any]) -> Callable[..., Any]:
     """Whatever it raises leaves its own figure empty, and no other."""
 
-    def computed(*inputs: Any) -> float:
+    def computed(*inputs: Any) -> float | np.ndarray:
         try:
-            return float(compute(*inputs))
+            found = compute(*inputs)
+            return found if isinstance(found, np.ndarray) else float(found)  # an array: a value for each image
         except (UserError, MemoryError):
             raise
         except Exception as error:

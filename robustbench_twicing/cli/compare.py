@@ -18,6 +18,22 @@ from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.plots import plot_curves, require_plots
 from robustbench_twicing.spec.means import Means
 
+ImagesOption = Annotated[
+    str | None, typer.Option(help="Of arms: random, for images like these (default), or fixed, for these only.")
+]
+PlanPower = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001, max=1, help="Of arms: also how many seeds and images show this difference (0.02: 2 points)."
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001, max=1, help="Chosen beforehand: also say whether this difference is ruled out (0.01: a point)."
+    ),
+]
+
 
 def compare(
     what: Annotated[
@@ -34,15 +50,13 @@ def compare(
             "--arm", help="NAME=PATTERN: the models of one mechanism, a training seed each; repeatable, baseline first."
         ),
     ] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Of arms: random, for images like these (default), or fixed, for these only.")
-    ] = None,
-    plan_power: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0001, max=1, help="Of arms: also how many seeds and images show this difference (0.02: 2 points)."
-        ),
-    ] = None,
+    images: ImagesOption = None,
+    plan_power: PlanPower = None,
+    margin: Margin = None,
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="For looking again with more images: verdicts hold over all looks."),
+    ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
@@ -64,16 +78,20 @@ def compare(
         places = [*names, *([run] if run else [])]
         arms = _arms(arm or [], places)
         _refuse_unused(
-            arms is not None, {"--flips": flips, "--plot": plot}, {"--images": images, "--plan-power": plan_power}
+            arms is not None,
+            {"--flips": flips, "--plot": plot, "--until-decided": until_decided},
+            {"--images": images, "--plan-power": plan_power},
         )
         _refuse_wrong(arms is not None, places, images, plot)
         for plan in api.still_to_do(*names, run=run, arms=arms):
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
         if arms is not None:
-            of_arms = api.compare_arms(places[0], arms, images=cast(Images, images or "random"), alpha=alpha)
+            drawn = cast(Images, images or "random")
+            of_arms = api.compare_arms(places[0], arms, images=drawn, alpha=alpha, margin=margin)
             show_page(arms_page(of_arms, plan_power), as_machine)
             return
-        page = compare_page(api.compare(*names, run=run, alpha=alpha), flips)
+        found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided)
+        page = compare_page(found, flips)
         show_page(page, as_machine)
         if plot:
             plot_curves(page.curves, plot)

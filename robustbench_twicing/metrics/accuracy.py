@@ -4,7 +4,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.integrate import trapezoid
 
-from robustbench_twicing.metrics.intervals import wilson_interval
+from robustbench_twicing.metrics.intervals import (
+    Interval,
+    paired_difference_interval,
+    unpaired_difference_interval,
+    wilson_interval,
+)
 
 Hits = Bool[np.ndarray, " samples"]
 Values = Float[np.ndarray, " samples"] | Int[np.ndarray, " samples"]
@@ -31,6 +36,26 @@ def accuracy_high(hits: Hits) -> float:
 def change(hits: Hits, before: Bool[np.ndarray, " others"]) -> float:
     """Accuracy minus the accuracy `before`, negative for what was lost. NaN if either side has no samples."""
     return accuracy(hits) - accuracy(before)
+
+
+def change_low(hits: Hits, before: Bool[np.ndarray, " others"], same_samples: bool) -> float:
+    """Lower end of the 95 % interval of `change`: Tango's for the same samples in one order on both sides, else
+    Newcombe's. NaN if either side has no samples."""
+    return _change_interval(hits, before, same_samples).low
+
+
+def change_high(hits: Hits, before: Bool[np.ndarray, " others"], same_samples: bool) -> float:
+    """Upper end of that interval."""
+    return _change_interval(hits, before, same_samples).high
+
+
+def _change_interval(hits: np.ndarray, before: np.ndarray, same_samples: bool) -> Interval:
+    if not hits.size or not before.size:
+        return Interval(float("nan"), float("nan"))
+    if same_samples:
+        lost, gained = int((before & ~hits).sum()), int((hits & ~before).sum())
+        return paired_difference_interval(lost, gained, hits.size)
+    return unpaired_difference_interval(int(hits.sum()), hits.size, int(before.sum()), before.size)
 
 
 def mean(values: Values) -> float:

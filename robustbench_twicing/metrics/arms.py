@@ -54,6 +54,24 @@ class ArmsTest(NamedTuple):
         return self.seed_variance / whole if whole else float("nan")
 
 
+def one_sided(test: ArmsTest, difference: float = 0.0) -> tuple[float, float]:
+    """p of "the true difference is `difference` or more", small if it is below; and of "or less", small if above."""
+    error, distance = math.sqrt(test.seed_variance + test.image_variance), test.difference - difference
+    if not error:
+        return float(distance >= 0), float(distance <= 0)
+    return _tail(-distance / error, test.df), _tail(distance / error, test.df)
+
+
+def margin_p(test: ArmsTest, margin: float, images: int) -> tuple[float, float]:
+    """One-sided p of "the candidate is worse by `margin` or more", and of "better by it or more"; both small: neither.
+
+    A `margin` in (0, 1). Never below what identical answers of one model to so many images would give, (1 - margin)^n:
+    where nothing varies the t distribution says nothing.
+    """
+    least = (1 - margin) ** images
+    return max(one_sided(test, -margin)[1], least), max(one_sided(test, margin)[0], least)
+
+
 class _Parts(NamedTuple):
     """Variance components of one pair of arms."""
 

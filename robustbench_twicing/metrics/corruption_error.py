@@ -1,9 +1,10 @@
 """Corruption error, mCE and their relative forms (Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4).
 
 Errors are fractions in [0, 1], by (corruption, severity). Each may also be an array with one value for each image; the
-results then have one value for each image too, and their mean is the result for the data set (see `bootstrap.py`). CE
-values are in percent of the denominator model: 100 means as many errors as that model makes (AlexNet on ImageNet-C).
-Which corruptions and severities count is the suite's to say; ImageNet-C's mean is over exactly 15 at five severities.
+results then have one value for each image too, and their mean is the result for the data set: see
+`intervals.mean_interval`. CE values are in percent of the denominator model: 100 means as many errors as that model
+makes (AlexNet on ImageNet-C). Which corruptions and severities count is the suite's to say; ImageNet-C's mean is over
+exactly 15 at five severities.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

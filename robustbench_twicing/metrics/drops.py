@@ -12,13 +12,10 @@ level is kept, and far shares cost no power. See docs/gate.md.
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.special import bdtrc, betaincinv, gammaln, ndtr, rel_entr, xlog1py, xlogy
-
-from robustbench_twicing.metrics.arms import ArmsTest, compare_arms
 
 GAMMA = 1e-5
 """Probability, at most, that the share of samples that change sides lies outside of where it is searched."""
@@ -76,38 +73,6 @@ def exceeded_p(lost: int, gained: int, n: int, drop: float) -> float:
 
     interval = _share_interval(lost + gained, n)
     return _largest(tail, interval, n, drop, score + _TIE)
-
-
-class ArmDrop(NamedTuple):
-    """How an arm of training seeds changed."""
-
-    test: ArmsTest
-    """Of the difference, tonight minus a baseline that is lower by the drop asked about."""
-    p_exceeded: float
-    """One-sided p of "the mean accuracy dropped by that much or less"."""
-    p_ruled_out: float
-    """One-sided p of "it dropped by that much or more"."""
-
-
-def arm_drop(
-    baseline: Float[np.ndarray, "seeds images"],
-    tonight: Float[np.ndarray, "other_seeds images"],
-    drop: float,
-    alpha: float = 0.05,
-) -> ArmDrop:
-    """Whether the mean accuracy of an arm of retrained seeds dropped by more than `drop`, or by less: `compare_arms`.
-
-    The p of a drop ruled out is never below that of identical answers of one model, (1 - drop)^n: where nothing varies
-    the t distribution says nothing. Raises `UserError` as `compare_arms`.
-    """
-    test = compare_arms(baseline - drop, tonight, alpha=alpha)
-    below, above = one_sided(test)
-    return ArmDrop(test, below, max(above, (1 - drop) ** tonight.shape[1]))
-
-
-def one_sided(test: ArmsTest) -> tuple[float, float]:
-    """p of a difference of 0 or more, small if it is below; and of 0 or less, small if it is above."""
-    return (test.p / 2, 1 - test.p / 2) if test.t < 0 else (1 - test.p / 2, test.p / 2)
 
 
 def fewest_samples(drop: float, alpha: float) -> int:

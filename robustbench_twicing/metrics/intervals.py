@@ -4,7 +4,12 @@ import math
 from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
 from scipy.optimize import brentq
+from scipy.special import stdtrit
+
+from robustbench_twicing.errors import UserError
 
 
 class Interval(NamedTuple):
@@ -12,6 +17,13 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Estimate(NamedTuple):
+    """A figure, with its interval."""
+
+    value: float
+    interval: Interval
 
 
 def wilson_interval(right: int, n: int, level: float = 0.95) -> Interval:
@@ -48,7 +60,7 @@ def paired_score(lost: int, gained: int, n: int, difference: float) -> float:
     # Most likely P(only the baseline is right): the larger root of 2n q² + b q + c = 0.
     b = -(gained + lost) + (2 * n - gained + lost) * difference
     c = -lost * difference * (1 - difference)
-    root = math.sqrt(max(b * b - 8 * n * c, 0.0))
+    root = math.sqrt(max(b * b - 8 * n * c, 0.0)) if c else abs(b)  # the square of a tiny b is 0
     q = (root - b) / (4 * n) if b <= 0 else -2 * c / (root + b)  # the second form avoids cancellation
     variance = (2 * q + difference * (1 - difference)) / n
     return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
@@ -80,3 +92,41 @@ def _lower_end(lost: int, gained: int, n: int, z: float) -> float:
 
 def _z(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def unpaired_difference_interval(right: int, n: int, right_before: int, n_before: int, level: float = 0.95) -> Interval:
+    """Two-sided interval for the difference of two accuracies on different samples: right/n - right_before/n_before.
+
+    Newcombe (1998, Statistics in Medicine 17:873-890), method 10: from both Wilson intervals. (-1, 1) if either side
+    has no sample.
+    """
+    if not n or not n_before:
+        return Interval(-1.0, 1.0)
+    here, before = right / n, right_before / n_before
+    (low, high), (low_before, high_before) = (
+        wilson_interval(*side, level) for side in ((right, n), (right_before, n_before))
+    )
+    difference = here - before
+    return Interval(
+        difference - math.hypot(here - low, high_before - before),
+        difference + math.hypot(high - here, before - low_before),
+    )
+
+
+def mean_interval(values: Float[np.ndarray, " images"], reach: tuple[float, float], level: float = 0.95) -> Interval:
+    """Two-sided interval for the mean of one value per image, such as an area under a curve, or its mCE.
+
+    `reach` is the least and the largest value that an image can have. The interval is Student's, of the values and two
+    pseudo-images at both ends of it. That is what adding a success and a failure does for a proportion (Agresti and
+    Caffo 2000, The American Statistician 54:280-288). Without them, and with a bootstrap, the interval of nearly
+    constant values is far too narrow, or has no width at all. See docs/statistics.md for how often it covers.
+    Classes are not told apart, which can only widen it. Raises `UserError` below two images.
+    """
+    if len(values) < 2:
+        raise UserError(
+            f"An interval needs at least 2 samples, not {len(values)}.", "Evaluate more samples: raise --limit."
+        )
+    padded = np.append(values, reach)
+    half = stdtrit(len(padded) - 1, (1 + level) / 2) * padded.std(ddof=1) / math.sqrt(len(padded))
+    middle = padded.mean()
+    return Interval(max(float(middle - half), reach[0]), min(float(middle + half), reach[1]))

@@ -36,6 +36,8 @@ class Pairs:
     candidate: Bool[np.ndarray, " samples"]
     baseline_left_out: LeftOut
     candidate_left_out: LeftOut
+    bounds: "Bounds"
+    """What the flips would be, had no sample failed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,17 @@ class ArmPairs:
     candidate: Bool[np.ndarray, "other_seeds samples"]
     left_out: int
     """Samples that some model did not answer."""
+    failed: Bool[np.ndarray, "all_seeds failed_samples"]
+    """Of the samples that failed for some model, and were skipped or missing for none: for which, baseline first."""
+    right: Bool[np.ndarray, "all_seeds failed_samples"]
+    """Of the same samples: which counts as right; False where it failed."""
+
+    def with_failures(self, in_favour: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Both arms' outcomes on the failed samples too, all counted in favour of the candidate, or all against it."""
+        split = len(self.baseline)
+        fill = np.where(np.arange(len(self.failed)) < split, not in_favour, in_favour)
+        filled = np.where(self.failed, fill[:, None], self.right)
+        return np.hstack([self.baseline, filled[:split]]), np.hstack([self.candidate, filled[split:]])
 
 
 class Flips(NamedTuple):
@@ -86,6 +99,15 @@ class Flips(NamedTuple):
     def difference(self) -> float:
         """Accuracy of the candidate minus that of the baseline. NaN without samples."""
         return (self.gained - self.lost) / self.n if self.n else float("nan")
+
+
+class Bounds(NamedTuple):
+    """Flips of all samples that were tried on both sides, failed ones included: no verdict may hang on these."""
+
+    against: Flips
+    """Wrong for the candidate and right for the baseline wherever they failed."""
+    in_favour: Flips
+    """The other way round."""
 
 
 def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
@@ -120,6 +142,7 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
         candidate=both["correct_candidate"].to_numpy(dtype=bool),
         baseline_left_out=_left_out(baseline, missing=len(candidate) - len(on_both_sides)),
         candidate_left_out=_left_out(candidate, missing=len(baseline) - len(on_both_sides)),
+        bounds=_bounds(on_both_sides),
     )
 
 
@@ -177,27 +200,34 @@ def match_arms(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.
     for name, frame in frames.items():
         _check_one_cell(frame, name)
         _refuse_other_settings(first, frame)
-        ok = frame[frame["status"] == "ok"]
-        columns[name] = pd.DataFrame({"label": ok["label"], "correct": ok["correct"]}).set_index(ok["sample_id"])
+        tried = frame[frame["status"] != "skipped"]
+        fails = tried["status"] == "failed"
+        columns[name] = pd.DataFrame(
+            {"label": tried["label"], "correct": tried["correct"].where(~fails, False), "failed": fails}
+        ).set_index(tried["sample_id"])
     joined = pd.concat(columns, axis=1, join="inner").sort_index()
-    if joined.empty:
+    labels = joined.xs("label", axis=1, level=1).to_numpy(dtype=np.int64).T
+    right = joined.xs("correct", axis=1, level=1).to_numpy(dtype=bool).T
+    failed = joined.xs("failed", axis=1, level=1).to_numpy(dtype=bool).T
+    answered = ~failed.any(axis=0)
+    if not answered.any():
         raise UserError(
             f"No sample was answered by all of {', '.join(frames)}.",
             "Look at the records' error column, or evaluate all with the same --limit.",
         )
-    labels = joined.xs("label", axis=1, level=1).to_numpy(dtype=np.int64)
-    if (labels != labels[:, :1]).any():
+    if (labels != labels[:1]).any():
         raise UserError(
             "Sample ids do not stand for the same images in all models of the arms: labels differ.",
             "The runs did not read the same data set; evaluate all models in one run.",
         )
-    correct = joined.xs("correct", axis=1, level=1).to_numpy(dtype=bool).T
     return ArmPairs(
-        sample_ids=joined.index.to_numpy(),
-        labels=labels[:, 0],
-        baseline=correct[: len(baseline)],
-        candidate=correct[len(baseline) :],
-        left_out=max(len(frame) for frame in frames.values()) - len(joined),
+        sample_ids=joined.index.to_numpy()[answered],
+        labels=labels[0, answered],
+        baseline=right[: len(baseline), answered],
+        candidate=right[len(baseline) :, answered],
+        left_out=max(len(frame) for frame in frames.values()) - int(answered.sum()),
+        failed=failed[:, ~answered],
+        right=right[:, ~answered],
     )
 
 
@@ -208,6 +238,19 @@ def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarr
         lost=int((baseline & ~candidate).sum()),
         gained=int((~baseline & candidate).sum()),
         both_wrong=int((~baseline & ~candidate).sum()),
+    )
+
+
+def _bounds(on_both_sides: pd.DataFrame) -> Bounds:
+    tried = on_both_sides[on_both_sides["status"].ne("skipped") & on_both_sides["status_candidate"].ne("skipped")]
+
+    def outcomes(suffix: str, failed_are: bool) -> np.ndarray:
+        right = tried[f"correct{suffix}"].where(tried[f"status{suffix}"] == "ok", failed_are)
+        return right.to_numpy(dtype=bool)
+
+    return Bounds(
+        against=count_flips(outcomes("", True), outcomes("_candidate", False)),
+        in_favour=count_flips(outcomes("", False), outcomes("_candidate", True)),
     )
 
 

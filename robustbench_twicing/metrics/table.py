@@ -13,6 +13,8 @@ from robustbench_twicing.metrics.accuracy import (
     accuracy_high,
     accuracy_low,
     change,
+    change_high,
+    change_low,
     largest,
     mean,
     unconfirmed,
@@ -21,6 +23,8 @@ from robustbench_twicing.metrics.calibration import (
     aupr,
     auroc,
     aurra,
+    calibrated_ece,
+    debiased_ece,
     expected_calibration_error,
     fpr_at_recall,
     published_rms_calibration_error,
@@ -44,6 +48,7 @@ INPUTS: Mapping[str, str] = {
     # Of a threat with a clean run beside it: the samples that both answered, or of a shifted data set all of either.
     "correct_here": "whether each counts as right under the threat",
     "correct_when_clean": "whether each counts as right in the clean run",
+    "same_samples": "whether both are about the same samples in the same order, or about other photographs",
     # Of a suite of corruptions. Errors are fractions, or in `compare` arrays with one value for each image.
     "errors": "error by (corruption, severity)",
     "clean_error": "error in the clean run",
@@ -79,10 +84,11 @@ class Metric(NamedTuple):
     scale: Literal[1, 100] = 1
     """What it is multiplied with for that: 100 shows a fraction in %."""
     better: Literal["higher", "lower", ""] = ""
-    paired: Literal["by image", "resampled", ""] = ""
-    """How `compare` finds the interval of a difference. By image: given arrays of errors with one value for each image,
-    `compute` gives a value for each. Resampled: computed again for samples drawn with replacement, so its needs are
-    arrays of samples. Otherwise the figure is not compared."""
+    interval: Literal["by image", "jackknife", "from zero", ""] = ""
+    """How its interval is found, and that of a difference. By image: given arrays of errors with one value for each
+    image, `compute` gives a value for each. Jackknife: a figure in [0, 1], computed again without groups
+    of images, so its needs are arrays of samples. From zero: of a calibration error of (confidence, correct), which
+    cannot be negative (`jackknife.calibration_estimate`); its differences are not compared. Otherwise there is none."""
 
 
 _OVER = ("families", "severities")
@@ -135,6 +141,20 @@ METRICS: list[Metric] = [
         "accuracy on those samples - clean_accuracy: negative is lost; empty if clean was not run",
         "threat",
     ),
+    Metric(
+        "drop_low",
+        change_low,
+        ("correct_here", "correct_when_clean", "same_samples"),
+        "lower end of drop's 95 % interval: paired, but for a shifted data set, which has photographs of its own",
+        "threat",
+    ),
+    Metric(
+        "drop_high",
+        change_high,
+        ("correct_here", "correct_when_clean", "same_samples"),
+        "upper end of drop's 95 % interval",
+        "threat",
+    ),
     Metric("mean_loss", mean, ("loss",), "mean cross-entropy on the judged images, in nats", "threat"),
     Metric(
         "max_linf_distance",
@@ -154,7 +174,7 @@ METRICS: list[Metric] = [
         unit="%",
         scale=100,
         better="lower",
-        paired="by image",
+        interval="by image",
     ),
     Metric(
         "mce",
@@ -164,7 +184,7 @@ METRICS: list[Metric] = [
         title="mCE",
         unit="%",
         better="lower",
-        paired="by image",
+        interval="by image",
     ),
     Metric(
         "relative_mce",
@@ -175,7 +195,7 @@ METRICS: list[Metric] = [
         short="rel. mCE",
         unit="%",
         better="lower",
-        paired="by image",
+        interval="by image",
     ),
     Metric(
         "ece",
@@ -184,6 +204,22 @@ METRICS: list[Metric] = [
         "expected calibration error over 15 equal bins, in [0, 1], on all samples of the suite",
         title="ECE",
         better="lower",
+        interval="from zero",
+    ),
+    Metric(
+        "ece_debiased",
+        debiased_ece,
+        _ANSWERS,
+        "ece less an estimate of its bias (Kumar et al. 2019); may be negative",
+        title="ECE debiased",
+        better="lower",
+    ),
+    Metric(
+        "ece_if_calibrated",
+        calibrated_ece,
+        ("confidence",),
+        "mean ece of a calibrated model with as many samples and these confidences: what ece is to be measured against",
+        title="ECE if calibrated",
     ),
     Metric(
         "rms_calibration_error",
@@ -192,6 +228,7 @@ METRICS: list[Metric] = [
         "root mean square calibration error, in [0, 1]",
         title="RMS CE",
         better="lower",
+        interval="from zero",
     ),
     Metric(
         "published_rms_calibration_error",
@@ -209,6 +246,7 @@ METRICS: list[Metric] = [
         "area under the response rate accuracy curve, in [0, 1]",
         title="AURRA",
         better="higher",
+        interval="jackknife",
     ),
     Metric(
         "auroc",
@@ -217,7 +255,7 @@ METRICS: list[Metric] = [
         "outlier suites: how well confidence tells outliers from ImageNet's own classes",
         title="AUROC",
         better="higher",
-        paired="resampled",
+        interval="jackknife",
     ),
     Metric(
         "aupr",
@@ -226,7 +264,7 @@ METRICS: list[Metric] = [
         "outlier suites: area under precision and recall, outliers positive",
         title="AUPR",
         better="higher",
-        paired="resampled",
+        interval="jackknife",
     ),
     Metric(
         "fpr95",
@@ -235,9 +273,12 @@ METRICS: list[Metric] = [
         "outlier suites: false positive rate where 95 % of the outliers are found",
         title="FPR95",
         better="lower",
-        paired="resampled",
+        interval="jackknife",
     ),
 ]
+
+
+_ENDS = (("low", "lower"), ("high", "upper"))
 
 
 def add_metric(metric: Metric) -> None:
@@ -246,6 +287,12 @@ def add_metric(metric: Metric) -> None:
     if unknown:
         raise UserError(f"Metric {metric.name!r} needs {unknown[0]!r}.", f"What there is: {', '.join(INPUTS)}.")
     METRICS.append(metric)
+
+
+def columns(metric: Metric) -> dict[str, str]:
+    """The metric's columns over a suite, and what they hold: its value, and the ends of its interval."""
+    ends = {f"{metric.name}_{end}": f"{name} end of its 95 % interval" for end, name in _ENDS if metric.interval}
+    return {metric.name: metric.holds, **ends}
 
 
 def of(what: Literal["threat", "suite"]) -> tuple[Metric, ...]:

@@ -16,8 +16,10 @@ from scipy.stats import beta, binom
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import Interval, paired_difference_interval, paired_score
 from robustbench_twicing.metrics.paired import Flips
+from robustbench_twicing.metrics.sequential import always_valid_p, confidence_sequence
 
-Verdict = Literal["better", "worse", "no difference found"]
+Verdict = Literal["better", "worse", "no difference found", "undecided"]
+"""Undecided: it hangs on samples that failed. Counted all for one side and all for the other, they turn it."""
 
 _NORMAL = NormalDist()
 
@@ -32,66 +34,72 @@ class Comparison(NamedTuple):
     """Accuracy of the candidate minus that of the baseline."""
     interval: Interval
     """Of `difference`, at level 1 - alpha, for this comparison alone: it is not widened for the family."""
-    p_exact: float
+    p: float
+    """By the exact test, or the always-valid one."""
     p_mid: float
     p_holm: float | None
-    """`p_exact` after Holm's correction for the family; the verdict's p. None for a comparison that stands alone, whose
-    verdict rests on `p_exact`."""
+    """`p` after Holm's correction for the family; the verdict's p. None for a comparison that stands alone, whose
+    verdict rests on `p`."""
     detectable_difference: float | None
     """Smallest true difference that the test would have found with the stated power; None if n is too small for any."""
-    more_samples: int | None
-    """About how many further samples the test needs to find the difference observed, if it is the true one, with the
-    stated power. None if the verdict is in, or if nothing suggests a difference."""
 
 
-def compare(family: Sequence[Flips], alpha: float = 0.05, power: float = 0.8) -> list[Comparison]:
+def compare(
+    family: Sequence[Flips], alpha: float = 0.05, power: float = 0.8, *, sequential: bool = False
+) -> list[Comparison]:
     """The verdict on each comparison of a family, in its order.
 
     Better or worse needs both p_holm <= alpha and an interval that excludes 0. If no candidate of the family truly
     differs, some verdict differs from "no difference found" with probability at most alpha: the exact test holds its
     level for every n, and Holm's correction holds it for the family under any dependence.
 
-    The detectable difference and the further samples use the level that Holm leaves to a comparison not yet decided,
-    alpha / (family size - comparisons rejected).
+    The detectable difference uses the level that Holm leaves to a comparison not yet decided, alpha / (family size -
+    comparisons rejected).
+
+    `sequential`: the promise holds over all looks together, with more samples each time (`metrics.sequential`), and so
+    do the intervals.
     """
-    exact = [mcnemar_exact(flips.lost, flips.gained) for flips in family]
-    adjusted = holm(np.array(exact, dtype=float))
+    of = always_valid_p if sequential else mcnemar_exact
+    p_values = [of(flips.lost, flips.gained) for flips in family]
+    adjusted = holm(np.array(p_values, dtype=float))
     level = alpha / max(1, len(family) - int((adjusted <= alpha).sum()))
     return [
-        _judge(flips, p, float(p_holm), alpha, level, power)
-        for flips, p, p_holm in zip(family, exact, adjusted, strict=True)
+        _judge(flips, p, float(p_holm), alpha, level, power, sequential)
+        for flips, p, p_holm in zip(family, p_values, adjusted, strict=True)
     ]
 
 
-def compare_alone(flips: Flips, alpha: float = 0.05, power: float = 0.8) -> Comparison:
+def compare_alone(flips: Flips, alpha: float = 0.05, power: float = 0.8, *, sequential: bool = False) -> Comparison:
     """The verdict on a comparison outside every family: by its own p, so wrong with probability at most alpha each.
 
     For rows that a family does not count (`results.family`); what they say is no part of the family's promise.
     """
-    return _judge(flips, mcnemar_exact(flips.lost, flips.gained), None, alpha, alpha, power)
+    p = (always_valid_p if sequential else mcnemar_exact)(flips.lost, flips.gained)
+    return _judge(flips, p, None, alpha, alpha, power, sequential)
 
 
-def _judge(flips: Flips, p_exact: float, p_holm: float | None, alpha: float, level: float, power: float) -> Comparison:
-    interval = paired_difference_interval(flips.lost, flips.gained, flips.n, 1 - alpha)
-    significant = (p_exact if p_holm is None else p_holm) <= alpha
+def _judge(
+    flips: Flips, p: float, p_holm: float | None, alpha: float, level: float, power: float, sequential: bool
+) -> Comparison:
+    if sequential:
+        interval = confidence_sequence(flips, 1 - alpha)
+    else:
+        interval = paired_difference_interval(flips.lost, flips.gained, flips.n, 1 - alpha)
+    significant = (p if p_holm is None else p_holm) <= alpha
     verdict: Verdict = "no difference found"
     if significant and interval.low > 0:
         verdict = "better"
     elif significant and interval.high < 0:
         verdict = "worse"
-    more = None
-    if verdict == "no difference found" and flips.lost != flips.gained:
-        more = max(1, samples_needed(abs(flips.difference), flips.discordance, level, power) - flips.n)
     return Comparison(
         verdict=verdict,
         flips=flips,
         difference=flips.difference,
         interval=interval,
-        p_exact=p_exact,
+        p=p,
         p_mid=mcnemar_mid_p(flips.lost, flips.gained),
         p_holm=p_holm,
         detectable_difference=detectable_difference(flips.n, flips.discordance, level, power) if flips.n else None,
-        more_samples=more,
     )
 
 
@@ -170,7 +178,7 @@ def not_worse_p(flips: Flips, margin: float) -> float:
     `margin` is a fraction in (0, 1): half a point is 0.005. Tango's score test (`paired_score`), asymptotic. At 0.05
     the same as a 90 % `paired_difference_interval` that lies above -margin. NaN without samples. Raises `UserError`.
     """
-    _check_margin(margin)
+    check_margin(margin)
     if not flips.n:
         return float("nan")
     return _NORMAL.cdf(-paired_score(flips.lost, flips.gained, flips.n, -margin))
@@ -186,8 +194,9 @@ def equivalence_p(flips: Flips, margin: float) -> float:
     return max(not_worse_p(flips, margin), not_worse_p(mirrored, margin))
 
 
-def _check_margin(margin: float) -> None:
-    if not 0 < margin < 1:
+def check_margin(margin: float | None) -> None:
+    """Raise `UserError` for what is no margin; there may be none."""
+    if margin is not None and not 0 < margin < 1:
         raise UserError(
             f"A margin of {margin} makes no sense for a difference of accuracies.",
             "Give a fraction of the samples between 0 and 1; half a percentage point is 0.005.",

@@ -6,10 +6,12 @@ from itertools import groupby
 from statistics import mean, stdev, variance
 from typing import Any
 
-from robustbench_twicing.metrics.arms import seeds_needed
-from robustbench_twicing.report.numbers import count, points
+from robustbench_twicing.metrics.arms import margin_p, seeds_needed
+from robustbench_twicing.report.margins import margin_columns, margin_text
+from robustbench_twicing.report.numbers import Figure, count, points
 from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
-from robustbench_twicing.results.arms import ArmComparisons, ArmRow
+from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
+from robustbench_twicing.results.arm_figures import ArmFigure
 
 _PILOT = (0.25, 0.5, 1, 2, 4, 16)
 """Numbers of images that seeds are reckoned for, in those of the run."""
@@ -20,14 +22,15 @@ def arms_page(found: ArmComparisons, difference: float | None = None) -> Page:
 
     With a `difference`, a fraction, also how many seeds and images would show it.
     """
-    columns = _columns(f"{100 * (1 - found.alpha):g} % interval")
+    columns = (*_columns(f"{100 * (1 - found.alpha):g} % interval"), *margin_columns(found.margin))
     parts: list[Line | Table] = []
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         some, pair = list(rows), f"{baseline} {candidate}"
         title = f"{baseline} (baseline) against {candidate}, as they were trained"
-        parts.append(Table(pair, title, columns, tuple(map(_row, some))))
+        parts.append(Table(pair, title, columns, tuple(_row(row, found) for row in some)))
         parts += [Line(_said(row, found.images)) for row in some]
         parts.append(_seeds_table(pair, some))
+        parts.append(_figures_table(pair, [one for one in found.figures if one.candidate == candidate], found.alpha))
         if difference:
             parts.append(_needed_table(pair, some, found, difference))
     parts.append(Line(_legend(found), "note"))
@@ -53,7 +56,7 @@ def _columns(interval: str) -> tuple[Column, ...]:
     )
 
 
-def _row(row: ArmRow) -> Row:
+def _row(row: ArmRow, found: ArmComparisons) -> Row:
     sides = [list(side.values()) for side in (row.baseline_accuracies, row.candidate_accuracies)]
     return {
         "threat": row.threat,
@@ -66,16 +69,31 @@ def _row(row: ArmRow) -> Row:
         "interval": row.outcome.interval,
         "df": row.outcome.df,
         "p_holm": row.p_holm,
-        "said": row.verdict + (f" [{row.outside.why}]" if row.outside else ""),
+        "said": _verdict(row) + (f" [{row.outside.why}]" if row.outside else ""),
         "verdict": row.verdict,
         "seed_share": row.outcome.seed_share,
         "could_show": row.outcome.detectable,
+        **_margin(row, found),
     }
+
+
+def _margin(row: ArmRow, found: ArmComparisons) -> Row:
+    """Nothing without a margin, or where samples that failed decide."""
+    if found.margin is None or row.verdict == "undecided":
+        return {}
+    not_worse, not_better = (p <= found.alpha for p in margin_p(row.outcome, found.margin, row.n))
+    return {"margin": margin_text(not_worse, not_better, found.margin)}
+
+
+def _verdict(row: ArmRow) -> str:
+    return f"undecided: {count(row.failed)} failed" if row.verdict == "undecided" else row.verdict
 
 
 def _said(row: ArmRow, images: str) -> str:
     """What may be said of the mechanisms under one threat."""
     test = row.outcome
+    if row.verdict == "undecided":
+        return f"{row.threat}: undecided: {count(row.failed)} sample(s) failed, and would turn the verdict either way."
     on = f", {count(row.n)} images" if images == "random" else f" on these {count(row.n)} images only"
     seeds = f"{len(row.baseline_accuracies)} and {len(row.candidate_accuracies)} seeds{on}"
     if row.verdict != "no difference found":
@@ -87,6 +105,45 @@ def _said(row: ArmRow, images: str) -> str:
     why = f"; {100 * share:.0f} % of the uncertainty is training seeds" if share == share and images == "random" else ""
     more = ": train more, not more images" if why and share > 0.5 else ""
     return f"{row.threat}: no difference found between the mechanisms; {seeds} {shown}{why}{more}."
+
+
+def _figures_table(pair: str, figures: Sequence[ArmFigure], alpha: float) -> Table:
+    columns = (
+        Column("over", "over"),
+        Column("figure", "figure"),
+        Column("better", "better", narrow=Into("figure", "\n", " is better")),
+        Column("n", "images", "count"),
+        Column("baseline_mean", "baseline", "figure", short="base → cand"),
+        Column("baseline_sd", "sd", "figure", Into("baseline_mean", " ± ")),
+        Column("candidate_mean", "candidate", "figure", Into("baseline_mean", " → ")),
+        Column("candidate_sd", "sd", "figure", Into("baseline_mean", " ± ")),
+        Column("difference", "difference", "signed figure"),
+        Column(
+            "interval", f"{100 * (1 - alpha):g} % interval", "signed figure interval", Into("difference", "\n(", ")")
+        ),
+        Column("p", "p (single)", "p", "drop"),
+    )
+    return Table(f"figures {pair}", "Whole curves and suites", columns, tuple(map(_figure, figures)))
+
+
+def _figure(one: ArmFigure) -> Row:
+    def shown(value: float) -> Figure:
+        return Figure(one.scale * value, 2 if one.unit else 3)
+
+    sides = (list(one.baseline_values.values()), list(one.candidate_values.values()))
+    return {
+        "over": one.over,
+        "figure": f"{one.figure} {one.unit}".strip(),
+        "better": one.better,
+        "n": one.n,
+        "baseline_mean": shown(mean(sides[0])),
+        "baseline_sd": shown(stdev(sides[0])),
+        "candidate_mean": shown(mean(sides[1])),
+        "candidate_sd": shown(stdev(sides[1])),
+        "difference": shown(one.outcome.difference),
+        "interval": tuple(map(shown, one.outcome.interval)),
+        "p": one.outcome.p,
+    }
 
 
 def _seeds_table(pair: str, rows: Sequence[ArmRow]) -> Table:
@@ -167,17 +224,19 @@ def _facts(found: ArmComparisons, difference: float | None) -> Row:
         "power": found.power,
         "images": found.images,
         "family": found.family,
+        "margin": found.margin,
         "arms": {arm.name: list(arm.models) for arm in found.arms},
-        "rows": [_row_facts(row) | _plan_facts(row, found, difference) for row in found.rows],
+        "rows": [_row_facts(row, found) | _plan_facts(row, found, difference) for row in found.rows],
+        "figures": [_figure_facts(one) for one in found.figures],
         "notes": _caveats(found),
     }
 
 
-def _row_facts(row: ArmRow) -> dict[str, Any]:
+def _row_facts(row: ArmRow, found: ArmComparisons) -> dict[str, Any]:
     return {
         "baseline": row.baseline,
         "candidate": row.candidate,
-        **_row(row),
+        **_row(row, found),
         "outside": row.outside.why if row.outside else None,
         "left_out": row.left_out,
         "t": _finite(row.outcome.t),
@@ -187,6 +246,20 @@ def _row_facts(row: ArmRow) -> dict[str, Any]:
         "image_variance": row.outcome.image_variance,
         "baseline_accuracies": dict(row.baseline_accuracies),
         "candidate_accuracies": dict(row.candidate_accuracies),
+    }
+
+
+def _figure_facts(one: ArmFigure) -> dict[str, Any]:
+    """Areas are fractions; mCE is in percent."""
+    return {
+        **{name: getattr(one, name) for name in ("baseline", "candidate", "over", "figure", "better", "n")},
+        "baseline_values": dict(one.baseline_values),
+        "candidate_values": dict(one.candidate_values),
+        "difference": one.outcome.difference,
+        "interval": one.outcome.interval,
+        "df": _finite(one.outcome.df),
+        "p": one.outcome.p,
+        "seed_share": one.outcome.seed_share,
     }
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.metrics.paired import LeftOut
-from robustbench_twicing.metrics.verdict import Comparison
+from robustbench_twicing.metrics.sequential import confidence_sequence
+from robustbench_twicing.metrics.verdict import Comparison, not_worse_p, samples_needed
+from robustbench_twicing.report.margins import margin_columns, margin_text
 from robustbench_twicing.report.notes import disagreement
-from robustbench_twicing.report.numbers import Figure, count, eps, rounded
+from robustbench_twicing.report.numbers import Figure, count, eps, percent, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
 from robustbench_twicing.results.comparison import Comparisons, Curve
 from robustbench_twicing.results.comparison import Row as Compared
@@ -37,7 +39,7 @@ _CURVE_COLUMNS = (
     Column("area", "area %", "percent"),
     Column("half", "half at eps", "eps"),
     Column("difference", "difference of areas", "points", Into("points", "\narea ", " points")),
-    Column("interval", "95 % interval", "points interval", Into("points", " (", ")")),
+    Column("interval", "interval", "points interval", Into("points", " (", ")")),
 )
 _SUITE_COLUMNS = (
     Column("suite", "suite"),
@@ -48,7 +50,7 @@ _SUITE_COLUMNS = (
     Column("baseline", "baseline", "figure", short="base → cand"),
     Column("candidate", "candidate", "figure", Into("baseline", " → ")),
     Column("difference", "difference", "signed figure"),
-    Column("interval", "95 % interval", "figure interval", Into("difference", "\n(", ")")),
+    Column("interval", "interval", "signed figure interval", Into("difference", "\n(", ")")),
 )
 
 
@@ -63,37 +65,48 @@ CHECKPOINTS = (
 def compare_page(found: Comparisons, flips: bool = False) -> Page:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
     parts: list[Line | Table | Curves] = []
-    level = f"{100 * (1 - found.alpha):g} % interval"
-    columns = tuple(replace(column, heading=level) if column.key == "interval" else column for column in _COLUMNS)
+    columns = (*_at_level(_COLUMNS, found.alpha), *margin_columns(found.margin))
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         title = f"{baseline} (baseline) against {candidate}"
-        parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(map(_row, rows))))
+        parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(_row(row, found) for row in rows)))
     parts.append(Line(_legend(found), "note"))
     parts.append(Line(CHECKPOINTS, "note"))
     parts += [Line(line, "warning") for line in _left_out(found.rows)]
     if found.not_compared:
         parts.append(Line("Not compared, " + "; ".join(found.not_compared), "warning"))
-    parts.append(_curve_table(found.curves))
+    parts.append(_curve_table(found.curves, found.alpha))
     parts += _drawn(found.curves)
     means = tuple(map(_mean, found.suites))
-    parts.append(Table("suites", "Whole suites", _SUITE_COLUMNS, means))
+    parts.append(Table("suites", "Whole suites", _at_level(_SUITE_COLUMNS, found.alpha), means))
     parts += [Line(line, "warning") for line in _other_order(found.suites)]
     parts += [_flips(row) for row in found.rows if flips]
     return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
 
 
-def verdict_text(outcome: Comparison) -> str:
-    """`better` or `worse`, of what; or `no difference found` with the images it would take to find one."""
+def _at_level(columns: Sequence[Column], alpha: float) -> tuple[Column, ...]:
+    """The same, with the level of the intervals in their heading."""
+    level = f"{100 * (1 - alpha):g} % interval"
+    return tuple(replace(column, heading=level) if column.key == "interval" else column for column in columns)
+
+
+def verdict_text(outcome: Comparison, failed: int = 0) -> str:
+    """`better` or `worse`, of what; or `no difference found` with the smallest difference that could have shown.
+
+    `failed` samples are what an undecided one hangs on.
+    """
+    if outcome.verdict == "undecided":
+        return f"undecided: {count(failed)} failed"
     if outcome.verdict != "no difference found":
         return f"{outcome.verdict} (these weights)"
-    if outcome.more_samples is None:
-        return f"{outcome.verdict} (as many gained as lost)"
-    return f"{outcome.verdict} (needs about {count(rounded(outcome.more_samples))} more images)"
+    if outcome.detectable_difference is None:
+        return f"{outcome.verdict} (too few images for any)"
+    return f"{outcome.verdict} (≥ {percent(outcome.detectable_difference)} points would have shown)"
 
 
-def _row(row: Compared) -> Row:
+def _row(row: Compared, found: Comparisons) -> Row:
     outcome = row.outcome
     return {
+        **_margin(row, found),
         "threat": row.threat,
         "n": outcome.flips.n,
         "baseline_accuracy": row.baseline_accuracy,
@@ -102,11 +115,34 @@ def _row(row: Compared) -> Row:
         "interval": outcome.interval,
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
-        "p": outcome.p_exact if outcome.p_holm is None else outcome.p_holm,
-        "said": verdict_text(outcome) + (f" [{row.outside.why}]" if row.outside else ""),
+        "p": outcome.p if outcome.p_holm is None else outcome.p_holm,
+        "said": verdict_text(outcome, _failed(row)) + (f" [{row.outside.why}]" if row.outside else ""),
         "verdict": outcome.verdict,
         "could_show": outcome.detectable_difference,
     }
+
+
+def _margin(row: Compared, found: Comparisons) -> Row:
+    """Nothing without a margin, or where samples that failed decide."""
+    flips, margin = row.outcome.flips, found.margin
+    if margin is None or not flips.n or row.outcome.verdict == "undecided":
+        return {}
+    if found.sequential:
+        low, high = confidence_sequence(flips, 1 - 2 * found.alpha)
+        return {"margin": margin_text(low > -margin, high < margin, margin)}
+    mirrored = flips._replace(lost=flips.gained, gained=flips.lost)
+    not_worse, not_better = (not_worse_p(side, margin) <= found.alpha for side in (flips, mirrored))
+    text = margin_text(not_worse, not_better, margin)
+    if "not ruled out" in text:
+        level = found.alpha / max(1, found.family)
+        more = samples_needed(margin, max(flips.discordance, margin), level, found.power) - flips.n
+        text += f" (a true one would show with about {count(rounded(more))} more images)" if more > 0 else ""
+    return {"margin": text}
+
+
+def _failed(row: Compared) -> int:
+    """Samples that failed on a side, and were skipped or missing on none."""
+    return row.pairs.bounds.against.n - len(row.pairs.labels)
 
 
 def _legend(found: Comparisons) -> str:
@@ -114,9 +150,15 @@ def _legend(found: Comparisons) -> str:
         "Same samples on both sides; differences in percentage points, candidate minus baseline, with their "
         f"{100 * (1 - found.alpha):g} % intervals, each for a single row. lost / gained: samples that only the "
         "baseline / the candidate has right. "
-        f"p: exact McNemar, Holm over {_family(found)}; a verdict needs p ≤ {found.alpha:g}. "
+        f"p: {_TESTS[found.sequential]}, Holm over {_family(found)}; a verdict needs p ≤ {found.alpha:g}. "
         f"could show: the smallest true difference found with {100 * found.power:.0f} % probability."
     )
+
+
+_TESTS = {
+    False: "exact McNemar",
+    True: "always valid, so intervals and verdicts hold over all looks together: evaluate more images and look again",
+}
 
 
 def _family(found: Comparisons) -> str:
@@ -147,7 +189,7 @@ def _left_out(rows: Sequence[Compared]) -> list[str]:
     ]
 
 
-def _curve_table(curves: Sequence[Curve]) -> Table:
+def _curve_table(curves: Sequence[Curve], alpha: float) -> Table:
     rows: list[Row] = []
     for number, curve in enumerate(curves):
         common = {"pair": number, "attack": curve.attack, "n": curve.n}
@@ -161,7 +203,7 @@ def _curve_table(curves: Sequence[Curve]) -> Table:
             said = f"> {last}" if half is None else eps(half, last)
             rows.append({**common, "model": name, "points": points, "area": area, "half": said, **more})
     title = "Robustness curves: accuracy in % over eps"
-    return Table("curves", title, _CURVE_COLUMNS, tuple(rows), groups=("pair", "attack"))
+    return Table("curves", title, _at_level(_CURVE_COLUMNS, alpha), tuple(rows), groups=("pair", "attack"))
 
 
 def _drawn(curves: Sequence[Curve]) -> list[Curves]:
@@ -237,7 +279,12 @@ def _facts(found: Comparisons, flips: bool) -> Row:
         "alpha": found.alpha,
         "power": found.power,
         "family": found.family,
-        "rows": [_row_facts(row) | ({"flips": _records(row)} if flips else {}) for row in found.rows],
+        "margin": found.margin,
+        "always_valid": found.sequential,
+        "rows": [
+            _row_facts(row) | dict(_margin(row, found)) | ({"flips": _records(row)} if flips else {})
+            for row in found.rows
+        ],
         "curves": [_with_interval(curve, "area_difference") for curve in found.curves],
         "suites": [_with_interval(mean, "difference") for mean in found.suites],
         "not_compared": found.not_compared,
@@ -254,11 +301,11 @@ def _row_facts(row: Compared) -> dict[str, Any]:
         "interval": outcome.interval,
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
-        **{name: getattr(outcome, name) for name in ("p_exact", "p_mid", "p_holm", "verdict")},
+        **{name: getattr(outcome, name) for name in ("p", "p_mid", "p_holm", "verdict")},
         "in_family": row.outside is None,
         "outside": row.outside.why if row.outside else None,
         "follows_from": row.outside.follows_from if row.outside else (),
-        **{name: getattr(outcome, name) for name in ("detectable_difference", "more_samples")},
+        "detectable_difference": outcome.detectable_difference,
         "baseline_left_out": row.pairs.baseline_left_out._asdict(),
         "candidate_left_out": row.pairs.candidate_left_out._asdict(),
     }

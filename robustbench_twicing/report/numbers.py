@@ -168,7 +168,8 @@ KINDS: Mapping[str, Callable[[Any], str]] = {
     "percent interval": lambda ends: interval(ends, percent, " - "),
     "percent2 interval": lambda ends: interval(ends, lambda end: percent(end, 2), " - "),
     "points interval": lambda ends: interval(ends, points, " to "),
-    "figure interval": lambda ends: " to ".join(signed(end.number, end.decimals) for end in ends),
+    "figure interval": lambda ends: " - ".join(decimal(end.number, end.decimals) for end in ends),
+    "signed figure interval": lambda ends: " to ".join(signed(end.number, end.decimals) for end in ends),
     "duration": duration,
     "bytes": size,
 }

@@ -6,7 +6,8 @@ import pandas as pd
 
 from robustbench_twicing.metrics.table import Metric, of
 from robustbench_twicing.report.notes import model_line, notes, state, threat_model
-from robustbench_twicing.report.page import Column, Line, Page, Row, Table
+from robustbench_twicing.report.numbers import Figure, is_missing
+from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
 from robustbench_twicing.results.run import Run
 
 
@@ -31,6 +32,7 @@ def run_page(run: Run) -> Page:
 
 def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
     """Accuracy of every model under every threat, models next to each other under each threat."""
+    dropped = summary["drop"].notna().any()
     rounded = not (summary["accuracy"] == summary["accuracy_8bit"])[summary["accuracy"].notna()].all()
     columns = (
         Column("threat", "threat"),
@@ -39,12 +41,20 @@ def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
         *([Column("failed", "failed", "count")] if summary["failed"].any() else []),
         Column("accuracy", "top-1 %", "percent"),
         Column("interval", "95 % interval", "percent interval"),
-        Column("drop", "drop", "points"),
+        *(_DROP if dropped else ()),
+        *([Column("paired", "drop of", "prose")] if (summary["kind"] == "shift").any() else []),
         *([Column("accuracy_8bit", "8-bit %", "percent")] if rounded else []),
     )
     clean = {row["model"]: row["n"] for row in _rows(summary) if row["threat"] == "clean"}
     rows = tuple(_accuracy(row, clean) for row in _together(_rows(summary), "threat"))
     return Table("accuracy", f"Accuracy on {data}", columns, rows, groups=("threat",))
+
+
+_DROP = (
+    Column("drop", "drop", "points"),
+    Column("drop_interval", "95 % interval of drop", "points interval", Into("drop", "\n(", ")")),
+)
+_OF_A_DROP = ("drop", "drop_interval", "paired")
 
 
 def _together(rows: Sequence[Row], key: str) -> list[Row]:
@@ -56,10 +66,14 @@ def _together(rows: Sequence[Row], key: str) -> list[Row]:
 def _accuracy(row: Row, clean: Mapping[str, int]) -> Row:
     """`clean`: on how many samples each model was run without an attack; an attacked row says so if it has fewer."""
     of = clean.get(row["model"], row["n"]) if row["kind"] == "attack" else row["n"]
-    shown = {**row, "interval": (row["ci_low"], row["ci_high"]), "part": (row["n"], of)}
-    if row["kind"] == "clean":
-        del shown["drop"]
-    return shown
+    shown = {
+        **row,
+        "interval": (row["ci_low"], row["ci_high"]),
+        "part": (row["n"], of),
+        "drop_interval": (row["drop_low"], row["drop_high"]),
+        "paired": "other photographs" if row["kind"] == "shift" else "the same",
+    }
+    return {key: value for key, value in shown.items() if row["kind"] != "clean" or key not in _OF_A_DROP}
 
 
 def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
@@ -82,21 +96,46 @@ def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
 
 
 def suites_table(suites: pd.DataFrame) -> Table:
-    """The figures over whole suites; only columns that hold something.
+    """The figures over whole suites, models next to each other under each figure; only figures that there are.
 
     Where a model answered fewer images than the suite has, its row says so: an mCE of twenty photographs is not the
     published one.
     """
-    figures = [metric for metric in of("suite") if suites[metric.name].notna().any()]
-    columns = (Column("suite", "suite"), Column("model", "model"), Column("part", "images", "part"))
-    rows = tuple({**row, "part": (row["n"], max(row["n"], row["images"]))} for row in _rows(suites))
-    return Table("suites", "Whole suites", (*columns, *map(_figure, figures)), rows)
+    columns = (
+        Column("suite", "suite"),
+        Column("figure", "figure"),
+        Column("better", "better", narrow=Into("figure", "\n", " is better")),
+        Column("model", "model"),
+        Column("part", "images", "part"),
+        Column("value", "value", "figure"),
+        Column("interval", "95 % interval", "figure interval"),
+    )
+    rows = tuple(
+        {
+            "suite": suite,
+            "figure": f"{metric.title} {metric.unit}".strip(),
+            "better": metric.better,
+            "model": row["model"],
+            "part": (row["n"], max(row["n"], row["images"])),
+            "value": _shown(metric, row[metric.name]),
+            **_ends(metric, row),
+        }
+        for suite, models in suites.groupby("suite", sort=False)
+        for metric in of("suite")
+        if models[metric.name].notna().any()
+        for row in _rows(models)
+    )
+    return Table("suites", "Whole suites", columns, rows, groups=("suite", "figure", "better"))
 
 
-def _figure(metric: Metric) -> Column:
-    kind = "percent2" if metric.scale == 100 else "decimal" if metric.unit else "decimal3"
-    heading, short = (f"{title} {metric.unit}".strip() for title in (metric.title, metric.short))
-    return Column(metric.name, heading, kind, "last", short if metric.short else "")
+def _shown(metric: Metric, value: float) -> Figure:
+    return Figure(metric.scale * value, 2 if metric.unit else 3)
+
+
+def _ends(metric: Metric, row: Row) -> Row:
+    if not metric.interval or is_missing(row[f"{metric.name}_low"]):
+        return {}
+    return {"interval": tuple(_shown(metric, row[f"{metric.name}_{end}"]) for end in ("low", "high"))}
 
 
 def _rows(table: pd.DataFrame) -> tuple[Row, ...]:

@@ -1,17 +1,13 @@
-"""Mechanisms side by side: arms of training seeds, threat by threat. Computed from records alone. No torch."""
+"""Arms: the models of a run that are training seeds of one method. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.arms import FEWEST_SEEDS, ArmsTest, Images, compare_arms
-from robustbench_twicing.metrics.paired import MUST_AGREE, ArmPairs, match_arms
-from robustbench_twicing.metrics.verdict import Verdict, holm
-from robustbench_twicing.results.family import Outside, outside_family
-from robustbench_twicing.results.run import Run
+from robustbench_twicing.metrics.arms import FEWEST_SEEDS
+from robustbench_twicing.metrics.paired import MUST_AGREE
 from robustbench_twicing.spec.arms import ArmPatterns, members, wrong_arms
 
 _MUST_BE_ONE = {
@@ -21,8 +17,11 @@ _MUST_BE_ONE = {
 }
 """What every model of an arm has in common; what differs makes it another mechanism."""
 _OF_A_MODEL = ("model", *_MUST_BE_ONE, "training_seed", "weights_hash")
-_OF_A_SAMPLE = ("model", "attention", "weights_hash", *MUST_AGREE, "sample_id", "label", "status", "correct")
-"""What `match_arms` reads."""
+_OF_A_SAMPLE = (
+    *("model", "attention", "weights_hash", *MUST_AGREE, "sample_id", "label", "status", "correct"),
+    *("kind", "eps", "suite", "corruption", "severity"),
+)
+"""What `match_arms` reads, and what tells curves and suites."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,41 +34,6 @@ class Arm:
     """Whether the weights' files say what trained them. Else nobody but the user knows that it was done alike."""
     cells: Mapping[str, Mapping[str, pd.DataFrame]]
     """The records of each model under each threat."""
-
-
-@dataclass(frozen=True, eq=False)
-class ArmRow:
-    """Two arms under one threat."""
-
-    baseline: str
-    candidate: str
-    threat: str
-    n: int
-    left_out: int
-    """Samples that some model of the arms did not answer."""
-    baseline_accuracies: Mapping[str, float]
-    """Of each seed's model, on the samples that all answered, in [0, 1]."""
-    candidate_accuracies: Mapping[str, float]
-    outcome: ArmsTest
-    p_holm: float
-    """After Holm's correction over the rows of the family, of which a row outside is none; the verdict's p."""
-    verdict: Verdict
-    """Of the candidate as it was trained, against the baseline as it was trained."""
-    outside: Outside | None = None
-    """Why the row is outside the family, if it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class ArmComparisons:
-    """What arms say about their mechanisms."""
-
-    arms: tuple[Arm, ...]
-    rows: tuple[ArmRow, ...]
-    family: int
-    """How many of the rows Holm's correction is over."""
-    images: Images
-    alpha: float
-    power: float
 
 
 def require_arms(patterns: ArmPatterns, models: Sequence[str], *, compared: bool = True) -> None:
@@ -144,95 +108,3 @@ def _refuse_other_recipes(recipes: Mapping[str, str]) -> None:
             f"The arms were trained by other recipes: {listed}.",
             "A difference would be the recipe's as much as the method's: train both arms alike.",
         )
-
-
-def compare_run(run: Run, patterns: ArmPatterns, *, images: Images = "random", alpha: float = 0.05) -> ArmComparisons:
-    """`compare_all` for the arms of one run, whose family is that of `compare`; suites of outliers have no accuracy.
-
-    Raises `UserError` as `arms_of` and `compare_all`.
-    """
-    suites, threats = run.manifest.suites, {threat.id: threat for threat in run.manifest.plan.threats}
-    outliers = {name for name, suite in suites.items() if suite.spec.labels == "outlier"}
-    arms = [
-        replace(arm, cells={threat: cell for threat, cell in arm.cells.items() if threat not in outliers})
-        for arm in arms_of(run.records, patterns)
-    ]
-    return compare_all(arms, images=images, outside=outside_family(list(threats), threats, suites), alpha=alpha)
-
-
-def compare_all(
-    arms: Sequence[Arm],
-    *,
-    images: Images = "random",
-    outside: Mapping[str, Outside] | None = None,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> ArmComparisons:
-    """Compare the first arm with each of the others under every threat that all of their models share.
-
-    All rows are one family for Holm's correction, but for the threats `outside` of it, which keep their own p. Raises
-    `UserError` if arms share no threat, or were not run alike.
-    """
-    baseline, *others = arms
-    tested = [
-        (other, threat, *_tested(baseline, other, threat, images, alpha, power))
-        for other in others
-        for threat in _shared_threats(baseline, other)
-    ]
-    outside = outside or {}
-    family = [index for index, (_, threat, *_) in enumerate(tested) if threat not in outside]
-    adjusted = [test.p for *_, test in tested]
-    for index, p in zip(family, holm(np.array([adjusted[index] for index in family])), strict=True):
-        adjusted[index] = float(p)
-    rows = []
-    for (other, threat, pairs, test), p in zip(tested, adjusted, strict=True):
-        sides = [
-            dict(zip(arm.models, side.mean(axis=1).tolist(), strict=True))
-            for arm, side in ((baseline, pairs.baseline), (other, pairs.candidate))
-        ]
-        verdict: Verdict = "no difference found"
-        if p <= alpha:
-            verdict = "better" if test.difference > 0 else "worse"
-        rows.append(
-            ArmRow(
-                baseline=baseline.name,
-                candidate=other.name,
-                threat=threat,
-                n=len(pairs.sample_ids),
-                left_out=pairs.left_out,
-                baseline_accuracies=sides[0],
-                candidate_accuracies=sides[1],
-                outcome=test,
-                p_holm=p,
-                verdict=verdict,
-                outside=outside.get(threat),
-            )
-        )
-    return ArmComparisons(tuple(arms), tuple(rows), len(family), images, alpha, power)
-
-
-def _shared_threats(baseline: Arm, other: Arm) -> list[str]:
-    """Those that every model of both arms was evaluated under, in the order of the baseline's records."""
-    shared = [
-        threat
-        for threat in baseline.cells
-        if all(len(arm.cells.get(threat, {})) == len(arm.models) for arm in (baseline, other))
-    ]
-    if not shared:
-        raise UserError(
-            f"The models of {baseline.name} and {other.name} share no threat.", "Evaluate all under the same threats."
-        )
-    return shared
-
-
-def _tested(
-    baseline: Arm, other: Arm, threat: str, images: Images, alpha: float, power: float
-) -> tuple[ArmPairs, ArmsTest]:
-    try:
-        pairs = match_arms(baseline.cells[threat], other.cells[threat])
-    except UserError as error:
-        raise UserError(f"{threat}: {error.message}", error.hint) from None
-    if len(pairs.sample_ids) < 2:
-        raise UserError(f"{threat}: all models answered only 1 sample.", "Evaluate more: raise --limit.")
-    left, right = pairs.baseline.astype(float), pairs.candidate.astype(float)
-    return pairs, compare_arms(left, right, images=images, alpha=alpha, power=power)

@@ -3,7 +3,7 @@
 Computed from records alone. No torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
-from robustbench_twicing.metrics.bootstrap import Estimate, bootstrap_mean
-from robustbench_twicing.metrics.paired import Pairs, count_flips, match_suite
-from robustbench_twicing.metrics.verdict import Comparison
-from robustbench_twicing.results.family import Key, Outside, judge, outside_family
-from robustbench_twicing.results.side import CLEAN, Side, by_threat, matched, refuse_other_suites
+from robustbench_twicing.metrics.intervals import Estimate, mean_interval
+from robustbench_twicing.metrics.paired import Pairs, match_suite
+from robustbench_twicing.metrics.verdict import Comparison, check_margin
+from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
+from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
+from robustbench_twicing.results.side import Side, by_threat, matched, refuse_other_suites
 from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
-from robustbench_twicing.spec.values import Eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Curve:
     """Mean accuracy over the range of eps, see `metrics.accuracy.curve_area`."""
     candidate_area: float
     area_difference: Estimate
-    """Candidate minus baseline, paired by image, with a 95 % bootstrap interval."""
+    """Candidate minus baseline, paired by image, with its interval at level 1 - alpha."""
     baseline_half: float | None
     """eps at which accuracy has fallen to half of the clean one; None if it never does within the range."""
     candidate_half: float | None
@@ -80,6 +80,10 @@ class Comparisons:
     """Threats that only one of two models was evaluated under, each with its model; and what else was left out."""
     alpha: float
     power: float
+    margin: float | None = None
+    """A difference that matters, chosen beforehand, as a fraction: each row then says whether it is ruled out."""
+    sequential: bool = False
+    """Verdicts, p and intervals of rows hold over all looks together."""
 
     @property
     def family(self) -> int:
@@ -88,22 +92,26 @@ class Comparisons:
 
 
 def compare_sides(
-    sides: Sequence[tuple[Side, Side]], alpha: float = 0.05, power: float = 0.8, seed: int = 0
+    sides: Sequence[tuple[Side, Side]],
+    alpha: float = 0.05,
+    power: float = 0.8,
+    margin: float | None = None,
+    sequential: bool = False,
 ) -> Comparisons:
     """Compare each (baseline, candidate) under every threat that both have; the rows of `family` are one for Holm.
 
     A suite of outliers, to which no answer is right, has no row; its own figures are compared. Raises `UserError` if
-    nothing is shared, or if a shared threat was not run alike on both sides (`paired.match`).
+    nothing is shared, if a shared threat was not run alike on both sides (`paired.match`), and for what is no margin.
     """
+    check_margin(margin)
     matches, not_compared = _matches(sides)
     outside = {match.key: match.outside for match in matches if match.outside}
-    flips = {match.key: count_flips(match.pairs.baseline, match.pairs.candidate) for match in matches}
-    outcomes = judge(flips, outside, alpha, power)
-    suites = [figure for pair in sides for figure in compare_suites(*pair, seed)]
+    outcomes = judge_pairs({match.key: match.pairs for match in matches}, outside, alpha, power, sequential=sequential)
+    suites = [figure for pair in sides for figure in compare_suites(*pair, alpha)]
     if not matches and not suites:
         hint = "Evaluate both under the same threats. " + "; ".join(not_compared)
         raise UserError("The models share no threat by which they can be compared.", hint)
-    curves = [curve for pair in sides for curve in _curves(*pair, seed)]
+    curves = [curve for pair in sides for curve in _curves(*pair, alpha)]
     return Comparisons(
         rows=tuple(Row(*match[:5], outcomes[match.key], match.outside) for match in matches),
         curves=tuple(curves),
@@ -111,6 +119,8 @@ def compare_sides(
         not_compared=tuple(not_compared),
         alpha=alpha,
         power=power,
+        margin=margin,
+        sequential=sequential,
     )
 
 
@@ -168,44 +178,43 @@ def _changed(pairs: Pairs, baseline: pd.DataFrame, candidate: pd.DataFrame) -> p
     return found
 
 
-def _curves(baseline: Side, candidate: Side, seed: int) -> list[Curve]:
+def _curves(baseline: Side, candidate: Side, alpha: float) -> list[Curve]:
     """One curve for each attack with clean samples and at least one eps on both sides."""
     left, right = by_threat(baseline.records), by_threat(candidate.records)
-    if CLEAN not in left or CLEAN not in right:
-        return []
-    families: dict[tuple[str, str], dict[Eps, str]] = {}
-    for threat, records in left.items():
-        first = records.iloc[0]
-        if first["kind"] != "attack" or threat not in right:
-            continue
-        size = Eps.parse(first["eps"], norm="L2")
-        if size > Eps(0):
-            attack = threat.removesuffix(f"-{first['eps']}")
-            families.setdefault((attack, first["protocol_hash"]), {})[size] = threat
-    curves = []
-    for (attack, _), threats in families.items():
-        sizes = sorted(threats)
-        names = [CLEAN, *(threats[size] for size in sizes)]
-        both = match_suite({name: left[name] for name in names}, {name: right[name] for name in names})
-        if len(both.labels) < 2:  # no interval from one image
-            continue
-        eps = np.array([0.0, *(float(size) for size in sizes)])
-        accuracies = [side.mean(axis=0) for side in (both.baseline, both.candidate)]
-        areas = [curve_area(eps, side.astype(float)) for side in (both.baseline, both.candidate)]
-        curves.append(
-            Curve(
-                baseline=baseline.name,
-                candidate=candidate.name,
-                attack=attack,
-                eps=("0", *(str(size) for size in sizes)),
-                n=len(both.labels),
-                baseline_accuracies=tuple(float(value) for value in accuracies[0]),
-                candidate_accuracies=tuple(float(value) for value in accuracies[1]),
-                baseline_area=float(areas[0].mean()),
-                candidate_area=float(areas[1].mean()),
-                area_difference=bootstrap_mean(areas[1] - areas[0], strata=both.labels, seed=seed),
-                baseline_half=half_accuracy_eps(eps, accuracies[0]),
-                candidate_half=half_accuracy_eps(eps, accuracies[1]),
-            )
-        )
-    return curves
+    return [
+        curve
+        for over in eps_curves({name: records.iloc[0] for name, records in left.items() if name in right})
+        if (curve := _curve(baseline.name, candidate.name, over, left, right, alpha))
+    ]
+
+
+def _curve(
+    baseline: str,
+    candidate: str,
+    over: EpsCurve,
+    left: Mapping[str, pd.DataFrame],
+    right: Mapping[str, pd.DataFrame],
+    alpha: float,
+) -> Curve | None:
+    """None from one image: there is no interval."""
+    both = match_suite({name: left[name] for name in over.threats}, {name: right[name] for name in over.threats})
+    if len(both.labels) < 2:
+        return None
+    eps = np.array([float(size) for size in over.eps])
+    accuracies = [side.mean(axis=0) for side in (both.baseline, both.candidate)]
+    areas = [curve_area(eps, side.astype(float)) for side in (both.baseline, both.candidate)]
+    change = areas[1] - areas[0]
+    return Curve(
+        baseline=baseline,
+        candidate=candidate,
+        attack=over.attack,
+        eps=tuple(map(str, over.eps)),
+        n=len(both.labels),
+        baseline_accuracies=tuple(float(value) for value in accuracies[0]),
+        candidate_accuracies=tuple(float(value) for value in accuracies[1]),
+        baseline_area=float(areas[0].mean()),
+        candidate_area=float(areas[1].mean()),
+        area_difference=Estimate(float(change.mean()), mean_interval(change, (-1.0, 1.0), 1 - alpha)),
+        baseline_half=half_accuracy_eps(eps, accuracies[0]),
+        candidate_half=half_accuracy_eps(eps, accuracies[1]),
+    )

@@ -7,7 +7,7 @@ away from the rows that ask something.
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from robustbench_twicing.metrics.paired import Flips
+from robustbench_twicing.metrics.paired import Flips, Pairs, count_flips
 from robustbench_twicing.metrics.verdict import Comparison, compare, compare_alone
 from robustbench_twicing.results.side import CLEAN
 from robustbench_twicing.spec.attacks import SequenceSettings
@@ -53,20 +53,53 @@ def outside_family(
     return found
 
 
+def judge_pairs(
+    pairs: Mapping[Key, Pairs],
+    outside: Mapping[Key, Outside],
+    alpha: float,
+    power: float = 0.8,
+    *,
+    sequential: bool = False,
+) -> dict[Key, Comparison]:
+    """The outcome of every row, as `judge` finds it; undecided where it hangs on samples that failed.
+
+    That is so where the verdict is another if failures count all against the candidate, or all in its favour.
+    """
+
+    def judged(flips: Mapping[Key, Flips]) -> dict[Key, Comparison]:
+        return judge(flips, outside, alpha, power, sequential=sequential)
+
+    outcomes = judged({key: count_flips(found.baseline, found.candidate) for key, found in pairs.items()})
+    failed = {key for key, found in pairs.items() if found.bounds.against != found.bounds.in_favour}
+    if not failed:
+        return outcomes
+    extremes = [
+        judged({key: found.bounds.against for key, found in pairs.items()}),
+        judged({key: found.bounds.in_favour for key, found in pairs.items()}),
+    ]
+    unsure = [key for key in failed if any(one[key].verdict != outcomes[key].verdict for one in extremes)]
+    return outcomes | {key: outcomes[key]._replace(verdict="undecided") for key in unsure}
+
+
 def judge(
-    flips: Mapping[Key, Flips], outside: Mapping[Key, Outside], alpha: float, power: float = 0.8
+    flips: Mapping[Key, Flips],
+    outside: Mapping[Key, Outside],
+    alpha: float,
+    power: float = 0.8,
+    *,
+    sequential: bool = False,
 ) -> dict[Key, Comparison]:
     """The outcome of every row: of those in the family after Holm, of those outside each by itself.
 
     A row that repeats another has that row's outcome if it is over the same samples.
     """
     family = [key for key in flips if key not in outside]
-    judged = compare([flips[key] for key in family], alpha, power)
+    judged = compare([flips[key] for key in family], alpha, power, sequential=sequential)
     outcomes = dict(zip(family, judged, strict=True))
     for key in outside.keys() & flips.keys():
         sources = [(*key[:-1], threat) for threat in outside[key].follows_from]
         same = len(sources) == 1 and flips.get(sources[0]) == flips[key] and sources[0] not in outside
-        outcomes[key] = outcomes[sources[0]] if same else compare_alone(flips[key], alpha, power)
+        outcomes[key] = outcomes[sources[0]] if same else compare_alone(flips[key], alpha, power, sequential=sequential)
     return outcomes
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 from scipy.special import bdtr
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.arms import ArmsTest, compare_arms
-from robustbench_twicing.metrics.drops import arm_drop, exceeded_p, fewest_samples, one_sided, ruled_out_p
+from robustbench_twicing.metrics.arms import ArmsTest, compare_arms, margin_p, one_sided
+from robustbench_twicing.metrics.drops import exceeded_p, fewest_samples, ruled_out_p
 from robustbench_twicing.metrics.intervals import Interval, paired_difference_interval
 from robustbench_twicing.metrics.paired import Flips, count_flips, match, match_arms
 from robustbench_twicing.metrics.verdict import holm
@@ -232,16 +232,15 @@ def _of_arm(baseline: Frames, tonight: Frames, tolerance: float, alpha: float) -
     ]
     pairs = match_arms(*sides)
     before, now = pairs.baseline.astype(float), pairs.candidate.astype(float)
-    found = arm_drop(before, now, tolerance, alpha)
-    low, high = found.test.interval
+    test = compare_arms(before, now, alpha=alpha)
     return Answers(
         n=now.shape[1],
         baseline_accuracy=float(before.mean()),
         accuracy=float(now.mean()),
-        interval=Interval(low - tolerance, high - tolerance),
-        p_exceeded=found.p_exceeded,
-        p_ruled_out=found.p_ruled_out,
-        arms=found.test,
+        interval=test.interval,
+        p_exceeded=one_sided(test, -tolerance)[0],
+        p_ruled_out=margin_p(test, tolerance, now.shape[1])[0],
+        arms=test,
         seeds=(len(before), len(now)),
     )
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.bootstrap import Estimate, bootstrap_difference, bootstrap_mean
 from robustbench_twicing.metrics.corruption_error import errors_by_cell
+from robustbench_twicing.metrics.intervals import Estimate, mean_interval
+from robustbench_twicing.metrics.jackknife import Answers, jackknife_difference
 from robustbench_twicing.metrics.paired import SuitePairs, match_suite
 from robustbench_twicing.metrics.table import Metric, computed, of
+from robustbench_twicing.metrics.table_intervals import reach
 from robustbench_twicing.results.side import CLEAN, Side, by_threat, matched
 from robustbench_twicing.results.suite_figures import denominator_inputs, outlier_inputs
 
@@ -33,7 +35,7 @@ class SuiteFigure:
     baseline_value: float
     candidate_value: float
     difference: Estimate
-    """Candidate minus baseline, paired, with a 95 % bootstrap interval."""
+    """Candidate minus baseline, paired, with its interval at level 1 - alpha."""
     denominator: str
     """Whose errors the suite's mCE divides by; empty if it has none."""
 
@@ -43,14 +45,10 @@ class _Inputs(NamedTuple):
 
     baseline: Mapping[str, Any]
     candidate: Mapping[str, Any]
-    labels: np.ndarray
-    """Of the images that arrays of errors have a value for."""
-    sets: Mapping[str, str]
-    """The set of samples that an array is about, of the arrays that can be resampled."""
     n: int
 
 
-def compare_suites(baseline: Side, candidate: Side, seed: int) -> list[SuiteFigure]:
+def compare_suites(baseline: Side, candidate: Side, alpha: float = 0.05) -> list[SuiteFigure]:
     """Every figure with a paired interval, of every suite that both were run on as a whole."""
     left, right = by_threat(baseline.records), by_threat(candidate.records)
     names = [records["suite"].iloc[0] for threat, records in left.items() if threat in right]
@@ -65,7 +63,7 @@ def compare_suites(baseline: Side, candidate: Side, seed: int) -> list[SuiteFigu
         if inputs is None:
             continue
         for metric in of("suite"):
-            figure = _figure(metric, inputs, seed)
+            figure = _figure(metric, inputs, alpha)
             if figure is not None:
                 values, difference = figure
                 found.append(
@@ -87,9 +85,9 @@ def compare_suites(baseline: Side, candidate: Side, seed: int) -> list[SuiteFigu
     return found
 
 
-def _figure(metric: Metric, inputs: _Inputs, seed: int) -> tuple[tuple[float, float], Estimate] | None:
+def _figure(metric: Metric, inputs: _Inputs, alpha: float) -> tuple[tuple[float, float], Estimate] | None:
     """Both models' values and the difference; None for a figure that is not compared, or not there."""
-    if not metric.paired:
+    if metric.interval not in ("by image", "jackknife") or any(name not in inputs.baseline for name in metric.needs):
         return None
     try:
         one, other = (computed(metric, side) for side in (inputs.baseline, inputs.candidate))
@@ -97,19 +95,14 @@ def _figure(metric: Metric, inputs: _Inputs, seed: int) -> tuple[tuple[float, fl
         return None
     if one is None or other is None:
         return None
-    if metric.paired == "by image":
+    if metric.interval == "by image":
         one, other = (np.asarray(values, dtype=float) for values in (one, other))
-        difference = bootstrap_mean(other - one, strata=inputs.labels, seed=seed)
-        return (float(one.mean()), float(other.mean())), difference
-    sides = (_by_set(metric, side, inputs.sets) for side in (inputs.baseline, inputs.candidate))
-    return (one, other), bootstrap_difference(metric.compute, *sides, seed=seed)
-
-
-def _by_set(metric: Metric, inputs: Mapping[str, Any], sets: Mapping[str, str]) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for name in metric.needs:
-        found.setdefault(sets[name], []).append(inputs[name])
-    return found
+        least, most = reach(metric, inputs.baseline)
+        interval = mean_interval(other - one, (least - most, most - least), 1 - alpha)
+        return (float(one.mean()), float(other.mean())), Estimate(float((other - one).mean()), interval)
+    sides = ({name: Answers([side[name]]) for name in metric.needs} for side in (inputs.baseline, inputs.candidate))
+    difference = jackknife_difference(metric.compute, *sides, level=1 - alpha)
+    return ((one, other), difference) if difference else None
 
 
 def _of_corruptions(suite: str, baseline: Side, candidate: Side) -> _Inputs | None:
@@ -140,7 +133,7 @@ def _of_corruptions(suite: str, baseline: Side, candidate: Side) -> _Inputs | No
     clean = _clean_errors(left, right, both)
     if clean is not None:
         sides = [side | {"clean_error": errors} for side, errors in zip(sides, clean, strict=True)]
-    return _Inputs(sides[0], sides[1], both.labels, {}, len(both.labels))
+    return _Inputs(sides[0], sides[1], len(both.labels))
 
 
 def _clean_errors(
@@ -168,6 +161,5 @@ def _of_outliers(suite: str, left: Mapping[str, pd.DataFrame], right: Mapping[st
     for side in (left, right):
         answered = [side[name].set_index("sample_id").loc[found.sample_ids] for name, found in pairs.items()]
         sides.append(outlier_inputs(*answered))
-    sets = {"outlier_scores": suite, "inlier_scores": clean}
     n = sum(len(found.labels) for found in pairs.values())
-    return _Inputs(sides[0], sides[1], pairs[suite].labels, sets, n)
+    return _Inputs(sides[0], sides[1], n)

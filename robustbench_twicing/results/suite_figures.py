@@ -8,7 +8,9 @@ import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import Cell, family_means, severity_means
-from robustbench_twicing.metrics.table import computed, of
+from robustbench_twicing.metrics.table import Metric, columns, computed, of
+from robustbench_twicing.metrics.table_intervals import interval
+from robustbench_twicing.results.side import CLEAN
 from robustbench_twicing.results.summary import SummaryColumn, sample_inputs, with_plugged
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
 
@@ -17,7 +19,7 @@ SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("suite", "the suite"),
     SummaryColumn("n", "images that were answered: the fewest under any of its threats"),
     SummaryColumn("images", "images of the whole suite, for each of its threats; n if nobody says how many there are"),
-    *(SummaryColumn(metric.name, metric.holds) for metric in of("suite")),
+    *(SummaryColumn(name, holds) for metric in of("suite") for name, holds in columns(metric).items()),
     SummaryColumn("family_errors", "mean top-1 error of each family of corruptions, by name; extra families too"),
     SummaryColumn("denominator", "whose errors mCE divides by: AlexNet, a file's, or a model of the same run"),
     SummaryColumn("note", "why a figure is missing"),
@@ -32,7 +34,7 @@ def summarize_suites(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition
     ok = records[records["status"] == "ok"]
     rows = [_row(ok, str(model), str(suite), suites[suite]) for model, suite in _pairs(ok)]
     table = pd.DataFrame(rows, columns=with_plugged(SUITE_COLUMNS, "suite"))
-    return table.astype({metric.name: float for metric in of("suite")})
+    return table.astype({name: float for metric in of("suite") for name in columns(metric)})
 
 
 def _pairs(records: pd.DataFrame) -> list[tuple[str, str]]:
@@ -44,6 +46,8 @@ def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) 
     mine = ok[ok["model"] == model]
     here = mine[mine["suite"] == suite]
     inputs, note = _inputs(ok, mine, here, definition)
+    by_image = _by_image(mine, here, definition) if definition.spec.families else {}
+    images = pd.factorize(here["sample_id"])[0] if definition.spec.families else None
     n = int(here["threat"].value_counts().min())
     row: dict[str, Any] = {"model": model, "suite": suite, "n": n, "images": definition.spec.images or n}
     row |= {"denominator": "", "family_errors": {}}
@@ -53,9 +57,16 @@ def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) 
     for metric in of("suite"):
         try:
             row[metric.name] = computed(metric, inputs)
+            row |= _ends(metric, inputs | by_image, images)
         except UserError as missing:
             note = note or missing.message
     return row | {"note": note}
+
+
+def _ends(metric: Metric, inputs: Mapping[str, Any], images: np.ndarray | None) -> dict[str, float]:
+    """The ends of the metric's interval, by column; nothing without one, or below two images."""
+    found = interval(metric, inputs, images)
+    return {} if found is None else {f"{metric.name}_low": found.low, f"{metric.name}_high": found.high}
 
 
 def _inputs(
@@ -88,6 +99,34 @@ def _inputs(
     if not clean.empty:
         inputs["clean_denominator"] = _clean_error(clean)
     return inputs, ""
+
+
+def _by_image(mine: pd.DataFrame, here: pd.DataFrame, definition: SuiteDefinition) -> dict[str, Any]:
+    """The errors (0. or 1.) of each image that was answered in all cells and in the clean run, if there is one.
+
+    Empty where the suite's mean lacks a cell, and for a denominator that is a model of the run: what it makes of errors
+    is known as well as the errors themselves.
+    """
+    cells = {
+        (str(group["corruption"].iloc[0]), int(group["severity"].iloc[0])): group
+        for _, group in here.groupby(["corruption", "severity"], sort=False)
+    }
+    wanted = definition.spec.parts(definition.spec.common)
+    if not all(cell in cells for cell in wanted):
+        return {}
+    frames: dict[Any, pd.DataFrame] = {cell: cells[cell] for cell in wanted}
+    clean = mine[mine["threat"] == "clean"]
+    if not clean.empty:
+        frames[CLEAN] = clean
+    right = {key: pd.Series(one["correct"].to_numpy(), one["sample_id"]) for key, one in frames.items()}
+    # Mostly all are about the same samples in the same order; then this is an alignment for nothing.
+    errors = 1.0 - pd.concat(right, axis=1, join="inner").astype(float)
+    found: dict[str, Any] = {"errors": {cell: errors[cell].to_numpy() for cell in wanted}}
+    if not clean.empty:
+        found["clean_error"] = errors[CLEAN].to_numpy()
+    if definition.denominator is not None and definition.denominator.measured_here:
+        found["denominators"] = None
+    return found
 
 
 def outlier_inputs(outliers: pd.DataFrame, clean: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -100,7 +100,7 @@ def sample_inputs(ok: pd.DataFrame, outliers: bool) -> dict[str, np.ndarray]:
     return {name: ok[name].to_numpy() for name in names}
 
 
-def _beside_clean(groups: Mapping[tuple[str, str], pd.DataFrame], model: str, threat: str) -> dict[str, np.ndarray]:
+def _beside_clean(groups: Mapping[tuple[str, str], pd.DataFrame], model: str, threat: str) -> dict[str, Any]:
     """The outcomes under a threat and in the clean run that its drop is measured from; nothing without one.
 
     Of the samples that both answered, but for a shifted data set, which has photographs of its own.
@@ -111,11 +111,15 @@ def _beside_clean(groups: Mapping[tuple[str, str], pd.DataFrame], model: str, th
     clean = groups.get((model, partner), groups.get((model, "clean")))
     if clean is None:
         return {}
-    clean, here = (some[some["status"] == "ok"] for some in (clean, here))
-    if kind != "shift":
-        clean = clean[clean["sample_id"].isin(here["sample_id"])]
-        here = here[here["sample_id"].isin(clean["sample_id"])]
-    return {"correct_when_clean": clean["correct"].to_numpy(), "correct_here": here["correct"].to_numpy()}
+    clean, here = (some.loc[some["status"] == "ok", ["sample_id", "correct"]] for some in (clean, here))
+    same = kind != "shift"
+    if same and not np.array_equal(clean["sample_id"], here["sample_id"]):
+        both = here.merge(clean, on="sample_id", suffixes=("", "_clean"))
+        outcomes = both["correct_clean"], both["correct"]
+    else:
+        outcomes = clean["correct"], here["correct"]
+    before, after = (one.to_numpy(dtype=bool) for one in outcomes)
+    return {"correct_when_clean": before, "correct_here": after, "same_samples": same}
 
 
 def generated_differences(records: pd.DataFrame, official: str, generated: str) -> pd.DataFrame:

@@ -113,6 +113,7 @@ def _a_folder_with_a_bit_of_everything(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(api, name, stop)
     monkeypatch.setattr("robustbench_twicing.runner.published.verify_model", stop)
     monkeypatch.setattr("robustbench_twicing.train.digits.train_digits", stop)
+    monkeypatch.setattr("robustbench_twicing.train.several.train_several", stop)
     monkeypatch.setattr("robustbench_twicing.tasks.images.make_corrupted.make_corrupted", stop)
     monkeypatch.chdir(tmp_path)
     right = [True, True, False, True] * 5

@@ -8,6 +8,8 @@ from robustbench_twicing.metrics.calibration import (
     aupr,
     auroc,
     aurra,
+    calibrated_ece,
+    debiased_ece,
     expected_calibration_error,
     fpr_at_recall,
     published_rms_calibration_error,
@@ -40,6 +42,39 @@ def test_ece_by_hand():
     confidence = np.array([0.3, 0.5, 0.9, 0.7])
     correct = np.array([True, False, True, True])
     assert expected_calibration_error(confidence, correct, bins=2) == pytest.approx(0.5 * 0.1 + 0.5 * 0.2)
+
+
+def test_the_null_level_is_what_calibrated_models_show_on_average():
+    confidence = np.random.default_rng(1).beta(5, 2, 597)
+    draw = np.random.default_rng(2)
+    shown = [expected_calibration_error(confidence, draw.random(597) < confidence) for _ in range(2000)]
+    assert calibrated_ece(confidence) == pytest.approx(np.mean(shown), rel=0.02)
+    assert calibrated_ece(confidence) > 0.03  # far from nothing at this size
+
+
+def test_the_debiased_error_is_the_simulated_one_of_kumar():
+    confidence, correct = overconfident(400)
+    index = np.searchsorted(np.arange(1, 15) / 15, confidence, side="left")
+    draw, plain, again = np.random.default_rng(3), 0.0, 0.0
+    for one in np.unique(index):
+        here = index == one
+        share, mean = here.mean(), correct[here].mean()
+        redrawn = draw.normal(mean, np.sqrt(mean * (1 - mean) / here.sum()), 200_000)
+        plain += share * abs(mean - confidence[here].mean())
+        again += share * np.abs(redrawn - confidence[here].mean()).mean()
+    assert debiased_ece(confidence, correct) == pytest.approx(2 * plain - again, abs=2e-4)
+
+
+def test_the_debiased_error_is_nearer_to_the_truth():
+    truth = expected_calibration_error(*overconfident(1_000_000))
+    errors = np.array(
+        [
+            (expected_calibration_error(*some), debiased_ece(*some))
+            for some in map(overconfident, [100] * 300, range(300))
+        ]
+    )
+    plain, debiased = np.abs(errors.mean(axis=0) - truth)
+    assert debiased < 0.5 * plain
 
 
 def test_a_calibrated_model_has_no_error():

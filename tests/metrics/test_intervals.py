@@ -6,9 +6,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from robustbench_twicing.metrics.intervals import paired_difference_interval, paired_score, wilson_interval
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.metrics.intervals import (
+    mean_interval,
+    paired_difference_interval,
+    paired_score,
+    unpaired_difference_interval,
+    wilson_interval,
+)
 from tests.oracles.statistics import tango_interval_by_search, tango_score_by_likelihood
 
 ROUNDING = 1e-9
@@ -118,3 +125,65 @@ def test_paired_interval_covers_at_its_level():
     print(f"Tango 95 %: covers {covered / repetitions:.2%} of {repetitions}")
     # Sampling error of the coverage: three standard errors of a binomial with p = 0.95.
     assert covered / repetitions == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / repetitions))
+
+
+# --- different samples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [((56, 70), (48, 80)), ((9, 10), (3, 10)), ((0, 10), (0, 20)), ((7, 7), (0, 5))]
+)
+def test_unpaired_intervals_agree_with_statsmodels(one, other):
+    found = unpaired_difference_interval(*one, *other)
+    assert found == pytest.approx(confint_proportions_2indep(*one, *other, method="newcomb", compare="diff"), abs=1e-6)
+
+
+def test_an_unpaired_interval_is_newcombes():
+    # Newcombe (1998), table II, (a) 56/70 - 48/80, method 10.
+    assert unpaired_difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_no_sample_on_a_side_tells_nothing():
+    assert unpaired_difference_interval(0, 0, 5, 9) == unpaired_difference_interval(5, 9, 0, 0) == (-1, 1)
+
+
+# --- the mean of values of images -------------------------------------------------------------------------------------
+
+
+def test_with_many_images_the_interval_of_a_mean_is_the_usual_one():
+    values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=40_000, p=[0.05, 0.88, 0.07])
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    expected = values.mean() + error * norm.ppf([0.025, 0.975])
+    assert mean_interval(values, (-1.0, 1.0)) == pytest.approx(expected, abs=0.01 * error)
+
+
+def test_equal_values_have_an_interval_with_a_width():
+    low, high = mean_interval(np.zeros(10), (-1.0, 1.0))
+    assert low == -high
+    assert high == pytest.approx(2.2010 * math.sqrt(2 / 11 / 12), rel=1e-4)  # t of 11 degrees of freedom
+    assert mean_interval(np.zeros(10), (0.0, 1.0)).low == 0
+
+
+@pytest.mark.parametrize("n", [10, 50, 100, 597])
+@pytest.mark.parametrize("accuracy", [0.5, 0.9, 0.995, 0.999])
+def test_intervals_of_areas_cover_at_every_size(n, accuracy):
+    """A robustness curve over three sizes, and a candidate whose margins are larger by 0.3 of their spread."""
+    draw = np.random.default_rng(7)
+    margin, steps, weights = math.sqrt(2) * norm.ppf(accuracy), np.array([0, 0.5, 1.5]), np.array([0.125, 0.5, 0.375])
+    truth = float(
+        (norm.cdf((margin + 0.3 - steps) / math.sqrt(2)) - norm.cdf((margin - steps) / math.sqrt(2))) @ weights
+    )
+    covered, repetitions = 0, 400
+    for _ in range(repetitions):
+        ease = margin + draw.normal(size=n)
+        one, other = (ease + shift + draw.normal(size=n) for shift in (0, 0.3))
+        areas = [(side[:, None] > steps) @ weights for side in (one, other)]
+        low, high = mean_interval(areas[1] - areas[0], (-1.0, 1.0))
+        covered += low <= truth <= high
+    assert covered / repetitions >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repetitions)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_image_has_no_interval(count):
+    with pytest.raises(UserError, match=f"at least 2 samples, not {count}"):
+        mean_interval(np.ones(count), (0.0, 1.0))

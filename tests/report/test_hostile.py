@@ -22,8 +22,7 @@ from robustbench_twicing.catalog.config import Setting, Settings, settings
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.data.check import Finding, Report, Row
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.bootstrap import Estimate
-from robustbench_twicing.metrics.intervals import Interval
+from robustbench_twicing.metrics.intervals import Estimate, Interval
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.baseline import baseline_page
 from robustbench_twicing.report.catalog import catalog_page, entry_page
@@ -40,7 +39,8 @@ from robustbench_twicing.report.plan import plan_page
 from robustbench_twicing.report.published import published_page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import visible
-from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all
+from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_all
+from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.baselines import Acceptance, Baseline, BaselineManifest
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check

@@ -19,7 +19,8 @@ from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.report.history import history_page
 from robustbench_twicing.report.page import Column, Page, Table
 from robustbench_twicing.report.run import accuracy_table, corruption_table, suites_table
-from robustbench_twicing.results.arms import arms_of, compare_all
+from robustbench_twicing.results.arm_comparison import compare_all
+from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.comparison import compare_sides
 from robustbench_twicing.results.gate import check

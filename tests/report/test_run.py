@@ -7,7 +7,7 @@ import pytest
 
 from robustbench_twicing.catalog.suites import suite_definition
 from robustbench_twicing.report.run import run_page
-from robustbench_twicing.results.run import load_run
+from robustbench_twicing.results.run import Run, load_run
 from tests.records_builder import cell, records, run_folder
 from tests.report.shown import parsed, printed
 
@@ -48,14 +48,24 @@ def test_both_rms_calibration_errors_are_columns_with_names(tmp_path: Path) -> N
     gaps = [(right[part].mean() - confidence[part].mean()) ** 2 for part in order.reshape(5, 100)]
     assert ours == pytest.approx(np.sqrt(sum(gaps) / 5))
     assert theirs == pytest.approx(np.sqrt(sum(gaps[:4]) / 5))
-    text = printed(run_page(run), 240)
-    assert "┃ RMS CE ┃ published RMS CE ┃" in text
-    assert f" {ours:.3f} │ {theirs:>16.3f} │" in text
+    shown = {cells[1]: cells[5:7] for cells in _suite_rows(run)}
+    assert shown["RMS CE"][0] == f"{ours:.3f}"
+    low, high = (figures[f"rms_calibration_error_{end}"] for end in ("low", "high"))
+    assert low < ours < high
+    assert shown["RMS CE"][1] == f"{low:.3f} - {high:.3f}"
+    assert shown["published RMS CE"] == [f"{theirs:.3f}", ""]
 
 
 def test_figures_of_a_suite_say_how_many_of_its_images_they_are_of(tmp_path: Path) -> None:
     """An mCE of a few photographs must not stand beside published ones as if it were one of all."""
     run = load_run(run_folder(tmp_path / "run", cell("deit", "imagenet-r", np.arange(20) > 5)))
     assert (run.suites["n"].item(), run.suites["images"].item()) == (20, 30_000)
-    (_, line) = [line for line in printed(run_page(run), 240).splitlines() if "│ imagenet-r │ deit  │" in line]
-    assert line.split("│")[3].strip() == "20 of 30,000"
+    parts = [cells[4] for cells in _suite_rows(run)]
+    assert parts
+    assert set(parts) == {"20 of 30,000"}
+
+
+def _suite_rows(run: Run) -> list[list[str]]:
+    """The cells of the table of suites: suite, figure, better, model, images, value, interval."""
+    lines = printed(run_page(run), 240).partition("Whole suites")[2].splitlines()
+    return [[part.strip() for part in line.split("│")[1:-1]] for line in lines if line.startswith("│")]

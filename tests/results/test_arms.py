@@ -12,7 +12,8 @@ from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms
 from robustbench_twicing.report.arms import arms_page
-from robustbench_twicing.results.arms import ArmComparisons, arms_of, compare_all, compare_run
+from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_all, compare_run
+from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.family import Outside
 from robustbench_twicing.results.run import load_run
 from tests.metrics.test_arms import arms
