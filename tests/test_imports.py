@@ -31,8 +31,8 @@ def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
         ["gate", "results/runs/night", "--baseline", "b", "--tolerance", "0.2"],
         ["history", "--rebuild", "--ad-hoc"],
         ["cache"],
-        ["show", "results/runs/night"],
-        ["show", "results/runs/night", "--json"],
+        ["report", "results/runs/night"],
+        ["report", "results/runs/night", "--json"],
         ["plan", "check", "nightly"],
     ]
     code = f"""

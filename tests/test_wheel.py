@@ -55,3 +55,5 @@ def test_the_wheel_runs_in_a_fresh_environment_from_another_folder(tmp_path: Pat
     assert [row["threat"] for row in summary["rows"]] == ["clean", "fgsm-linf-1/255"]
     assert summary["rows"][0]["accuracy"] > 0.9
     assert (elsewhere / summary["run"] / "summary.csv").is_file()
+    _run(command, "report", "latest", "--to", "page.html", cwd=elsewhere)
+    assert "</html>" in (elsewhere / "page.html").read_text("utf-8")

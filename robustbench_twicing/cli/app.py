@@ -23,8 +23,8 @@ from robustbench_twicing.cli import (
     gate,
     history,
     plan,
+    report,
     run,
-    show,
     train,
     verify,
 )
@@ -93,7 +93,7 @@ app = App(
 app.command("attack")(attack.attack)
 app.command("corrupt")(corrupt.corrupt)
 app.command("run")(run.run)
-app.command("show")(show.show)
+app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("history")(history.history)

@@ -77,7 +77,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
     parts.append(_curve_table(found.curves, found.alpha))
     parts += _drawn(found.curves)
     means = tuple(map(_mean, found.suites))
-    parts.append(Table("suites", "Whole suites", _at_level(_SUITE_COLUMNS, found.alpha), means))
+    parts.append(Table("suites compared", "Whole suites, compared", _at_level(_SUITE_COLUMNS, found.alpha), means))
     parts += [Line(line, "warning") for line in _other_order(found.suites)]
     parts += [_flips(row) for row in found.rows if flips]
     return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))

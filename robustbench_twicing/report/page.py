@@ -53,6 +53,8 @@ class Column:
     """The tone of a value, for the few values that have one."""
     toned_by: str = ""
     """Key of the value that decides the tone, if it is another one."""
+    shaded: bool = False
+    """The values are fractions that a format with colours shades, the higher the darker: such a table is a heat map."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -140,6 +142,14 @@ class Judged(NamedTuple):
     reason: str
 
 
+class Sheet(NamedTuple):
+    """What a spreadsheet gets: rows of raw values under documented names."""
+
+    rows: tuple[Row, ...]
+    names: tuple[str, ...]
+    """Keys that say what a row is about; the numbers under other keys are its figures."""
+
+
 @dataclass(frozen=True, eq=False)
 class Page:
     """What a report says."""
@@ -153,6 +163,8 @@ class Page:
     facts: Any = None
     """Everything for machines: dicts and lists of raw values. Left out, it is the tables' rows, by the tables' keys."""
     judged: tuple[Judged, ...] = ()
+    sheet: Sheet | None = None
+    """Left out, it is the rows of all tables."""
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -1,33 +1,75 @@
-"""The page of a run: accuracy under every threat, corruptions by severity, figures over whole suites."""
+"""The page of a run, and tables of several: accuracy under every threat, corruptions by severity, whole suites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from robustbench_twicing.metrics.table import Metric, of
 from robustbench_twicing.report.notes import model_line, notes, state, threat_model
 from robustbench_twicing.report.numbers import Figure, is_missing
-from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
+from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Sheet, Table
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.sides import names_of_runs
 
 
 def run_page(run: Run) -> Page:
-    """The whole report of a run, also of one that is not finished: threat model, tables, models, notes, folder."""
-    manifest, summary = run.manifest, run.summary
-    corruptions = summary["kind"] == "corruption"
-    said, missing = notes(run), state(run)
-    parts: list[Line | Table] = [
-        Line(threat_model(manifest), "note"),
-        *(Line(decided, "warning") for decided in manifest.decided),
-        accuracy_table(summary[~corruptions], manifest.plan.data.name),
-        *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
-        suites_table(run.suites),
-        *(Line(model_line(name, model)) for name, model in manifest.models.items()),
-        *(Line(note, "warning") for note in said),
-        Line(f"Run folder: {run.path}", unbroken=True),
-    ]
+    """The tables of a run, also of one that is not finished: threat model, tables, models, notes, folder."""
+    missing = state(run)
     headline = Line(missing, "warning") if missing else None
-    return Page(f"Run {run.path.name}", tuple(parts), headline=headline, facts=_facts(run, said))
+    parts = (*run_tables([run]), *run_lines([run]))
+    return Page(f"Run {run.path.name}", parts, headline=headline, facts=run_facts(run), sheet=run_sheet([run]))
+
+
+def run_tables(runs: Sequence[Run]) -> tuple[Line | Table, ...]:
+    """The threat model, and tables over all runs. Of several, a model's name says in which run it was evaluated."""
+    called = run_names(runs)
+    summary = _together_in_one([_named(run.summary, name) for run, name in zip(runs, called, strict=True)])
+    suites = _together_in_one([_named(run.suites, name) for run, name in zip(runs, called, strict=True)])
+    corruptions = summary["kind"] == "corruption"
+    data = ", ".join(dict.fromkeys(run.manifest.plan.data.name for run in runs))
+    decided = dict.fromkeys(decided for run in runs for decided in run.manifest.decided)
+    return (
+        *(Line(line, "note") for line in _of_each([threat_model(run.manifest) for run in runs], called)),
+        *(Line(line, "warning") for line in decided),
+        accuracy_table(summary[~corruptions], data),
+        *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
+        suites_table(suites),
+    )
+
+
+def run_lines(runs: Sequence[Run]) -> tuple[Line, ...]:
+    """What stands below the tables: the models, what is easily overlooked, the folders."""
+    found: list[Line] = []
+    for run, called in zip(runs, run_names(runs), strict=True):
+        found += [Line(model_line(_in(name, called), model)) for name, model in run.manifest.models.items()]
+        found += [Line(f"{called}: {note}" if called else note, "warning") for note in notes(run)]
+    return (*found, *(Line(f"Run folder: {run.path}", unbroken=True) for run in runs))
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """What each of several runs is called; a single one needs no name."""
+    return names_of_runs(runs) if len(runs) > 1 else [""]
+
+
+def _in(model: str, run: str) -> str:
+    return f"{model} in {run}" if run else model
+
+
+def _named(table: pd.DataFrame, run: str) -> pd.DataFrame:
+    return table.assign(model=[_in(name, run) for name in table["model"]])
+
+
+def _together_in_one(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    held = [table for table in tables if len(table)]
+    return pd.concat(held, ignore_index=True) if len(held) > 1 else (held or list(tables))[0]
+
+
+def _of_each(lines: Sequence[str], called: Sequence[str]) -> Iterator[str]:
+    """A line of every run, once where they say the same."""
+    if len(set(lines)) == 1:
+        yield lines[0]
+    else:
+        yield from (f"{name}: {line}" for name, line in zip(called, lines, strict=True))
 
 
 def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
@@ -83,8 +125,8 @@ def corruption_table(summary: pd.DataFrame, suite: str) -> Table:
     columns = (
         Column("corruption", "corruption"),
         Column("model", "model"),
-        *(Column(severity, severity, "percent") for severity in severities),
-        Column("mean", "mean", "percent"),
+        *(Column(severity, severity, "percent", shaded=True) for severity in severities),
+        Column("mean", "mean", "percent", shaded=True),
     )
     rows: list[Row] = []
     for (corruption, model), cells in here.groupby(["corruption", "model"], sort=False):
@@ -142,7 +184,25 @@ def _rows(table: pd.DataFrame) -> tuple[Row, ...]:
     return tuple({str(key): value for key, value in row.items()} for row in table.to_dict("records"))
 
 
-def _facts(run: Run, said: list[str]) -> Row:
+_ABOUT = ("run", "model", "threat", "kind", "suite", "corruption", "severity", "seed")
+
+
+def run_sheet(runs: Sequence[Run]) -> Sheet:
+    """The rows of every summary.csv, and a row for each model on each whole suite, of the kind `suite`."""
+    rows = tuple(
+        {"run": called or run.path.name, **row}
+        for run, called in zip(runs, run_names(runs), strict=True)
+        for row in (*_rows(run.summary), *(_suite_row(row) for row in _rows(run.suites)))
+    )
+    return Sheet(rows, _ABOUT)
+
+
+def _suite_row(row: Row) -> Row:
+    """Without what is no single value."""
+    return {"kind": "suite", **{key: value for key, value in row.items() if key != "family_errors"}}
+
+
+def run_facts(run: Run) -> Row:
     """What was run, and the rows."""
     manifest = run.manifest
     return {
@@ -155,5 +215,5 @@ def _facts(run: Run, said: list[str]) -> Row:
         "threats": manifest.plan.model_dump(mode="json")["threats"],
         "rows": _rows(run.summary),
         "suites": _rows(run.suites),
-        "notes": said,
+        "notes": notes(run),
     }

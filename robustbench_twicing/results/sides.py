@@ -1,5 +1,6 @@
 """Which models of which runs are compared, and what has to be carried out before."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,16 +19,33 @@ Named = str | Path
 def sides_of(what: Sequence[Named], run: Named | None = None) -> list[tuple[Side, Side]]:
     """Pairs of a baseline and another: as `api.compare` understands what is named. Raises `UserError`."""
     if run is None and len(what) == 2:
-        one, other = (load_finished(place) for place in what)
-        shared = _shared(one.models, other.models)
-        return [
-            (one.side(left, f"{left} in {one.path.name}"), other.side(right, f"{right} in {other.path.name}"))
-            for left, right in shared
-        ]
+        return sides_of_runs([load_finished(place) for place in what])
     place, names = _one_run(what, run)
     one = load_finished(place)
     baseline, *others = (one.side(name) for name in _chosen(names, one.models, one.path))
     return [(baseline, side) for side in others]
+
+
+def sides_of_runs(runs: Sequence[Run]) -> list[tuple[Side, Side]]:
+    """The models of one run beside its first; of several runs the models that each has in common with the first run.
+
+    No pair for one run of one model. Raises `UserError` for a run that shares no model with the first.
+    """
+    if len(runs) == 1:
+        baseline, *others = (runs[0].side(name) for name in runs[0].models)
+        return [(baseline, side) for side in others]
+    first, called = runs[0], names_of_runs(runs)
+    return [
+        (first.side(left, f"{left} in {called[0]}"), run.side(right, f"{right} in {name}"))
+        for run, name in zip(runs[1:], called[1:], strict=True)
+        for left, right in _shared(first.models, run.models)
+    ]
+
+
+def names_of_runs(runs: Sequence[Run]) -> list[str]:
+    """What each of several runs is called: its folder's name, or where another one has that, its whole path."""
+    taken = Counter(run.path.name for run in runs)
+    return [run.path.name if taken[run.path.name] == 1 else str(run.path) for run in runs]
 
 
 def still_to_do(*what: Named, run: Named | None = None, arms: ArmPatterns | None = None) -> list[Named]:

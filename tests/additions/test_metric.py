@@ -24,7 +24,7 @@ def test_it_takes_two_files_and_a_line_in_the_docs(tree: Tree) -> None:
 def test_reports_show_it_computed_from_the_records(tree: Tree) -> None:
     asked = ("--suite", "digits-c", "--corruption", "fog", "--limit", "20", "--device", "cpu", "--out", "run")
     assert "Brier" in tree.tool("corrupt", "--model", "deit", *asked)
-    (figures,) = json.loads(tree.tool("show", "run", "--json"))["suites"]
+    (figures,) = json.loads(tree.tool("report", "run", "--json"))["suites"]
     records = pd.concat(map(pd.read_parquet, (tree.root / "run").rglob("*.parquet")))
     fog = records[records["corruption"] == "fog"]
     assert len(fog) == 100

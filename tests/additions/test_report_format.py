@@ -22,6 +22,6 @@ def test_it_takes_two_files(tree: Tree) -> None:
 @pytest.mark.slow
 def test_any_run_can_be_written_in_it(tree: Tree, tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", cell("deit", "clean", [True, True, True, False]))
-    said = tree.tool("show", str(run), "--format", "listing")
+    said = tree.tool("report", str(run), "--format", "listing")
     assert "threat clean; model deit; n 4; top-1 % 75.0; " in said
-    assert "listing" in tree.tool("show", "--help")
+    assert "listing" in tree.tool("report", "--help")

@@ -71,11 +71,11 @@ def test_a_baseline_is_found_by_the_name_that_it_was_given() -> None:
 
 
 def test_latest_is_the_run_that_was_begun_last() -> None:
-    assert "no run in results/runs yet" in _call("show", "latest", code=2).output
+    assert "no run in results/runs yet" in _call("report", "latest", code=2).output
     _night(12)
     _night(3)
     (RUNS / "notes").mkdir()
-    assert "Run folder: results/runs/night-12" in _call("show", "latest").stdout
+    assert "Run folder: results/runs/night-12" in _call("report", "latest").stdout
     assert "deit-tw" in _call("compare", "latest").stdout
     assert "results/baselines/nightly" in _call("baseline", "accept", "latest", "--why", "x").stdout
     _night(13, status="running", finished=None)

@@ -115,7 +115,7 @@ def test_what_a_package_registers_works_by_its_name_in_every_table() -> None:
     assert run.summary["doubt"].between(0, 1).all()
     assert run.manifest.versions["brings"] == "1.2"
     assert {maker.versions["brings"] for maker in run.manifest.made_by} == {"1.2"}
-    assert _run("show", "run", "--format", "shout").stdout.startswith("RUN")
+    assert _run("report", "run", "--format", "shout").stdout.startswith("RUN")
 
 
 def test_a_package_that_cannot_be_imported_is_named_and_the_rest_goes_on() -> None:

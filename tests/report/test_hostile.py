@@ -1,5 +1,7 @@
 """Every page in every format, with names that want to be something else: nothing is eaten, nothing gets out."""
 
+import csv
+import io
 import json
 import re
 import unicodedata
@@ -7,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from html.parser import HTMLParser
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -364,6 +367,91 @@ def test_markdown_is_neither_broken_nor_marked_up_by_a_name(page: str) -> None:
         assert "<script" not in bare, kind
         for table in re.findall(r"(?:^\|.*\n)+", bare, flags=re.MULTILINE):
             assert len({line.count("|") for line in table.splitlines()}) == 1, kind
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_html_shows_every_name_as_text_and_has_one_script(page: str) -> None:
+    for kind, name in HOSTILE.items():
+        read = _Html()
+        read.feed(FORMATS["html"].write(_made(page, kind)).decode())
+        assert read.tags.count("script") == 1, kind
+        assert not set(read.tags) - TAGS, kind
+        assert not [key for key in read.attributes if key.startswith("on") or key in ("src", "srcset")], kind
+        assert not _unprintable("".join(read.texts)), kind
+        assert page not in NAMED or visible(name) in "\n".join(read.texts), kind
+
+
+TAGS = {
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "h1",
+        "p",
+        "nav",
+        "ul",
+        "li",
+        "a",
+        "details",
+        "summary",
+    ),
+    *("section", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "svg"),
+    *("line", "text", "g", "polygon", "polyline", "circle", "rect", "path", "script"),
+}
+
+
+class _Html(HTMLParser):
+    """Tags, attributes and texts of a page, but for its style and script."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: dict[str, str | None] = {}
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= dict(attrs)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_latex_reads_no_name_as_a_command(page: str) -> None:
+    for kind in HOSTILE:
+        text = FORMATS["latex"].write(_made(page, kind)).decode()
+        body = text.partition("\\begin{document}")[2]
+        bare = re.sub(r"\\[&%$#_{}]", "", body)  # without what is escaped
+        assert text.encode("latin-1"), kind  # letters that LaTeX's fonts have
+        assert not set(re.findall(r"\\([a-zA-Z]+)", bare)) - COMMANDS, kind
+        assert bare.count("{") == bare.count("}"), kind
+        for table in re.findall(r"\\toprule\n(.*?)\\bottomrule", bare, flags=re.DOTALL):
+            assert len({line.count("&") for line in table.splitlines() if line.endswith(r"\\")}) == 1, kind
+
+
+COMMANDS = {
+    *("begin", "end", "centering", "small", "raggedright", "caption", "toprule", "midrule", "bottomrule", "endhead"),
+    *("addlinespace", "textbf", "textbackslash", "textasciitilde", "textasciicircum", "infty", "leq", "geq"),
+    *("rightarrow", "times", "pm", "cdot"),
+}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+@pytest.mark.parametrize("form", ["csv", "long-csv"])
+def test_a_spreadsheet_computes_no_name(page: str, form: str) -> None:
+    for kind in HOSTILE:
+        head, *rows = csv.reader(io.StringIO(FORMATS[form].write(_made(page, kind)).decode(), newline=""))
+        assert all(len(row) == len(head) for row in rows), kind
+        for value in (value for row in rows for value in row):
+            assert not value.startswith(("=", "+", "@", "\t", "\r")), kind
+            assert not value.startswith("-") or float(value) <= 0, kind
+            assert not _unprintable(value), kind
 
 
 @pytest.mark.parametrize("page", JUDGING)

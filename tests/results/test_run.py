@@ -170,7 +170,7 @@ def test_the_runs_own_command_computes_again_what_does_not_count(tmp_path: Path)
 def test_what_a_file_decided_is_said_at_the_head_of_every_page(tmp_path: Path) -> None:
     said = "deit: its weights, hf-hub:somebody/weights, are named by /work/twicing-bench.toml."
     frame = records({("deit", "clean"): [True] * 20})
-    page = CliRunner().invoke(app, ["show", str(run_folder(tmp_path, frame, decided=[said]))]).output
+    page = CliRunner().invoke(app, ["report", str(run_folder(tmp_path, frame, decided=[said]))]).output
     assert " ".join(said.split()) in " ".join(page.split())
     assert page.index("deit: its weights") < page.index("Accuracy on")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from robustbench_twicing.catalog.plugins import find_plugin, plugin_names
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.report.formats import json, junit, markdown, terminal
+from robustbench_twicing.report.formats import csv, html, json, junit, latex, markdown, terminal
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.text import console
 from robustbench_twicing.results.store import write_whole
@@ -26,6 +26,10 @@ FORMATS = {
     "json": Format(".json", json.write),
     "junit": Format(".xml", junit.write),
     "markdown": Format(".md", markdown.write),
+    "html": Format(".html", html.write),
+    "latex": Format(".tex", latex.write),
+    "csv": Format(".csv", csv.write),
+    "long-csv": Format(".long.csv", csv.write_long),
 }
 
 
@@ -45,6 +49,14 @@ def save(page: Page, path: Path, name: str) -> None:
 def format_names() -> list[str]:
     """Every format, those of other packages last."""
     return [*FORMATS, *plugin_names("formats", FORMATS)]
+
+
+def endings() -> dict[str, str]:
+    """The format of every ending of a file; of two formats with one ending, the first of `format_names`."""
+    known: dict[str, str] = {}
+    for name in format_names():
+        known.setdefault(_format(name).ending, name)
+    return known
 
 
 def _format(name: str) -> Format:

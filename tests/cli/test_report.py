@@ -1,4 +1,4 @@
-"""`twicing-bench show`, and what all commands print have in common: encodings, widths, help, JSON."""
+"""`twicing-bench report`, and what all commands print have in common: encodings, widths, help, JSON."""
 
 import json
 import os
@@ -30,38 +30,38 @@ def _call(*arguments: str, code: int = 0) -> Any:
 
 
 def test_a_finished_run_is_shown_again() -> None:
-    text = _call("show", "results/runs/night").stdout
+    text = _call("report", "results/runs/night").stdout
     assert "│ clean  │ deit    │ 40 │    90.0 │" in text
     assert "Run folder: results/runs/night" in text
-    content = json.loads(_call("show", "results/runs/night", "--json").stdout)
+    content = json.loads(_call("report", "results/runs/night", "--json").stdout)
     assert content["status"] == "finished"
     assert content["lacking"] == []
     assert [(row["model"], row["n"], row["accuracy"], row["drop"]) for row in content["rows"]] == [
         ("deit", 40, 0.9, 0.0),
         ("deit-tw", 40, 0.9, 0.0),
     ]
-    assert _call("show", "results/runs/night", "--format", "markdown").stdout.startswith("## Run night")
+    assert _call("report", "results/runs/night", "--format", "markdown").stdout.startswith("## No difference found")
 
 
 def test_a_run_that_is_not_finished_is_shown_with_its_state() -> None:
     manifest = Path("results/runs/night/run.json")
     manifest.write_text(manifest.read_text().replace('"status": "finished"', '"status": "running"'))
     next(iter(Path("results/runs/night").glob("records/deit-tw*/*.parquet"))).unlink()
-    text = _call("show", "results/runs/night").stdout
+    text = _call("report", "results/runs/night").stdout
     assert "Not finished: 1 of 2 shards are still to be done." in text
     assert "deit-tw.clean" not in text
-    content = json.loads(_call("show", "results/runs/night", "--json").stdout)
+    content = json.loads(_call("report", "results/runs/night", "--json").stdout)
     assert content["status"] == "running"
     assert len(content["lacking"]) == 1
     for shard in Path("results/runs/night").glob("records/*/*.parquet"):
         shard.unlink()
-    assert "Not finished: 2 of 2 shards" in _call("show", "results/runs/night").stdout  # and no table
+    assert "Not finished: 2 of 2 shards" in _call("report", "results/runs/night").stdout  # and no table
 
 
 def test_a_finished_run_that_lacks_a_shard_says_which() -> None:
     next(iter(Path("results/runs/night").glob("records/deit-tw*/*.parquet"))).unlink()
     assert "Not whole: 1 of 2 shards do not count: deit-tw.clean" in " ".join(
-        _call("show", "results/runs/night").stdout.split()
+        _call("report", "results/runs/night").stdout.split()
     )
 
 
@@ -77,7 +77,7 @@ def test_a_finished_run_that_lacks_a_shard_says_which() -> None:
     ],
 )
 def test_bad_input_is_explained(arguments: list[str], says: str) -> None:
-    assert says in _call("show", *arguments, code=2).output
+    assert says in _call("report", *arguments, code=2).output
 
 
 # --- what all commands have in common ---------------------------------------------------------------------------------
@@ -102,16 +102,16 @@ def test_a_whole_run_is_printed_in_ascii_and_at_a_width_of_zero() -> None:
 
 @pytest.mark.parametrize("columns", ["0", "", "many", "40", "200"])
 def test_every_width_prints_the_report_and_the_mistake(columns: str) -> None:
-    shown = _process("show", "results/runs/night", COLUMNS=columns)
+    shown = _process("report", "results/runs/night", COLUMNS=columns)
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert b"clean" in shown.stdout
-    refused = _process("show", "nothing", COLUMNS=columns)
+    refused = _process("report", "nothing", COLUMNS=columns)
     assert refused.returncode == 2
     assert b"There is no run 'nothing'" in refused.stderr
 
 
 def test_names_of_a_command_line_cannot_paint_the_terminal() -> None:
-    said = _call("show", "\x1b[31mred\u202e", code=2).output
+    said = _call("report", "\x1b[31mred\u202e", code=2).output
     assert "\\x1b[31mred\\u202e" in said
     assert "\x1b[31mred" not in said
 
@@ -130,7 +130,7 @@ def test_names_of_a_command_line_cannot_paint_the_terminal() -> None:
         ["history", "--rebuild", "--ad-hoc"],
         ["compare", "results/runs/night"],
         ["baseline", "accept", "results/runs/night", "--to", "b", "--why", "x"],
-        ["show", "results/runs/night"],
+        ["report", "results/runs/night"],
     ],
 )
 def test_whatever_prints_a_table_prints_json(arguments: list[str]) -> None:

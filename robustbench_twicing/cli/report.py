@@ -1,0 +1,61 @@
+"""`twicing-bench report`: any run again, or several, in every form."""
+
+from typing import Annotated
+
+import typer
+
+from robustbench_twicing import api
+from robustbench_twicing.catalog.plugins import code_allowed
+from robustbench_twicing.cli.printing import AllowCode, Json
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.report.formats import format_names
+from robustbench_twicing.report.formats import show as show_as
+from robustbench_twicing.report.full import full_page
+from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.targets import target
+from robustbench_twicing.report.text import say
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Runs: folders, plans, latest. The first is the baseline.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to", help="Write it to a file instead: .html, .tex, .md, .csv, .json …, or plots/; repeatable."
+        ),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help=f"How it is printed: {', '.join(format_names())}. Default terminal.")
+    ] = None,
+    allow_code: AllowCode = False,
+    as_machine: Json = False,
+) -> None:
+    """Report a run again, or several beside each other: the verdict, tables, models compared, and where it comes from.
+
+    Also of a run that is not finished. Nothing is computed but figures, from the records.
+    """
+    if form and as_machine:
+        raise UserError("--json and --format are both given.", "--json is --format json; leave one of them away.")
+    with code_allowed(allow_code):
+        targets = [target(said) for said in to or []]
+        page = _page(runs)
+        for place in targets:
+            place.save(page)
+        if form or as_machine or not targets:
+            show_as(page, "json" if as_machine else form or "terminal")
+        for place in targets:
+            say(f"Wrote {place.path}", stderr=True)
+
+
+def _page(named: list[str]) -> Page:
+    folders = [api.run_folder(name) for name in named]
+    twice = [str(folder) for folder in folders if [other.resolve() for other in folders].count(folder.resolve()) > 1]
+    if twice:
+        raise UserError(f"The run {twice[0]} is named twice.", "Name each run once.")
+    runs = [api.load_run(folder) for folder in folders]
+    try:
+        return full_page(runs, api.compare_loaded(runs))
+    except UserError as error:
+        if len(runs) > 1:
+            raise
+        return full_page(runs, None, error.message)  # its own tables can be shown
