@@ -10,6 +10,8 @@ EXIT_FAILED_RECORDS = 1
 EXIT_USAGE = 2
 EXIT_REGRESSED = 3
 EXIT_INCONCLUSIVE = 4
+EXIT_DISPROVED = 5
+"""Numbers do not follow from the records beside them."""
 EXIT_INTERNAL = 70
 """A fault of the tool's own; EX_SOFTWARE of sysexits.h."""
 EXIT_INTERRUPTED = 130

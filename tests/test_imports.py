@@ -33,6 +33,9 @@ def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:
         ["cache"],
         ["report", "results/runs/night"],
         ["report", "results/runs/night", "--json"],
+        ["report", "results/runs/night", "--to", "page.html", "--to", "page.csv"],
+        ["bundle", "results/runs/night", "--out", "evidence.zip"],
+        ["bundle", "verify", "evidence.zip"],
         ["plan", "check", "nightly"],
     ]
     code = f"""

@@ -14,6 +14,7 @@ from robustbench_twicing import __version__
 from robustbench_twicing.cli import (
     attack,
     baseline,
+    bundle,
     cache,
     catalog,
     compare,
@@ -84,8 +85,8 @@ app = App(
     name="twicing-bench",
     cls=_Main,
     help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
-    epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 70 a fault of "
-    "ours, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 5 numbers that "
+    "do not follow from their records, 70 a fault of ours, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -100,6 +101,7 @@ app.command("history")(history.history)
 app.command("cache")(cache.cache)
 app.command("train")(train.train)
 app.command("verify")(verify.verify)
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(plan.app, name="plan")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(catalog.app, name="catalog")

@@ -217,10 +217,8 @@ class RunFolder:
     def write_shard(self, shard: Shard, rows: pd.DataFrame) -> Path:
         """Keep the records of one finished shard; returns its file."""
         table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=SCHEMA, preserve_index=False)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        content = buffer.getvalue()
-        file = self.path / RECORDS / shard.cell / f"{_span(shard)}-{_checksum(content)}.parquet"
+        name, content = shard_file(shard, table)
+        file = self.path / RECORDS / shard.cell / name
         write_whole(file, content)
         return file
 
@@ -233,13 +231,25 @@ class RunFolder:
 
     def write_summary(self, summary: pd.DataFrame) -> None:
         """Replace summary.csv."""
-        written = summary.map(_no_formula).to_csv(index=False, lineterminator="\n")
-        write_whole(self.path / SUMMARY, written.encode())
+        write_whole(self.path / SUMMARY, as_csv(summary))
 
 
-def _no_formula(value: Any) -> Any:
+def as_csv(table: pd.DataFrame) -> bytes:
+    """A table with every digit of its numbers, and no text that is a formula."""
+    return table.map(no_formula).to_csv(index=False, lineterminator="\n").encode()
+
+
+def no_formula(value: Any) -> Any:
     """Text that a spreadsheet would compute, such as a model's name, behind an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def shard_file(shard: Shard, table: pa.Table) -> tuple[str, bytes]:
+    """Name and content of the file of a shard with these records."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    return f"{_span(shard)}-{_checksum(content)}.parquet", content
 
 
 def _span(shard: Shard) -> str:
