@@ -7,11 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
-    from robustbench_twicing.api import evaluate
+    from robustbench_twicing.api import evaluate, load_run
     from robustbench_twicing.attention.convert import apply_method, apply_twicing
     from robustbench_twicing.engine.corruptions import corrupt
     from robustbench_twicing.errors import UserError
-    from robustbench_twicing.results.run import load_run
 
 try:
     __version__ = version("twicing-bench")
@@ -24,7 +23,7 @@ _WHERE = {
     "apply_twicing": "robustbench_twicing.attention.convert",
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
-    "load_run": "robustbench_twicing.results.run",
+    "load_run": "robustbench_twicing.api",
 }
 
 __all__ = ["UserError", "__version__", "apply_method", "apply_twicing", "corrupt", "evaluate", "load_run"]

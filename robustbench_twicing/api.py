@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_twicing.catalog.in_python import Mine, stated_in_python
+from robustbench_twicing.report.notebook import show_in_notebooks
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_run
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
@@ -41,6 +42,8 @@ __all__ = [
     "stated_arms",
     "still_to_do",
 ]
+
+show_in_notebooks()
 
 
 def evaluate(
@@ -124,8 +127,7 @@ def compare_loaded(runs: Sequence[Run], *, alpha: float = 0.05) -> Comparisons |
 
     None for a single model, and for runs that are not finished or lack records. Raises `UserError` as `compare` does.
     """
-    whole = all(run.manifest.status == "finished" and not run.lacking for run in runs)
-    sides = sides_of_runs(runs) if whole else []
+    sides = sides_of_runs(runs)
     return compare_sides(sides, alpha) if sides else None
 
 

@@ -33,7 +33,7 @@ def full_page(runs: Sequence[Run], found: Comparisons | None, refused: str = "")
     comparison = {"comparison": compared.facts if compared else None}
     return Page(
         f"Run {runs[0].path.name}" if len(runs) == 1 else "Runs " + ", ".join(run_names(runs)),
-        parts,
+        tuple(dict.fromkeys(parts)),  # a comparison and a run's notes may explain the same in the same words
         headline=_headline(runs, found),
         facts={**facts[0], **comparison} if len(runs) == 1 else {"runs": facts, **comparison},
         sheet=run_sheet(runs),

@@ -19,6 +19,7 @@ from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
 from robustbench_twicing.results.side import Side, by_threat, matched, refuse_other_suites
 from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
+from robustbench_twicing.results.viewed import Viewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparisons:
+class Comparisons(Viewed):
     """Everything that `compare` says."""
 
     rows: tuple[Row, ...]

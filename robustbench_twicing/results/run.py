@@ -13,10 +13,11 @@ from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.results.suite_figures import summarize_suites
 from robustbench_twicing.results.summary import summarize
+from robustbench_twicing.results.viewed import Viewed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Run:
+class Run(Viewed):
     """A run folder, read."""
 
     path: Path

@@ -29,8 +29,11 @@ def sides_of(what: Sequence[Named], run: Named | None = None) -> list[tuple[Side
 def sides_of_runs(runs: Sequence[Run]) -> list[tuple[Side, Side]]:
     """The models of one run beside its first; of several runs the models that each has in common with the first run.
 
-    No pair for one run of one model. Raises `UserError` for a run that shares no model with the first.
+    No pair for one run of one model, nor where a run is not finished or lacks records. Raises `UserError` for a run
+    that shares no model with the first.
     """
+    if any(run.manifest.status != "finished" or run.lacking for run in runs):
+        return []
     if len(runs) == 1:
         baseline, *others = (runs[0].side(name) for name in runs[0].models)
         return [(baseline, side) for side in others]

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustbench_twicing.api import compare_loaded
 from robustbench_twicing.catalog.suites import suite_definition
+from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.results.run import Run, load_run
 from tests.records_builder import cell, records, run_folder
@@ -31,8 +33,10 @@ def test_a_higher_mce_beside_a_lower_mean_error_is_explained(tmp_path: Path) -> 
         for part in spec.parts():
             wrong = errors.get(part.corruption, usual)
             outcomes[model, f"digits-c:{part}".replace("/", "-")] = np.arange(20) >= wrong
-    text = " ".join(printed(run_page(load_run(run_folder(tmp_path / "run", records(outcomes))))).split())
-    assert "digits-c: deit-tw has the lower mean error and the higher mCE beside deit. mCE divides" in text
+    run = load_run(run_folder(tmp_path / "run", records(outcomes)))
+    for page in (run_page(run), full_page([run], compare_loaded([run]))):  # once, also where the models are compared
+        text = " ".join(printed(page).split())
+        assert text.count("digits-c: deit-tw has the lower mean error and the higher mCE beside deit. mCE divides") == 1
 
 
 def test_both_rms_calibration_errors_are_columns_with_names(tmp_path: Path) -> None:

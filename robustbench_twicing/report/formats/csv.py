@@ -9,9 +9,7 @@ from robustbench_twicing.report.formats.json import plain
 from robustbench_twicing.report.numbers import is_missing
 from robustbench_twicing.report.page import Page, Sheet
 from robustbench_twicing.report.text import visible
-
-_FORMULA = ("=", "+", "-", "@")
-"""A spreadsheet computes what begins so."""
+from robustbench_twicing.results.store import no_formula
 
 
 def write(page: Page) -> bytes:
@@ -57,5 +55,4 @@ def _cell(value: Any) -> Any:
         value = ", ".join(map(str, value))
     if not isinstance(value, str):
         return value
-    text = visible(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return no_formula(visible(value))

@@ -31,7 +31,7 @@ def write(page: Page) -> bytes:
     """HTML, UTF-8. Every text is text: the template escapes it, and the page forbids every script but its own."""
     ids = (f"part{number}" for number in count(1))
     parts = [_part(part, next(ids)) for part in page.parts if not isinstance(part, Table) or part.rows]
-    written: str = _template().render(
+    written: str = _template("page.html.jinja").render(
         title=visible(page.title),
         headline=page.headline and {"text": visible(page.headline.text), "tone": page.headline.tone},
         parts=parts,
@@ -45,7 +45,7 @@ def write(page: Page) -> bytes:
 
 def tables(page: Page) -> str:
     """Only the tables, without style or script, for a notebook."""
-    whole = _template().module
+    whole = _template("parts.html.jinja").module
     drawn: list[str] = []
     for number, part in enumerate(page.tables):
         if part.rows:
@@ -54,7 +54,7 @@ def tables(page: Page) -> str:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -62,7 +62,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return made.get_template("page.html.jinja")
+    return made.get_template(name)
 
 
 @cache
@@ -90,6 +90,7 @@ def _table(table: Table, name: str) -> dict[str, Any]:
         "kind": "table",
         "id": name,
         "title": visible(table.title),
+        "label": visible(table.title or table.key),
         "aside": table.aside,
         "framed": table.framed,
         "headings": headings if any(heading["text"] for heading in headings) else [],
