@@ -16,7 +16,7 @@ from robustbench_twicing.results.gate import GateResult, check_run
 from robustbench_twicing.results.generated import GENERATED, OFFICIAL, generated_against_official
 from robustbench_twicing.results.of_plans import load_finished, plan_folder, run_folder, stated_arms
 from robustbench_twicing.results.run import Run, load_run
-from robustbench_twicing.results.sides import sides_of, sides_of_runs, still_to_do
+from robustbench_twicing.results.sides import sides_of, still_to_do
 from robustbench_twicing.runner.carry_out import Begin, carry_out, check_generated, estimate_plan_file, run_plan_file
 from robustbench_twicing.spec.arms import listed
 from robustbench_twicing.spec.policy import Policy
@@ -29,7 +29,6 @@ __all__ = [
     "check_generated",
     "compare",
     "compare_arms",
-    "compare_loaded",
     "estimate_plan_file",
     "evaluate",
     "gate",
@@ -116,19 +115,9 @@ def compare(
     `compare(RUN)`: the same. `compare(RUN_A, RUN_B)`: the models that both runs have, or the only model of each. A run
     is a folder, a plan file, or a plan's name. With a `margin`, a fraction chosen beforehand, each row also says
     whether a difference of that size is ruled out. `until_decided` is for who looks, evaluates more images and looks
-    again: verdicts hold over all looks together (`metrics.sequential`). Raises `UserError` for what is not there or
-    cannot be compared.
+    again: verdicts hold over all looks together. Raises `UserError` for what is not there or cannot be compared.
     """
     return compare_sides(sides_of(what, run), alpha, margin=margin, sequential=until_decided)
-
-
-def compare_loaded(runs: Sequence[Run], *, alpha: float = 0.05) -> Comparisons | None:
-    """What there is to compare in runs that were read: of one its models, of several what they share with the first.
-
-    None for a single model, and for runs that are not finished or lack records. Raises `UserError` as `compare` does.
-    """
-    sides = sides_of_runs(runs)
-    return compare_sides(sides, alpha) if sides else None
 
 
 def compare_arms(

@@ -8,12 +8,15 @@ from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.printing import AllowCode, Json
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.report.formats import format_names
+from robustbench_twicing.report.formats import FORMATS
 from robustbench_twicing.report.formats import show as show_as
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.targets import target
 from robustbench_twicing.report.text import say
+from robustbench_twicing.results.compared import compared_runs
+
+_FORMS = ", ".join(FORMATS)
 
 
 def report(
@@ -25,14 +28,15 @@ def report(
         ),
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help=f"How it is printed: {', '.join(format_names())}. Default terminal.")
+        str | None, typer.Option("--format", help=f"How it is printed: {_FORMS}. Default terminal.")
     ] = None,
     allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
     """Report a run again, or several beside each other: the verdict, tables, models compared, and where it comes from.
 
-    Also of a run that is not finished. Nothing is computed but figures, from the records.
+    Also of a run that is not finished. Of a run with arms of training seeds the mechanisms are compared, not the
+    models. Nothing is computed but figures, from the records.
     """
     if form and as_machine:
         raise UserError("--json and --format are both given.", "--json is --format json; leave one of them away.")
@@ -54,7 +58,7 @@ def _page(named: list[str]) -> Page:
         raise UserError(f"The run {twice[0]} is named twice.", "Name each run once.")
     runs = [api.load_run(folder) for folder in folders]
     try:
-        return full_page(runs, api.compare_loaded(runs))
+        return full_page(runs, compared_runs(runs))
     except UserError as error:
         if len(runs) > 1:
             raise

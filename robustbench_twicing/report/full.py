@@ -3,23 +3,25 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.notes import state
 from robustbench_twicing.report.numbers import interval, percent, points
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.report.provenance import provenance_table
 from robustbench_twicing.report.run import run_facts, run_lines, run_names, run_sheet, run_tables
+from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.comparison import Comparisons
-from robustbench_twicing.results.comparison import Row as Compared
+from robustbench_twicing.results.comparison import Row as ModelRow
 from robustbench_twicing.results.run import Run
 
 
-def full_page(runs: Sequence[Run], found: Comparisons | None, refused: str = "") -> Page:
-    """The verdict, tables, the models side by side, and where every number comes from.
+def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, refused: str = "") -> Page:
+    """The verdict, tables, the models or mechanisms side by side, and where every number comes from.
 
     `found` is None where there is nothing to compare; `refused` then says why, unless it goes without saying.
     """
-    compared = compare_page(found) if found else None
+    compared = _compared(found) if found else None
     lines = run_lines(runs)
     parts = (
         *run_tables(runs),
@@ -40,24 +42,33 @@ def full_page(runs: Sequence[Run], found: Comparisons | None, refused: str = "")
     )
 
 
-def _headline(runs: Sequence[Run], found: Comparisons | None) -> Line:
+def _compared(found: Comparisons | ArmComparisons) -> Page:
+    return arms_page(found) if isinstance(found, ArmComparisons) else compare_page(found)
+
+
+_Row = ModelRow | ArmRow
+
+
+def _headline(runs: Sequence[Run], found: Comparisons | ArmComparisons | None) -> Line:
     """The verdict in a sentence for each pair; of a single model what it keeps; of a part of a run what is missing."""
     missing = {called: state(run) for run, called in zip(runs, run_names(runs), strict=True)}
     if any(missing.values()):
         said = [f"{called}: {lacks}" if called else lacks for called, lacks in missing.items() if lacks]
         return Line(" ".join(said), "warning")
     if found and found.rows:
-        pairs = groupby(found.rows, key=lambda row: (row.baseline, row.candidate))
-        return Line(" ".join(_verdict(list(rows)) for _, rows in pairs), "strong")
+        about = "as trained by this recipe" if isinstance(found, ArmComparisons) else "these weights"
+        rows: Sequence[_Row] = found.rows
+        pairs = groupby(rows, key=lambda row: (row.baseline, row.candidate))
+        return Line(" ".join(_verdict(list(rows), about) for _, rows in pairs), "strong")
     return Line(_kept(runs[0]), "strong")
 
 
-def _verdict(rows: Sequence[Compared]) -> str:
+def _verdict(rows: Sequence[_Row], about: str) -> str:
     """What may be said of one pair, the verdict first."""
     baseline, candidate = rows[0].baseline, rows[0].candidate
     counted = [row for row in rows if row.outside is None] or list(rows)
     threats = len(counted)
-    under = {word: sum(row.outcome.verdict == word for row in counted) for word in ("better", "worse")}
+    under = {word: sum(row.verdict == word for row in counted) for word in ("better", "worse")}
     (first, number), *others = [(word, number) for word, number in under.items() if number] or [("", 0)]
     if not first:
         where = f"any of {threats} threats" if threats > 1 else "the one threat"
@@ -65,11 +76,11 @@ def _verdict(rows: Sequence[Compared]) -> str:
     else:
         more = "".join(f" and {word} under {number}" for word, number in others)
         of = f" of {threats} threats" if threats > 1 else " threat, the only one"
-        said = f"{candidate} is {first} than {baseline} (baseline; these weights) under {number}{more}{of}"
+        said = f"{candidate} is {first} than {baseline} (baseline; {about}) under {number}{more}{of}"
     return f"{said}; {_largest(counted)}."
 
 
-def _largest(rows: Sequence[Compared]) -> str:
+def _largest(rows: Sequence[_Row]) -> str:
     """Where the two differ most."""
     most = max(rows, key=lambda row: abs(row.outcome.difference))
     change = most.outcome.difference

@@ -17,6 +17,7 @@ from robustbench_twicing.results.arm_figures import ArmFigure, compare_figures
 from robustbench_twicing.results.arms import Arm, arms_of
 from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.viewed import Viewed
 from robustbench_twicing.spec.arms import ArmPatterns
 
 
@@ -45,7 +46,7 @@ class ArmRow:
 
 
 @dataclass(frozen=True, eq=False)
-class ArmComparisons:
+class ArmComparisons(Viewed):
     """What arms say about their mechanisms."""
 
     arms: tuple[Arm, ...]

@@ -14,7 +14,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.intervals import Estimate, mean_interval
 from robustbench_twicing.metrics.paired import Pairs, match_suite
-from robustbench_twicing.metrics.verdict import Comparison, check_margin
+from robustbench_twicing.metrics.verdict import Comparison, Verdict, check_margin
 from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
 from robustbench_twicing.results.side import Side, by_threat, matched, refuse_other_suites
@@ -45,6 +45,11 @@ class Row:
     def candidate_accuracy(self) -> float:
         """On the samples that both answered, in [0, 1]."""
         return float(self.pairs.candidate.mean())
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the candidate."""
+        return self.outcome.verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """A run, read: its manifest, the records that count, and every figure made from them again. No torch."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -24,10 +25,6 @@ class Run(Viewed):
     manifest: Manifest
     records: pd.DataFrame
     """One row per (model, threat, sample) that counts; columns in docs/records.md."""
-    summary: pd.DataFrame
-    """One row per (model, threat), computed from `records`."""
-    suites: pd.DataFrame
-    """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
     remarks: tuple[str, ...] = ()
     """What a user should know: damaged, taken over or continued shards, metrics of packages that cannot be had."""
     lacking: tuple[Lack, ...] = field(default=())
@@ -36,6 +33,21 @@ class Run(Viewed):
     def __repr__(self) -> str:
         models, threats = len(self.manifest.plan.models), len(self.manifest.plan.threats)
         return f"Run({str(self.path)!r}: {self.manifest.status}, {models} model(s) × {threats} threat(s))"
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per (model, threat), computed from `records`."""
+        return summarize(self.records, self.manifest.suites)
+
+    @cached_property
+    def suites(self) -> pd.DataFrame:
+        """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
+        return summarize_suites(self.records, self.manifest.suites)
+
+    @property
+    def is_whole(self) -> bool:
+        """Finished, and with every record that it should have."""
+        return self.manifest.status == "finished" and not self.lacking
 
     @property
     def models(self) -> list[str]:
@@ -53,7 +65,7 @@ class Run(Viewed):
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a run folder and compute its figures again. Nothing in it is changed.
+    """Read a run folder. Nothing in it is changed.
 
     What does not count (`results.acceptance`) is in `lacking`. Raises `UserError` if it is no run folder.
     """
@@ -61,8 +73,7 @@ def load_run(path: str | Path) -> Run:
     manifest = folder.manifest()
     records, lacking = accepted_records(folder, manifest)
     refused = add_plugged_metrics()
-    figures = summarize(records, manifest.suites), summarize_suites(records, manifest.suites)
-    return Run(folder.path, manifest, records, *figures, remarks=tuple(refused), lacking=lacking)
+    return Run(folder.path, manifest, records, remarks=tuple(refused), lacking=lacking)
 
 
 def load_finished(path: str | Path) -> Run:

@@ -32,7 +32,7 @@ def sides_of_runs(runs: Sequence[Run]) -> list[tuple[Side, Side]]:
     No pair for one run of one model, nor where a run is not finished or lacks records. Raises `UserError` for a run
     that shares no model with the first.
     """
-    if any(run.manifest.status != "finished" or run.lacking for run in runs):
+    if not all(run.is_whole for run in runs):
         return []
     if len(runs) == 1:
         baseline, *others = (runs[0].side(name) for name in runs[0].models)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -39,6 +40,22 @@ def test_the_verdict_of_the_models_is_the_last_line() -> None:
     )
     *_, last = _call("morning").stdout.strip().split("\n")  # nothing to compare
     assert last == "deit: 92.5 % clean; 92.5 % (88.0 - 95.4) under fgsm-linf-1/255, its lowest."
+
+
+def test_a_run_with_arms_says_what_the_mechanisms_are_and_compares_no_models() -> None:
+    right = {f"{name}@s{seed}": np.arange(200) >= wrong + seed for seed in range(4) for name, wrong in WRONG.items()}
+    arms = {name: (f"{name}@*",) for name in WRONG}
+    run_folder(Path("arms"), records({(name, "clean"): answers for name, answers in right.items()}), arms=arms)
+    said = _call("arms", "--to", "page.html", "--format", "terminal").stdout
+    *_, last = said.strip().split("\n")
+    assert last.startswith(
+        "deit-tw is better than deit (baseline; as trained by this recipe) under 1 threat, the only one;"
+    )
+    assert "these weights" not in said
+    assert "Every seed" in Path("page.html").read_text("utf-8")
+
+
+WRONG = {"deit": 60, "deit-tw": 20}
 
 
 def test_every_file_is_written_in_the_format_of_its_ending() -> None:

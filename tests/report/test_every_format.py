@@ -22,6 +22,7 @@ from robustbench_twicing import api
 from robustbench_twicing.report.formats import FORMATS
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.page import Page
+from robustbench_twicing.results.compared import compared_runs
 from tests.records_builder import records, run_folder
 from tests.report.shown import printed
 from tests.report.test_hostile import HOSTILE, PAGES
@@ -40,21 +41,26 @@ def made() -> tuple[Page, pd.DataFrame, pd.DataFrame]:
     with TemporaryDirectory() as place:
         folder = run_folder(Path(place) / "run", records(outcomes))
         run = api.load_run(folder)
-        return full_page([run], api.compare_loaded([run])), pd.read_csv(folder / "summary.csv"), run.suites
+        return full_page([run], compared_runs([run])), pd.read_csv(folder / "summary.csv"), run.suites
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def _points(value: float) -> str:
+    points = 100 * value
+    digits = 2 if 0 < abs(points) < 0.5 else 1
+    return f"{points:+.{digits}f}".replace("-", "−")
+
+
 def _expected() -> list[tuple[str, ...]]:
-    """Of clean images and attacks, what a table says: threat, model, accuracy, interval, drop; by our own rounding."""
+    """Of clean images and attacks, what a table says: threat, model, accuracy, interval, drop, its interval; by our own
+    rounding."""
     found = []
     _, summary, _ = made()
     for row in summary[summary["kind"] != "corruption"].itertuples():
-        drop = 100 * row.drop
-        digits = 2 if 0 < abs(drop) < 0.5 else 1
-        said = "" if row.kind == "clean" else f"{drop:+.{digits}f}".replace("-", "−")
+        drop = [_points(row.drop), f"{_points(row.drop_low)} to {_points(row.drop_high)}"]
         found.append(
             (
                 row.threat,
@@ -62,7 +68,7 @@ def _expected() -> list[tuple[str, ...]]:
                 "173",
                 _percent(row.accuracy),
                 f"{_percent(row.ci_low)} - {_percent(row.ci_high)}",
-                said,
+                *(["", ""] if row.kind == "clean" else drop),
             )
         )
     return found

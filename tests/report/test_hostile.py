@@ -253,7 +253,9 @@ def _run(name: str) -> Page:
     suites = found.suites.assign(model=stored, suite=stored, note=stored, mce=1.0, denominator=stored)
     data = {stored: data.model_copy(update={"samples": 50_000, "warnings": (name,)})}
     manifest = found.manifest.model_copy(update={"models": {name: model}, "data": data})
-    return run_page(replace(found, path=Path(name), manifest=manifest, summary=summary, suites=suites))
+    renamed = replace(found, path=Path(name), manifest=manifest)
+    vars(renamed).update(summary=summary, suites=suites)  # instead of those that its records have
+    return run_page(renamed)
 
 
 PAGES: dict[str, Callable[[str], Page]] = {

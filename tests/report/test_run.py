@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_twicing.api import compare_loaded
 from robustbench_twicing.catalog.suites import suite_definition
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.run import run_page
+from robustbench_twicing.results.compared import compared_runs
 from robustbench_twicing.results.run import Run, load_run
 from tests.records_builder import cell, records, run_folder
 from tests.report.shown import parsed, printed
@@ -34,7 +34,7 @@ def test_a_higher_mce_beside_a_lower_mean_error_is_explained(tmp_path: Path) -> 
             wrong = errors.get(part.corruption, usual)
             outcomes[model, f"digits-c:{part}".replace("/", "-")] = np.arange(20) >= wrong
     run = load_run(run_folder(tmp_path / "run", records(outcomes)))
-    for page in (run_page(run), full_page([run], compare_loaded([run]))):  # once, also where the models are compared
+    for page in (run_page(run), full_page([run], compared_runs([run]))):  # once, also where the models are compared
         text = " ".join(printed(page).split())
         assert text.count("digits-c: deit-tw has the lower mean error and the higher mCE beside deit. mCE divides") == 1
 
