@@ -11,31 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_twicing import __version__
-from robustbench_twicing.cli import (
-    attack,
-    baseline,
-    bundle,
-    cache,
-    catalog,
-    compare,
-    config,
-    corrupt,
-    data,
-    gate,
-    history,
-    plan,
-    report,
-    run,
-    train,
-    verify,
-)
-from robustbench_twicing.cli.groups import Commands
+from robustbench_twicing.cli.commands import LaterCommands
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, UserError, no_working_folder, shown
 from robustbench_twicing.report.text import prepare_streams, say
 
 
-class _Main(Commands):
+class _Main(LaterCommands):
     """The one place where a user's mistake becomes a message and an exit code."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -91,22 +73,6 @@ app = App(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-app.command("attack")(attack.attack)
-app.command("corrupt")(corrupt.corrupt)
-app.command("run")(run.run)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("gate")(gate.gate)
-app.command("history")(history.history)
-app.command("cache")(cache.cache)
-app.command("train")(train.train)
-app.command("verify")(verify.verify)
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(plan.app, name="plan")
-app.add_typer(baseline.app, name="baseline")
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> bool:

@@ -11,11 +11,12 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Name and first sentence of each command, in the order in which they were added."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, _first_sentence(command.help or "")) for name, command in commands if command is not None]
+        rows = [(name, first_sentence(command.help or "")) for name, command in commands if command is not None]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
+    """What a help text says first."""
     return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."

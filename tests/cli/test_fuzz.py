@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from robustbench_twicing import api
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.cli.commands import loaded
 from robustbench_twicing.errors import EXIT_USAGE, UserError
 from tests.records_builder import records, run_folder
 
@@ -69,7 +70,7 @@ def _commands() -> list[Command]:
     def leaves(command: Any, path: tuple[str, ...]) -> Iterator[Command]:
         if hasattr(command, "commands"):
             for name, inner in command.commands.items():
-                yield from leaves(inner, (*path, name))
+                yield from leaves(inner if path else loaded(name), (*path, name))
         else:
             yield path, command.params
 

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.cli.commands import loaded
 from tests.records_builder import records, run_folder
 
 
@@ -147,7 +148,7 @@ def test_a_baseline_says_in_json_who_accepted_what() -> None:
 def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, command
     for name, inside in getattr(command, "commands", {}).items():
-        yield from _commands(inside, *path, name)
+        yield from _commands(inside if path else loaded(name), *path, name)
 
 
 def test_help_texts_say_every_word_of_themselves() -> None:

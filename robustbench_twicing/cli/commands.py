@@ -1,0 +1,62 @@
+"""The commands, each imported when it is given: help and completion of names need none of them.
+
+A command NAME is the function of that name in `cli/NAME.py`, or the group `app` there.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from typer.core import TyperCommand
+from typer.main import get_command, get_group
+
+from robustbench_twicing.cli.groups import Commands
+from robustbench_twicing.cli.once import App
+
+COMMANDS = {
+    "attack": "Attack models and print their accuracy on clean and attacked images.",
+    "corrupt": "Run models on corrupted or shifted data sets and print their accuracy, errors and mCE.",
+    "run": "Carry out a plan.",
+    "report": "Report a run again, or several beside each other: the verdict, tables, models compared, and where it "
+    "comes from.",
+    "compare": "Compare models on the same samples: better, worse, or no difference found, with what it would take to "
+    "find one.",
+    "gate": "Judge a run against a baseline: exit 0 pass, 3 regressed, 4 inconclusive.",
+    "history": "Accuracy by night of every model under every threat, from the finished runs of plans under "
+    "results/runs.",
+    "cache": "Show what the runs under results/runs hold, and what of it no manifest names any more.",
+    "train": "Train one of the embedded models again, or arms of several seeds, and print clean accuracies.",
+    "verify": "Compare a model with its published accuracies, and look for the cause of a miss.",
+    "bundle": "A run as one file for others, and a check of such files.",
+    "plan": "Write a plan to start from, or check one.",
+    "baseline": "Make a run the baseline that `gate` compares with, or show who did.",
+    "catalog": "List models, protocols, attacks and data sets; `catalog show NAME` explains one.",
+    "config": "Where data sets and checkpoints lie, and defaults; `config show` lists them.",
+    "data": "Check a data set before hours are spent on it, or write a corrupted copy of one.",
+}
+"""Names in the order of the help, with the first sentence of each one's own help."""
+
+
+def loaded(name: str) -> Any:
+    """The command itself."""
+    module = import_module(f"robustbench_twicing.cli.{name}")
+    if hasattr(module, "app"):
+        command: Any = get_group(module.app)
+    else:
+        alone = App(add_completion=False)
+        alone.command(name)(getattr(module, name))
+        command = get_command(alone)
+    command.name = name
+    return command
+
+
+class LaterCommands(Commands):
+    """The group of all of them. What it holds of a command is what help and completion need."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=says) for name, says in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is given, itself."""
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, loaded(name) if name and known else None, rest
