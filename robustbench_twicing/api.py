@@ -9,13 +9,14 @@ from typing import Literal
 
 from robustbench_twicing.catalog.in_python import Mine, stated_in_python
 from robustbench_twicing.report.notebook import show_in_notebooks
-from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_run
+from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_mechanisms
+from robustbench_twicing.results.arms import ARM_COLUMNS, arms_of_cells
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
 from robustbench_twicing.results.generated import GENERATED, OFFICIAL, generated_against_official
 from robustbench_twicing.results.of_plans import load_finished, plan_folder, run_folder, stated_arms
-from robustbench_twicing.results.run import Run, load_run
+from robustbench_twicing.results.run import Run, load_cells, load_run
 from robustbench_twicing.results.sides import sides_of, still_to_do
 from robustbench_twicing.runner.carry_out import Begin, carry_out, check_generated, estimate_plan_file, run_plan_file
 from robustbench_twicing.spec.arms import listed
@@ -130,14 +131,13 @@ def compare_arms(
 ) -> ArmComparisons:
     """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
 
-    The patterns are of model names, with `*` and `?` as in a shell. Left out, they are the arms of the run's plan.
-    `images="fixed"` makes a statement about these images only. The family that Holm's correction counts is that of
-    `compare`, and `margin` as there. Raises `UserError` for what is no arm (`results.arms.arms_of`), and as
-    `load_finished`.
+    Patterns are of model names, with `*` and `?` as in a shell. Left out, they are the arms of the run's plan.
+    `images="fixed"` makes a statement about these images only. The family and `margin` are as in `compare`. Raises
+    `UserError` for what is no arm (`results.arms.arms_of`).
     """
-    found = load_finished(run)
-    named = stated_arms(run) if arms is None else arms
-    return compare_run(found, listed(named), images=images, alpha=alpha, margin=margin)
+    manifest, cells = load_cells(run_folder(run), ARM_COLUMNS)
+    found = arms_of_cells(cells, listed(stated_arms(run) if arms is None else arms))
+    return compare_mechanisms(manifest, found, images=images, alpha=alpha, margin=margin)
 
 
 def gate(

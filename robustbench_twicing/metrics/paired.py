@@ -196,19 +196,19 @@ def match_arms(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.
     """
     frames = {**baseline, **candidate}
     first = next(iter(frames.values()))
-    columns = {}
     for name, frame in frames.items():
-        _check_one_cell(frame, name)
+        _refuse_mixed(frame, name)
         _refuse_other_settings(first, frame)
-        tried = frame[frame["status"] != "skipped"]
-        fails = tried["status"] == "failed"
-        columns[name] = pd.DataFrame(
-            {"label": tried["label"], "correct": tried["correct"].where(~fails, False), "failed": fails}
-        ).set_index(tried["sample_id"])
-    joined = pd.concat(columns, axis=1, join="inner").sort_index()
-    labels = joined.xs("label", axis=1, level=1).to_numpy(dtype=np.int64).T
-    right = joined.xs("correct", axis=1, level=1).to_numpy(dtype=bool).T
-    failed = joined.xs("failed", axis=1, level=1).to_numpy(dtype=bool).T
+    ids, rows = _tried_by_all(frames)
+    labels, right, failed = (
+        np.stack([values[kept] for values, kept in zip(found, rows, strict=True)])
+        for found in (
+            [frame["label"].to_numpy(dtype=np.int64) for frame in frames.values()],
+            [frame["correct"].to_numpy(dtype=bool) for frame in frames.values()],
+            [(frame["status"] == "failed").to_numpy(dtype=bool) for frame in frames.values()],
+        )
+    )
+    right &= ~failed
     answered = ~failed.any(axis=0)
     if not answered.any():
         raise UserError(
@@ -221,7 +221,7 @@ def match_arms(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.
             "The runs did not read the same data set; evaluate all models in one run.",
         )
     return ArmPairs(
-        sample_ids=joined.index.to_numpy()[answered],
+        sample_ids=ids[answered],
         labels=labels[0, answered],
         baseline=right[: len(baseline), answered],
         candidate=right[len(baseline) :, answered],
@@ -229,6 +229,22 @@ def match_arms(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.
         failed=failed[:, ~answered],
         right=right[:, ~answered],
     )
+
+
+def _tried_by_all(frames: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The ids, sorted, of the samples that no frame skipped or lacks; and for each frame in which rows they are."""
+    of = [frame["sample_id"].to_numpy() for frame in frames.values()]
+    tried = [(frame["status"] != "skipped").to_numpy(dtype=bool) for frame in frames.values()]
+    alike = [np.array_equal(ids, of[0]) for ids in of]
+    for place, (name, frame) in enumerate(frames.items()):
+        if place == 0 or not alike[place]:
+            _refuse_repeated(frame, name)
+    if all(alike) and all(some.all() for some in tried):
+        order = np.argsort(of[0], kind="stable")  # mostly all frames are about the same samples in the same order
+        return of[0][order], [order] * len(of)
+    columns = [pd.Series(np.flatnonzero(some), ids[some]) for ids, some in zip(of, tried, strict=True)]
+    joined = pd.concat(columns, axis=1, join="inner").sort_index()
+    return joined.index.to_numpy(), list(joined.to_numpy(dtype=np.int64).T)
 
 
 def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarray, " samples"]) -> Flips:
@@ -274,6 +290,11 @@ def _name(frame: pd.DataFrame) -> str:
 
 
 def _check_one_cell(frame: pd.DataFrame, side: str) -> None:
+    _refuse_mixed(frame, side)
+    _refuse_repeated(frame, side)
+
+
+def _refuse_mixed(frame: pd.DataFrame, side: str) -> None:
     if frame.empty:
         raise UserError(f"The {side} has no records.", "Name a model and a threat that the run contains.")
     for column in (*_ONE_MODEL, *MUST_AGREE):
@@ -283,6 +304,9 @@ def _check_one_cell(frame: pd.DataFrame, side: str) -> None:
                 f"The {side}'s records mix several values of {column}: {', '.join(map(str, values[:4]))}.",
                 "Compare one model under one threat at a time.",
             )
+
+
+def _refuse_repeated(frame: pd.DataFrame, side: str) -> None:
     repeated = frame.loc[frame["sample_id"].duplicated(), "sample_id"]
     if not repeated.empty:
         raise UserError(

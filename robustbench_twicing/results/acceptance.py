@@ -7,7 +7,7 @@ that order. What does not count is named; nothing is changed here. No torch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from robustbench_twicing.results.store import SCHEMA, RunFolder
 from robustbench_twicing.spec.plan import EMBEDDED
 from robustbench_twicing.spec.threats import Threat
 
+_TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 _TIMING = "seconds"
 """The one column in which two computations of the same shard differ."""
 
@@ -71,16 +72,23 @@ class _Cell:
 def accepted_records(folder: RunFolder, manifest: Manifest) -> Accepted:
     """The records of a run that count, in the order of its cells, and what of the promised is not among them."""
     tables, lacking = [SCHEMA.empty_table()], list[Lack]()
-    for cell in _cells(manifest):
-        found, lacks = _read(folder, cell)
-        tables += found.values()
+    for _, found, lacks in accepted_cells(folder, manifest):
+        tables += [table.cast(SCHEMA) for table in found]
         lacking += lacks
     return Accepted(pa.concat_tables(tables).to_pandas(), tuple(lacking))
 
 
+def accepted_cells(folder: RunFolder, manifest: Manifest) -> Iterator[tuple[CellEntry, list[pa.Table], list[Lack]]]:
+    """Of each cell in order the tables of its shards that count, texts in a dictionary, and what is lacking."""
+    samples = _Samples()
+    for cell in _cells(manifest):
+        found, lacks = _read(folder, cell, samples)
+        yield cell.entry, list(found.values()), lacks
+
+
 def lacking_of(folder: RunFolder, manifest: Manifest) -> list[Lack]:
     """What of the promised does not count."""
-    return [lack for cell in _cells(manifest) for lack in _read(folder, cell)[1]]
+    return [lack for _, _, lacks in accepted_cells(folder, manifest) for lack in lacks]
 
 
 def refuse_lacking(what: str, lacking: Sequence[Lack], hint: str) -> None:
@@ -110,7 +118,28 @@ def refuse_table(table: pa.Table, columns: Sequence[str], manifest: Manifest, wh
 # --- one cell --------------------------------------------------------------------------------------------------------
 
 
-def _read(folder: RunFolder, cell: _Cell) -> tuple[dict[Shard, pa.Table], list[Lack]]:
+class _Samples:
+    """The samples of the cell before, which are mostly those of the next one, too: then they need no other look."""
+
+    def __init__(self) -> None:
+        self.known: tuple[pa.ChunkedArray, pa.ChunkedArray, str] | None = None
+
+    def other(self, table: pa.Table, cell: _Cell, whole: bool = True) -> str:
+        """As `_other_samples`."""
+        here = table["sample_id"].cast(pa.string()), table["label"], cell.entry.samples_hash
+        if whole and self.known is not None and all(map(_same, here, self.known)):
+            return ""
+        why = _other_samples(table, cell, whole)
+        if whole and not why:
+            self.known = here
+        return why
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one.equals(other) if isinstance(one, pa.ChunkedArray) else one == other)
+
+
+def _read(folder: RunFolder, cell: _Cell, samples: _Samples) -> tuple[dict[Shard, pa.Table], list[Lack]]:
     """The shards of a cell that count, in order, and those that do not."""
     found, lacks = dict[Shard, pa.Table](), list[Lack]()
     for shard in cell.entry.shards:
@@ -124,7 +153,7 @@ def _read(folder: RunFolder, cell: _Cell) -> tuple[dict[Shard, pa.Table], list[L
             if why := _fault(table, cell):
                 lacks.append(Lack(shard, why, tuple(folder.files_of(shard))))
                 del found[shard]
-    if found and (why := _other_samples(pa.concat_tables(found.values()), cell, whole=not lacks)):
+    if found and (why := samples.other(pa.concat_tables(found.values()), cell, whole=not lacks)):
         lacks += [Lack(shard, why, tuple(folder.files_of(shard))) for shard in found]
         found = {}
     return found, sorted(lacks, key=lambda lack: lack.shard.start)
@@ -144,19 +173,23 @@ def _shard(folder: RunFolder, shard: Shard) -> pa.Table | Lack:
     tables = dict[Path, pa.Table]()
     for file, content in whole.items():
         try:
-            table = parquet_table(content, file, "")
+            table = parquet_table(content, file, "", _TEXTS)
         except UserError as error:
             return Lack(shard, f"is damaged: {error.message}", files)
         if why := _other_columns(table, SCHEMA):
             return Lack(shard, why, files)
         if table.num_rows != shard.stop - shard.start:
             return Lack(shard, f"has {table.num_rows} rows for {shard.stop - shard.start} samples", files)
-        tables[file] = table.cast(SCHEMA)
+        tables[file] = table
     first, *others = tables.values()
-    if any(not table.drop_columns(_TIMING).equals(first.drop_columns(_TIMING)) for table in others):
+    if any(not _said(table).equals(_said(first)) for table in others):
         named = ", ".join(str(file) for file in tables)
         return Lack(shard, f"has whole files that contradict each other: {named}", disputed=True)
     return first
+
+
+def _said(table: pa.Table) -> pa.Table:
+    return table.cast(SCHEMA).drop_columns(_TIMING)
 
 
 def _other_columns(table: pa.Table, schema: pa.Schema) -> str:
@@ -165,7 +198,8 @@ def _other_columns(table: pa.Table, schema: pa.Schema) -> str:
         differ = sorted(set(table.column_names) ^ set(schema.names))
         return f"has other columns than it must: {', '.join(differ[:5]) or 'in another order'}"
     for field, column in zip(schema, table.columns, strict=True):
-        kind = pa.string() if column.type == pa.large_string() else column.type
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        kind = pa.string() if kind == pa.large_string() else kind
         if kind != field.type:
             return f"has a column {field.name} of type {column.type}, and not {field.type}"
         if column.null_count and not field.nullable:
@@ -183,12 +217,12 @@ def _fault(table: pa.Table, cell: _Cell) -> str:
     rows = table.select(names).to_pandas()
     for why, wrong in _judged_wrongly(rows, cell):
         if wrong.any():
-            first = rows.loc[wrong.to_numpy(), "sample_id"].iloc[0]
+            first = table["sample_id"][int(wrong.to_numpy().argmax())].as_py()
             return f"has {int(wrong.sum())} record(s) {why}, the first being {first}"
     return ""
 
 
-_JUDGED = ("sample_id", "label", "status", "error", "prediction", "correct", "correct_8bit", "linf_distance",
+_JUDGED = ("label", "status", "error", "prediction", "correct", "correct_8bit", "linf_distance",
            "l2_distance")  # fmt: skip
 
 
@@ -216,7 +250,7 @@ def _judged_wrongly(rows: pd.DataFrame, cell: _Cell) -> list[tuple[str, "pd.Seri
 
 def _other_samples(table: pa.Table, cell: _Cell, whole: bool = True) -> str:
     """Why these are not the samples of the cell, in its order; empty if they are. `whole`: all of them are there."""
-    ids, labels = table["sample_id"].to_pylist(), table["label"].to_pylist()
+    ids, labels = table["sample_id"].cast(pa.string()).to_pylist(), table["label"].to_pylist()
     if len(set(ids)) < len(ids):
         return f"holds {len(ids) - len(set(ids))} sample(s) more than once"
     if whole and samples_hash(ids, labels) != cell.entry.samples_hash:

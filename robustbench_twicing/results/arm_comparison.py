@@ -5,17 +5,19 @@ Computed from records alone. No torch.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import ArmsTest, Images, compare_arms
-from robustbench_twicing.metrics.paired import ArmPairs, match_arms
+from robustbench_twicing.metrics.paired import ArmPairs
 from robustbench_twicing.metrics.verdict import Verdict, check_margin, holm
 from robustbench_twicing.results.arm_figures import ArmFigure, compare_figures
-from robustbench_twicing.results.arms import Arm, arms_of
+from robustbench_twicing.results.arms import Arm, Match, arms_of, matched_arms
 from robustbench_twicing.results.family import Outside, outside_family
+from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.viewed import Viewed
 from robustbench_twicing.spec.arms import ArmPatterns
@@ -74,27 +76,33 @@ _Found = list[tuple[Arm, str, ArmPairs]]
 """Of each row the candidate, the threat, and what all models answered."""
 
 
-def compare_run(
-    run: Run,
-    patterns: ArmPatterns,
+def compare_run(run: Run, patterns: ArmPatterns) -> ArmComparisons:
+    """As `compare_mechanisms`, of a run that was read."""
+    return compare_mechanisms(run.manifest, arms_of(run.records, patterns))
+
+
+def compare_mechanisms(
+    manifest: Manifest,
+    arms: Sequence[Arm],
     *,
     images: Images = "random",
     alpha: float = 0.05,
     margin: float | None = None,
 ) -> ArmComparisons:
-    """Compare the arms that patterns of model names make of a run.
+    """Compare arms of a run: under every threat but suites of outliers, to which no answer is right.
 
-    Raises `UserError` as `arms_of` and `compare_all`.
+    Raises `UserError` as `compare_all`.
     """
-    suites, threats = run.manifest.suites, {threat.id: threat for threat in run.manifest.plan.threats}
+    suites, threats = manifest.suites, {threat.id: threat for threat in manifest.plan.threats}
     outliers = {name for name, suite in suites.items() if suite.spec.labels == "outlier"}
     arms = [
         replace(arm, cells={threat: cell for threat, cell in arm.cells.items() if threat not in outliers})
-        for arm in arms_of(run.records, patterns)
+        for arm in arms
     ]
     outside = outside_family(list(threats), threats, suites)
-    found = compare_all(arms, images=images, outside=outside, alpha=alpha, margin=margin)
-    return replace(found, figures=tuple(compare_figures(arms, suites, images=images, alpha=alpha)))
+    match = cache(matched_arms)  # rows and figures are about the same
+    found = compare_all(arms, images=images, outside=outside, alpha=alpha, margin=margin, match=match)
+    return replace(found, figures=tuple(compare_figures(arms, suites, images=images, alpha=alpha, match=match)))
 
 
 def compare_all(
@@ -105,6 +113,7 @@ def compare_all(
     alpha: float = 0.05,
     power: float = 0.8,
     margin: float | None = None,
+    match: Match = matched_arms,
 ) -> ArmComparisons:
     """Compare the first arm with each of the others under every threat that all of their models share.
 
@@ -115,7 +124,7 @@ def compare_all(
     check_margin(margin)
     baseline, *others = arms
     found = [
-        (other, threat, _matched(baseline, other, threat))
+        (other, threat, match(baseline, other, threat))
         for other in others
         for threat in _shared_threats(baseline, other)
     ]
@@ -191,13 +200,3 @@ def _shared_threats(baseline: Arm, other: Arm) -> list[str]:
             f"The models of {baseline.name} and {other.name} share no threat.", "Evaluate all under the same threats."
         )
     return shared
-
-
-def _matched(baseline: Arm, other: Arm, threat: str) -> ArmPairs:
-    try:
-        pairs = match_arms(baseline.cells[threat], other.cells[threat])
-    except UserError as error:
-        raise UserError(f"{threat}: {error.message}", error.hint) from None
-    if len(pairs.sample_ids) < 2:
-        raise UserError(f"{threat}: all models answered only 1 sample.", "Evaluate more: raise --limit.")
-    return pairs

@@ -11,9 +11,8 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area
 from robustbench_twicing.metrics.arms import ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.corruption_error import errors_by_cell
-from robustbench_twicing.metrics.paired import match_arms
 from robustbench_twicing.metrics.table import Metric, computed, of
-from robustbench_twicing.results.arms import Arm
+from robustbench_twicing.results.arms import Arm, Match, matched_arms
 from robustbench_twicing.results.eps_curves import eps_curves
 from robustbench_twicing.results.side import CLEAN
 from robustbench_twicing.results.suite_figures import denominator_inputs
@@ -44,12 +43,17 @@ class ArmFigure:
 
 
 def compare_figures(
-    arms: Sequence[Arm], suites: Mapping[str, SuiteDefinition], *, images: Images = "random", alpha: float = 0.05
+    arms: Sequence[Arm],
+    suites: Mapping[str, SuiteDefinition],
+    *,
+    images: Images = "random",
+    alpha: float = 0.05,
+    match: Match = matched_arms,
 ) -> Iterator[ArmFigure]:
     """The areas of all curves over eps, and of all suites the figures by image, of the first arm and each other."""
     baseline, *others = arms
     for other in others:
-        for over in _curves(baseline, other), _suites(baseline, other, suites):
+        for over in _curves(baseline, other, match), _suites(baseline, other, suites, match):
             for name, about, values in over:
                 test = compare_arms(*values, images=images, alpha=alpha)
                 one, two = (
@@ -66,15 +70,17 @@ _Values = tuple[np.ndarray, np.ndarray]
 """Of both arms: one value for each seed and image."""
 
 
-def _curves(baseline: Arm, other: Arm) -> Iterator[tuple[str, _About, _Values]]:
+def _curves(baseline: Arm, other: Arm, match: Match) -> Iterator[tuple[str, _About, _Values]]:
     for curve in eps_curves(_shared(baseline, other)):
         eps = np.array([float(size) for size in curve.eps])
-        one, two = (curve_area(eps, side.astype(float)) for side in _answers(baseline, other, curve.threats))
+        one, two = (curve_area(eps, side.astype(float)) for side in _answers(baseline, other, curve.threats, match))
         if one.shape[1] > 1:
             yield curve.attack, ("area", "%", 100, "higher"), (one, two)
 
 
-def _suites(baseline: Arm, other: Arm, suites: Mapping[str, SuiteDefinition]) -> Iterator[tuple[str, _About, _Values]]:
+def _suites(
+    baseline: Arm, other: Arm, suites: Mapping[str, SuiteDefinition], match: Match
+) -> Iterator[tuple[str, _About, _Values]]:
     firsts = _shared(baseline, other)
     for name, definition in suites.items():
         spec = definition.spec
@@ -85,7 +91,7 @@ def _suites(baseline: Arm, other: Arm, suites: Mapping[str, SuiteDefinition]) ->
         if not wanted or not all(cell in here for cell in wanted):
             continue
         clean = [CLEAN] if CLEAN in firsts else []
-        sides = _answers(baseline, other, [*(here[cell] for cell in wanted), *clean])
+        sides = _answers(baseline, other, [*(here[cell] for cell in wanted), *clean], match)
         if sides[0].shape[1] < 2:
             continue
         for metric in of("suite"):
@@ -122,14 +128,18 @@ def _shared(baseline: Arm, other: Arm) -> dict[str, pd.Series]:
     }
 
 
-def _answers(baseline: Arm, other: Arm, threats: Sequence[str]) -> _Values:
+def _answers(baseline: Arm, other: Arm, threats: Sequence[str], match: Match) -> _Values:
     """Of both arms: what counts as right, by (seed, sample, threat), for the samples that
     all answered under all threats."""
-    pairs = [match_arms(baseline.cells[threat], other.cells[threat]) for threat in threats]
+    pairs = [match(baseline, other, threat) for threat in threats]
     ids = pairs[0].sample_ids
     for one in pairs[1:]:
-        ids = np.intersect1d(ids, one.sample_ids, assume_unique=True)
-    rows = [np.searchsorted(one.sample_ids, ids) for one in pairs]  # they are sorted
+        if not np.array_equal(ids, one.sample_ids):
+            ids = np.intersect1d(ids, one.sample_ids, assume_unique=True)
+    rows = [
+        slice(None) if np.array_equal(ids, one.sample_ids) else np.searchsorted(one.sample_ids, ids)  # they are sorted
+        for one in pairs
+    ]
     left, right = (
         np.stack([side[:, kept] for side, kept in zip(sides, rows, strict=True)], axis=2)
         for sides in ([one.baseline for one in pairs], [one.candidate for one in pairs])

@@ -1,13 +1,13 @@
 """Arms: the models of a run that are training seeds of one method. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
-from robustbench_twicing.metrics.paired import MUST_AGREE
+from robustbench_twicing.metrics.paired import MUST_AGREE, ArmPairs, match_arms
 from robustbench_twicing.spec.arms import ArmPatterns, members, wrong_arms
 
 _MUST_BE_ONE = {
@@ -22,6 +22,11 @@ _OF_A_SAMPLE = (
     *("kind", "eps", "suite", "corruption", "severity"),
 )
 """What `match_arms` reads, and what tells curves and suites."""
+ARM_COLUMNS = tuple(dict.fromkeys((*_OF_A_MODEL, *_OF_A_SAMPLE)))
+"""Of records, what a comparison of arms reads."""
+
+Cells = Mapping[tuple[str, str], pd.DataFrame]
+"""Records with `ARM_COLUMNS`, by model and threat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +48,24 @@ def require_arms(patterns: ArmPatterns, models: Sequence[str], *, compared: bool
 
 
 def arms_of(records: pd.DataFrame, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
+    """As `arms_of_cells`, of records."""
+    groups = records[list(ARM_COLUMNS)].groupby(["model", "threat"], sort=False, observed=True)
+    cells = {(str(key[0]), str(key[1])): rows for key, rows in groups}
+    return arms_of_cells(cells, patterns, compared=compared)
+
+
+def arms_of_cells(cells: Cells, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
     """The arms that patterns of model names (`*` and `?` as in a shell) make of some records.
 
     Raises `UserError` for a pattern that fits no model, a model in two arms, fewer than three seeds, models of one arm
     that differ in more than their seed, and the same weights or the same training twice; if the arms are `compared`
     with each other, also for a single arm, and for arms of two recipes.
     """
-    about = records.loc[~records["model"].duplicated(), list(_OF_A_MODEL)].set_index("model", drop=False)
-    known = [str(name) for name in about.index]
+    firsts: dict[str, pd.DataFrame] = {}
+    for (model, _), rows in cells.items():
+        firsts.setdefault(model, rows[list(_OF_A_MODEL)].iloc[:1])
+    known = list(firsts)
+    about = pd.concat(firsts.values()).set_index(pd.Index(known))
     require_arms(patterns, known, compared=compared)
     found = {name: members(some, known) for name, some in patterns.items()}
     for name, models in found.items():
@@ -60,16 +75,30 @@ def arms_of(records: pd.DataFrame, patterns: ArmPatterns, *, compared: bool = Tr
     recipes = {name: str(about.loc[models[0], "training_recipe"]) for name, models in found.items()}
     if compared:
         _refuse_other_recipes(recipes)
-    cells = {str(threat): group for threat, group in records[list(_OF_A_SAMPLE)].groupby("threat", sort=False)}
     return [Arm(name, found[name], bool(recipes[name]), _cells(cells, found[name])) for name in found]
 
 
-def _cells(threats: Mapping[str, pd.DataFrame], models: Sequence[str]) -> dict[str, dict[str, pd.DataFrame]]:
-    found = {}
-    for threat, records in threats.items():
-        of_model = {str(model): rows for model, rows in records.groupby("model", sort=False)}
-        found[threat] = {model: of_model[model] for model in models if model in of_model}
-    return found
+def _cells(cells: Cells, models: Sequence[str]) -> dict[str, dict[str, pd.DataFrame]]:
+    """By threat, in the order of the cells, and model."""
+    return {
+        threat: {model: cells[model, threat] for model in models if (model, threat) in cells}
+        for threat in dict.fromkeys(threat for _, threat in cells)
+    }
+
+
+def matched_arms(baseline: Arm, other: Arm, threat: str) -> ArmPairs:
+    """`paired.match_arms` under one threat, which a `UserError` then names; also raised for less than two samples."""
+    try:
+        pairs = match_arms(baseline.cells[threat], other.cells[threat])
+    except UserError as error:
+        raise UserError(f"{threat}: {error.message}", error.hint) from None
+    if len(pairs.sample_ids) < 2:
+        raise UserError(f"{threat}: all models answered only 1 sample.", "Evaluate more: raise --limit.")
+    return pairs
+
+
+Match = Callable[[Arm, Arm, str], ArmPairs]
+"""As `matched_arms`."""
 
 
 def _refuse_mixed(arm: str, about: pd.DataFrame) -> None:

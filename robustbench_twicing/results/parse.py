@@ -1,7 +1,7 @@
 """Bytes from a disk into values: whatever a parser raises on damaged or hostile bytes is a `UserError`. No torch."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +68,10 @@ def _altered(file: Path, error: ValidationError, hint: str) -> UserError:
     return UserError(f"{file} was altered: {'; '.join(found[:_SHOWN])}{more}.", hint)
 
 
-def parquet_table(content: bytes, file: Path, hint: str) -> pa.Table:
-    """The table of a parquet file. Raises `UserError`."""
+def parquet_table(content: bytes, file: Path, hint: str, encoded: Sequence[str] = ()) -> pa.Table:
+    """The table of a parquet file. Raises `UserError`.
+
+    Texts of the `encoded` columns stay numbers in a dictionary, which is far smaller where few differ.
+    """
     with boundary(file, hint):
-        return pq.ParquetFile(pa.BufferReader(content)).read()
+        return pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(encoded)).read()

@@ -1,14 +1,17 @@
 """A run, read: its manifest, the records that count, and every figure made from them again. No torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.acceptance import Lack, accepted_records, refuse_lacking
+from robustbench_twicing.results.acceptance import Lack, accepted_cells, accepted_records, refuse_lacking
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder
@@ -79,10 +82,37 @@ def load_run(path: str | Path) -> Run:
 def load_finished(path: str | Path) -> Run:
     """A run that went to its end, with every record that its manifest promises. Raises `UserError` for any other."""
     run = load_run(path)
-    again = "The command that made it, given again, computes them again."
-    if run.manifest.status != "finished":
-        raise UserError(
-            f"The run in {run.path} is not finished.", "The command that began it, given again, continues it."
-        )
-    refuse_lacking(f"The run in {run.path}", run.lacking, again)
+    _refuse_unfinished(run.path, run.manifest)
+    refuse_lacking(f"The run in {run.path}", run.lacking, _AGAIN)
     return run
+
+
+_AGAIN = "The command that made it, given again, computes them again."
+
+
+def _refuse_unfinished(path: Path, manifest: Manifest) -> None:
+    if manifest.status != "finished":
+        raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
+
+
+def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, dict[tuple[str, str], pd.DataFrame]]:
+    """Some columns of a finished run's records, by model and threat: a tenth of the memory that all of them take.
+
+    Texts that are few in a cell are categories. Raises `UserError` as `load_finished`.
+    """
+    folder = RunFolder(Path(path))
+    manifest = folder.manifest()
+    _refuse_unfinished(folder.path, manifest)
+    others = [name for name in columns if name != "sample_id"]
+    cells, lacking = dict[tuple[str, str], pd.DataFrame](), list[Lack]()
+    known, ids = pa.chunked_array([], pa.string()), np.array([], dtype=object)
+    for entry, tables, lacks in accepted_cells(folder, manifest):
+        lacking += lacks
+        if tables:
+            rows = pa.concat_tables(tables)
+            here = rows["sample_id"].cast(pa.string())
+            if not here.equals(known):  # one copy of what mostly all cells share
+                known, ids = here, here.to_numpy(zero_copy_only=False).astype(object)
+            cells[entry.model, entry.threat] = rows.select(others).to_pandas(ignore_metadata=True).assign(sample_id=ids)
+    refuse_lacking(f"The run in {folder.path}", lacking, _AGAIN)
+    return manifest, cells
