@@ -52,11 +52,12 @@ def _recipes(manifest: Manifest) -> list[str]:
 
 
 def model_line(name: str, model: ModelUsed) -> str:
-    """What stands behind a model name: architecture, attention, parameter count, weights."""
+    """What stands behind a model name: architecture, the size of its images, attention, parameter count, weights."""
     attention = _attention(model.attention, model.blocks)
     read = f", {model.weights_note}" if model.weights_note else ""
     return (
-        f"{name}: {model.spec.architecture}, {attention}, {count(model.parameters)} parameters, "
+        f"{name}: {model.spec.architecture} at {model.image_size} × {model.image_size}, {attention}, "
+        f"{count(model.parameters)} parameters, "
         f"weights {model.spec.weights} ({model.weights_hash}{read})"
     )
 

@@ -21,7 +21,7 @@ from robustbench_twicing.spec.models import ModelSpec
         ),
     ],
 )
-def test_a_model_line_claims_no_attention_that_nobody_looked_at(attention: str, blocks: int, said: str) -> None:
+def test_a_model_line_says_its_size_and_claims_no_attention_unseen(attention: str, blocks: int, said: str) -> None:
     model = ModelUsed(
         spec=ModelSpec(name="m", architecture="a", weights="w"),
         attention=attention,
@@ -34,4 +34,4 @@ def test_a_model_line_claims_no_attention_that_nobody_looked_at(attention: str, 
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
-    assert model_line("m", model) == f"m: a, {said}, 1,000 parameters, weights w (h)"
+    assert model_line("m", model) == f"m: a at 32 × 32, {said}, 1,000 parameters, weights w (h)"
