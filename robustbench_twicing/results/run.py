@@ -115,4 +115,5 @@ def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, dict
                 known, ids = here, here.to_numpy(zero_copy_only=False).astype(object)
             cells[entry.model, entry.threat] = rows.select(others).to_pandas(ignore_metadata=True).assign(sample_id=ids)
     refuse_lacking(f"The run in {folder.path}", lacking, _AGAIN)
+    add_plugged_metrics()
     return manifest, cells

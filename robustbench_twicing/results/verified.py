@@ -12,6 +12,7 @@ from zipfile import ZipFile, ZipInfo
 
 import pandas as pd
 
+from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import accepted_records, refuse_lacking
 from robustbench_twicing.results.bundle import SUITES, SUMS, claimed_of_suites
@@ -66,6 +67,7 @@ def verify_bundle(path: Path) -> Verified:
             raise UserError(f"The run in {path} is not finished.", _HINT)
         records, lacking = accepted_records(RunFolder(Path(place)), manifest)
     refuse_lacking(str(path), lacking, _HINT)
+    add_plugged_metrics()
     follows = {
         SUMMARY: (summarize(records, manifest.suites), ("model", "threat")),
         SUITES: (claimed_of_suites(summarize_suites(records, manifest.suites)), ("model", "suite")),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +16,9 @@ from robustbench_twicing.attention.methods import METHODS
 from robustbench_twicing.catalog import plugins, suites
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.metrics.table import METRICS
+from robustbench_twicing.results.bundle import write_bundle
 from robustbench_twicing.spec.attacks import SETTINGS
+from tests.records_builder import records, run_folder
 
 POINTS = """
 [twicing_bench.attacks]
@@ -116,6 +119,29 @@ def test_what_a_package_registers_works_by_its_name_in_every_table() -> None:
     assert run.manifest.versions["brings"] == "1.2"
     assert {maker.versions["brings"] for maker in run.manifest.made_by} == {"1.2"}
     assert _run("report", "run", "--format", "shout").stdout.startswith("RUN")
+
+
+@pytest.fixture
+def run_with_doubt() -> Path:
+    """Arms of three seeds, whose summary has the package's metric; then as in a new process."""
+    built_in = list(METRICS)
+    names = [f"{name}@s{seed}" for name in ("deit", "deit-tw") for seed in range(3)]
+    answers = {(name, "clean"): np.arange(40) > place for place, name in enumerate(names)}
+    folder = run_folder(Path("made"), records(answers))
+    assert load_run(folder).summary["doubt"].between(0, 1).all()
+    write_bundle(load_run(folder), Path("evidence.zip"))
+    METRICS[:] = built_in
+    return folder
+
+
+def test_a_figure_by_a_packages_metric_follows_from_the_records_of_a_bundle(run_with_doubt: Path) -> None:
+    found = json.loads(_run("bundle", "verify", "evidence.zip", "--json").stdout)
+    assert (found["unknown"], found["contradictions"]) == ([], [])
+
+
+def test_arms_are_compared_by_a_packages_metrics_too(run_with_doubt: Path) -> None:
+    _run("compare", str(run_with_doubt), "--arm", "deit=deit@*", "--arm", "deit-tw=deit-tw@*")
+    assert "doubt" in [metric.name for metric in METRICS]
 
 
 def test_a_package_that_cannot_be_imported_is_named_and_the_rest_goes_on() -> None:
