@@ -132,11 +132,13 @@ def model_specs(
             f"Model {known!r} has no public weights for {data}.",
             f"Pass a checkpoint of your own: --model {quote(f'{bare}=path/to/checkpoint.pth')}",
         )
-    architecture = _architecture_of(source) or entry.architecture
-    if not source.startswith("file:"):  # the architecture and the preprocessing come with the weights
-        architecture = architecture.partition(".")[0]
-    spec = ModelSpec(name=name, architecture=architecture, attention=attention, weights=source)
-    spec = spec.model_copy(update={"resample_pos_embed": resample_pos_embed})
+    spec = ModelSpec(
+        name=name,
+        architecture=_architecture(source, entry),
+        attention=attention,
+        weights=source,
+        resample_pos_embed=resample_pos_embed,
+    )
     # A file that is set for NAME alone was not trained with the method that was put in its place, either.
     if not label and (is_drop_in(spec) or (attention != own and not checkpoint)):
         label, name = "drop-in", f"{name}@drop-in"
@@ -341,7 +343,8 @@ def _source(checkpoint: str) -> str | None:
     return f"file:{Path(checkpoint).expanduser()}"
 
 
-def _architecture_of(source: str) -> str | None:
-    if source.startswith(_PLAIN_WEIGHTS):
-        return source.rpartition(":")[2].rpartition("/")[2]
-    return None
+def _architecture(source: str, entry: ZooWeights) -> str:
+    """What the weights name, or the entry; without the tag of weights, with which the preprocessing comes too."""
+    named = source.rpartition(":")[2].rpartition("/")[2] if source.startswith(_PLAIN_WEIGHTS) else ""
+    name = named or entry.architecture
+    return name if source.startswith("file:") else name.partition(".")[0]

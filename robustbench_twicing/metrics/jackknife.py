@@ -102,12 +102,12 @@ def _estimate(
     """The figure of one side, or of the second minus the first."""
     generator = np.random.default_rng(seed)
     groups: dict[str, Int[np.ndarray, " samples"]] = {}
-    fewest = min(_images(answers) for answers in sides[0].values())
+    fewest = min(image_count(answers) for answers in sides[0].values())
     if fewest < 2:
         raise UserError(f"An interval needs at least 2 images, not {fewest}.", "Evaluate more samples: raise --limit.")
     count = min(fewest, max(_GROUPS[0], 2 * math.isqrt(fewest)), _GROUPS[1])
     for name, answers in sides[0].items():
-        dealt = generator.permutation(_images(answers)) % count
+        dealt = generator.permutation(image_count(answers)) % count
         groups[name] = dealt if answers.images is None else dealt[answers.images]
 
     def figure(without: int | None = None) -> float:
@@ -131,7 +131,8 @@ def _estimate(
     return Estimate(value, Interval(max(reach[0], value - half), min(reach[1], value + half)))
 
 
-def _images(answers: Answers) -> int:
+def image_count(answers: Answers) -> int:
+    """Of how many images the samples are."""
     if answers.images is None:
         return len(answers.arrays[0])
     return int(answers.images.max()) + 1 if answers.images.size else 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustbench_twicing.metrics.intervals import Interval, mean_interval
-from robustbench_twicing.metrics.jackknife import Answers, Images, calibration_estimate, jackknife
+from robustbench_twicing.metrics.jackknife import Answers, Images, calibration_estimate, image_count, jackknife
 from robustbench_twicing.metrics.table import Metric, computed
 
 _BY_IMAGE = ("errors", "clean_error")
@@ -28,20 +28,19 @@ def interval(
     if metric.interval == "by image":
         values = np.asarray(computed(metric, inputs), dtype=float)
         return mean_interval(values, reach(metric, inputs), level) if values.size > 1 else None
-    fewest = min(map(len, needed)) if images is None else len(np.unique(images))
-    if fewest < 2:
-        return None
     if metric.needs[0].endswith("_scores"):  # of two sets
         sets = {name: Answers([scores]) for name, scores in zip(metric.needs, needed, strict=True)}
-        found = jackknife(metric.compute, sets, level=level)
     else:
         order = np.argsort(needed[0], kind="stable")  # once: most of the time would go into sorting again
-        needed, images = [values[order] for values in needed], None if images is None else images[order]
-        if metric.interval == "from zero":
-            confidence, correct = needed
-            found = calibration_estimate(metric.compute, confidence, correct, images, level=level)
-        else:
-            found = jackknife(metric.compute, {"samples": Answers(needed, images)}, level=level)
+        of = None if images is None else images[order]
+        sets = {"samples": Answers([values[order] for values in needed], of)}
+    if min(map(image_count, sets.values())) < 2:
+        return None
+    if metric.interval == "from zero":
+        (confidence, correct), of = sets["samples"]
+        found = calibration_estimate(metric.compute, confidence, correct, of, level=level)
+    else:
+        found = jackknife(metric.compute, sets, level=level)
     return found.interval if found else None
 
 

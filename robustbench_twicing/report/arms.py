@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from statistics import mean, stdev, variance
 from typing import Any
 
 from robustbench_twicing.metrics.arms import margin_p, seeds_needed
+from robustbench_twicing.report.figures import FIGURE, level, shown
 from robustbench_twicing.report.margins import margin_columns, margin_text
-from robustbench_twicing.report.numbers import Figure, count, points
+from robustbench_twicing.report.numbers import count, points
 from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
 from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.arm_figures import ArmFigure
@@ -22,7 +24,7 @@ def arms_page(found: ArmComparisons, difference: float | None = None) -> Page:
 
     With a `difference`, a fraction, also how many seeds and images would show it.
     """
-    columns = (*_columns(f"{100 * (1 - found.alpha):g} % interval"), *margin_columns(found.margin))
+    columns = (*_columns(level(found.alpha)), *margin_columns(found.margin))
     parts: list[Line | Table] = []
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         some, pair = list(rows), f"{baseline} {candidate}"
@@ -110,38 +112,33 @@ def _said(row: ArmRow, images: str) -> str:
 def _figures_table(pair: str, figures: Sequence[ArmFigure], alpha: float) -> Table:
     columns = (
         Column("over", "over"),
-        Column("figure", "figure"),
-        Column("better", "better", narrow=Into("figure", "\n", " is better")),
+        *FIGURE,
         Column("n", "images", "count"),
         Column("baseline_mean", "baseline", "figure", short="base → cand"),
         Column("baseline_sd", "sd", "figure", Into("baseline_mean", " ± ")),
         Column("candidate_mean", "candidate", "figure", Into("baseline_mean", " → ")),
         Column("candidate_sd", "sd", "figure", Into("baseline_mean", " ± ")),
         Column("difference", "difference", "signed figure"),
-        Column(
-            "interval", f"{100 * (1 - alpha):g} % interval", "signed figure interval", Into("difference", "\n(", ")")
-        ),
+        Column("interval", level(alpha), "signed figure interval", Into("difference", "\n(", ")")),
         Column("p", "p (single)", "p", "drop"),
     )
     return Table(f"figures {pair}", "Whole curves and suites", columns, tuple(map(_figure, figures)))
 
 
 def _figure(one: ArmFigure) -> Row:
-    def shown(value: float) -> Figure:
-        return Figure(one.scale * value, 2 if one.unit else 3)
-
+    in_unit = partial(shown, scale=one.scale, unit=one.unit)
     sides = (list(one.baseline_values.values()), list(one.candidate_values.values()))
     return {
         "over": one.over,
         "figure": f"{one.figure} {one.unit}".strip(),
         "better": one.better,
         "n": one.n,
-        "baseline_mean": shown(mean(sides[0])),
-        "baseline_sd": shown(stdev(sides[0])),
-        "candidate_mean": shown(mean(sides[1])),
-        "candidate_sd": shown(stdev(sides[1])),
-        "difference": shown(one.outcome.difference),
-        "interval": tuple(map(shown, one.outcome.interval)),
+        "baseline_mean": in_unit(mean(sides[0])),
+        "baseline_sd": in_unit(stdev(sides[0])),
+        "candidate_mean": in_unit(mean(sides[1])),
+        "candidate_sd": in_unit(stdev(sides[1])),
+        "difference": in_unit(one.outcome.difference),
+        "interval": tuple(map(in_unit, one.outcome.interval)),
         "p": one.outcome.p,
     }
 

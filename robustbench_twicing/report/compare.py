@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -9,9 +10,10 @@ from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.metrics.paired import LeftOut
 from robustbench_twicing.metrics.sequential import confidence_sequence
 from robustbench_twicing.metrics.verdict import Comparison, not_worse_p, samples_needed
+from robustbench_twicing.report.figures import FIGURE, level, shown
 from robustbench_twicing.report.margins import margin_columns, margin_text
 from robustbench_twicing.report.notes import disagreement
-from robustbench_twicing.report.numbers import Figure, count, eps, percent, rounded
+from robustbench_twicing.report.numbers import count, eps, percent, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
 from robustbench_twicing.results.comparison import Comparisons, Curve
 from robustbench_twicing.results.comparison import Row as Compared
@@ -43,8 +45,7 @@ _CURVE_COLUMNS = (
 )
 _SUITE_COLUMNS = (
     Column("suite", "suite"),
-    Column("figure", "figure"),
-    Column("better", "better", narrow=Into("figure", "\n", " is better")),
+    *FIGURE,
     Column("models", "models"),
     Column("n", "images", "count"),
     Column("baseline", "baseline", "figure", short="base → cand"),
@@ -85,8 +86,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
 
 def _at_level(columns: Sequence[Column], alpha: float) -> tuple[Column, ...]:
     """The same, with the level of the intervals in their heading."""
-    level = f"{100 * (1 - alpha):g} % interval"
-    return tuple(replace(column, heading=level) if column.key == "interval" else column for column in columns)
+    return tuple(replace(column, heading=level(alpha)) if column.key == "interval" else column for column in columns)
 
 
 def verdict_text(outcome: Comparison, failed: int = 0) -> str:
@@ -224,19 +224,17 @@ def _drawn(curves: Sequence[Curve]) -> list[Curves]:
 
 
 def _mean(mean: SuiteFigure) -> Row:
-    def shown(value: float) -> Figure:
-        return Figure(mean.scale * value, 2 if mean.unit else 3)
-
+    in_unit = partial(shown, scale=mean.scale, unit=mean.unit)
     return {
         "suite": mean.suite,
         "figure": f"{mean.figure} {mean.unit}".strip(),
         "better": mean.better,
         "models": f"{mean.baseline} → {mean.candidate}",
         "n": mean.n,
-        "baseline": shown(mean.baseline_value),
-        "candidate": shown(mean.candidate_value),
-        "difference": shown(mean.difference.value),
-        "interval": tuple(map(shown, mean.difference.interval)),
+        "baseline": in_unit(mean.baseline_value),
+        "candidate": in_unit(mean.candidate_value),
+        "difference": in_unit(mean.difference.value),
+        "interval": tuple(map(in_unit, mean.difference.interval)),
     }
 
 

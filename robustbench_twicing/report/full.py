@@ -9,7 +9,7 @@ from robustbench_twicing.report.notes import state
 from robustbench_twicing.report.numbers import interval, percent, points
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.report.provenance import provenance_table
-from robustbench_twicing.report.run import run_facts, run_lines, run_names, run_sheet, run_tables
+from robustbench_twicing.report.run import folder_lines, run_facts, run_lines, run_names, run_sheet, run_tables
 from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.comparison import Comparisons
 from robustbench_twicing.results.comparison import Row as ModelRow
@@ -22,14 +22,13 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
     `found` is None where there is nothing to compare; `refused` then says why, unless it goes without saying.
     """
     compared = _compared(found) if found else None
-    lines = run_lines(runs)
     parts = (
         *run_tables(runs),
         *(compared.parts if compared else ()),
         *([Line(f"Not compared: {refused}", "warning")] if refused else []),
-        *lines[: -len(runs)],
+        *run_lines(runs),
         *(provenance_table(run, called) for run, called in zip(runs, run_names(runs), strict=True)),
-        *lines[-len(runs) :],
+        *folder_lines(runs),
     )
     facts = [run_facts(run) for run in runs]
     comparison = {"comparison": compared.facts if compared else None}

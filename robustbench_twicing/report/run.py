@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from robustbench_twicing.metrics.table import Metric, of
+from robustbench_twicing.report.figures import FIGURE, shown
 from robustbench_twicing.report.notes import model_line, notes, state, threat_model
-from robustbench_twicing.report.numbers import Figure, is_missing
+from robustbench_twicing.report.numbers import is_missing
 from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Sheet, Table
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.sides import names_of_runs
@@ -16,7 +17,7 @@ def run_page(run: Run) -> Page:
     """The tables of a run, also of one that is not finished: threat model, tables, models, notes, folder."""
     missing = state(run)
     headline = Line(missing, "warning") if missing else None
-    parts = (*run_tables([run]), *run_lines([run]))
+    parts = (*run_tables([run]), *run_lines([run]), *folder_lines([run]))
     return Page(f"Run {run.path.name}", parts, headline=headline, facts=run_facts(run), sheet=run_sheet([run]))
 
 
@@ -38,12 +39,17 @@ def run_tables(runs: Sequence[Run]) -> tuple[Line | Table, ...]:
 
 
 def run_lines(runs: Sequence[Run]) -> tuple[Line, ...]:
-    """What stands below the tables: the models, what is easily overlooked, the folders."""
+    """What stands below the tables: the models, and what is easily overlooked."""
     found: list[Line] = []
     for run, called in zip(runs, run_names(runs), strict=True):
         found += [Line(model_line(_in(name, called), model)) for name, model in run.manifest.models.items()]
         found += [Line(f"{called}: {note}" if called else note, "warning") for note in notes(run)]
-    return (*found, *(Line(f"Run folder: {run.path}", unbroken=True) for run in runs))
+    return tuple(found)
+
+
+def folder_lines(runs: Sequence[Run]) -> tuple[Line, ...]:
+    """Where the runs lie: the last lines of a page."""
+    return tuple(Line(f"Run folder: {run.path}", unbroken=True) for run in runs)
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -145,8 +151,7 @@ def suites_table(suites: pd.DataFrame) -> Table:
     """
     columns = (
         Column("suite", "suite"),
-        Column("figure", "figure"),
-        Column("better", "better", narrow=Into("figure", "\n", " is better")),
+        *FIGURE,
         Column("model", "model"),
         Column("part", "images", "part"),
         Column("value", "value", "figure"),
@@ -159,7 +164,7 @@ def suites_table(suites: pd.DataFrame) -> Table:
             "better": metric.better,
             "model": row["model"],
             "part": (row["n"], max(row["n"], row["images"])),
-            "value": _shown(metric, row[metric.name]),
+            "value": shown(row[metric.name], metric.scale, metric.unit),
             **_ends(metric, row),
         }
         for suite, models in suites.groupby("suite", sort=False)
@@ -170,14 +175,10 @@ def suites_table(suites: pd.DataFrame) -> Table:
     return Table("suites", "Whole suites", columns, rows, groups=("suite", "figure", "better"))
 
 
-def _shown(metric: Metric, value: float) -> Figure:
-    return Figure(metric.scale * value, 2 if metric.unit else 3)
-
-
 def _ends(metric: Metric, row: Row) -> Row:
     if not metric.interval or is_missing(row[f"{metric.name}_low"]):
         return {}
-    return {"interval": tuple(_shown(metric, row[f"{metric.name}_{end}"]) for end in ("low", "high"))}
+    return {"interval": tuple(shown(row[f"{metric.name}_{end}"], metric.scale, metric.unit) for end in ("low", "high"))}
 
 
 def _rows(table: pd.DataFrame) -> tuple[Row, ...]:

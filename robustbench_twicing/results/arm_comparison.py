@@ -15,7 +15,7 @@ from robustbench_twicing.metrics.arms import ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.paired import ArmPairs
 from robustbench_twicing.metrics.verdict import Verdict, check_margin, holm
 from robustbench_twicing.results.arm_figures import ArmFigure, compare_figures
-from robustbench_twicing.results.arms import Arm, Match, arms_of, matched_arms
+from robustbench_twicing.results.arms import Arm, Match, arms_of, matched_arms, shared_threats
 from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
@@ -143,10 +143,6 @@ def compare_all(
     judgements = _undecided(found, judged([(pairs.baseline, pairs.candidate) for *_, pairs in found]), judged)
     rows = []
     for (other, threat, pairs), judgement in zip(found, judgements, strict=True):
-        accuracies = [
-            dict(zip(arm.models, side.mean(axis=1).tolist(), strict=True))
-            for arm, side in ((baseline, pairs.baseline), (other, pairs.candidate))
-        ]
         rows.append(
             ArmRow(
                 baseline=baseline.name,
@@ -155,8 +151,8 @@ def compare_all(
                 n=len(pairs.sample_ids),
                 left_out=pairs.left_out,
                 failed=pairs.failed.shape[1],
-                baseline_accuracies=accuracies[0],
-                candidate_accuracies=accuracies[1],
+                baseline_accuracies=baseline.means(pairs.baseline),
+                candidate_accuracies=other.means(pairs.candidate),
                 outcome=judgement.outcome,
                 p_holm=judgement.p_holm,
                 verdict=judgement.verdict,
@@ -189,12 +185,7 @@ def _verdict(test: ArmsTest, p: float, alpha: float) -> Verdict:
 
 
 def _shared_threats(baseline: Arm, other: Arm) -> list[str]:
-    """Those that every model of both arms was evaluated under, in the order of the baseline's records."""
-    shared = [
-        threat
-        for threat in baseline.cells
-        if all(len(arm.cells.get(threat, {})) == len(arm.models) for arm in (baseline, other))
-    ]
+    shared = shared_threats(baseline, other)
     if not shared:
         raise UserError(
             f"The models of {baseline.name} and {other.name} share no threat.", "Evaluate all under the same threats."

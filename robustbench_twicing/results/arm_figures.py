@@ -12,7 +12,7 @@ from robustbench_twicing.metrics.accuracy import curve_area
 from robustbench_twicing.metrics.arms import ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.corruption_error import errors_by_cell
 from robustbench_twicing.metrics.table import Metric, computed, of
-from robustbench_twicing.results.arms import Arm, Match, matched_arms
+from robustbench_twicing.results.arms import Arm, Match, matched_arms, shared_threats
 from robustbench_twicing.results.eps_curves import eps_curves
 from robustbench_twicing.results.side import CLEAN
 from robustbench_twicing.results.suite_figures import denominator_inputs
@@ -56,10 +56,7 @@ def compare_figures(
         for over in _curves(baseline, other, match), _suites(baseline, other, suites, match):
             for name, about, values in over:
                 test = compare_arms(*values, images=images, alpha=alpha)
-                one, two = (
-                    dict(zip(arm.models, side.mean(axis=1).tolist(), strict=True))
-                    for arm, side in zip((baseline, other), values, strict=True)
-                )
+                one, two = (arm.means(side) for arm, side in zip((baseline, other), values, strict=True))
                 n = values[0].shape[1]
                 yield ArmFigure(baseline.name, other.name, name, *about, n, one, two, test)
 
@@ -121,16 +118,11 @@ def _by_image(metric: Metric, definition: SuiteDefinition, answers: np.ndarray) 
 
 def _shared(baseline: Arm, other: Arm) -> dict[str, pd.Series]:
     """A record of each threat that every model of both arms was evaluated under."""
-    return {
-        threat: next(iter(cells.values())).iloc[0]
-        for threat, cells in baseline.cells.items()
-        if len(cells) == len(baseline.models) and len(other.cells.get(threat, {})) == len(other.models)
-    }
+    return {threat: next(iter(baseline.cells[threat].values())).iloc[0] for threat in shared_threats(baseline, other)}
 
 
 def _answers(baseline: Arm, other: Arm, threats: Sequence[str], match: Match) -> _Values:
-    """Of both arms: what counts as right, by (seed, sample, threat), for the samples that
-    all answered under all threats."""
+    """Of both arms: what counts as right, by (seed, sample, threat), for samples answered by all under all threats."""
     pairs = [match(baseline, other, threat) for threat in threats]
     ids = pairs[0].sample_ids
     for one in pairs[1:]:

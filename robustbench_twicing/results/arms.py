@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
@@ -39,6 +40,14 @@ class Arm:
     """Whether the weights' files say what trained them. Else nobody but the user knows that it was done alike."""
     cells: Mapping[str, Mapping[str, pd.DataFrame]]
     """The records of each model under each threat."""
+
+    def means(self, values: np.ndarray) -> dict[str, float]:
+        """Each model's mean, of one value for each seed (row) and image."""
+        return dict(zip(self.models, values.mean(axis=1).tolist(), strict=True))
+
+    def covers(self, threat: str) -> bool:
+        """Every model was evaluated under it."""
+        return len(self.cells.get(threat, {})) == len(self.models)
 
 
 def require_arms(patterns: ArmPatterns, models: Sequence[str], *, compared: bool = True) -> None:
@@ -95,6 +104,11 @@ def matched_arms(baseline: Arm, other: Arm, threat: str) -> ArmPairs:
     if len(pairs.sample_ids) < 2:
         raise UserError(f"{threat}: all models answered only 1 sample.", "Evaluate more: raise --limit.")
     return pairs
+
+
+def shared_threats(baseline: Arm, other: Arm) -> list[str]:
+    """Those that every model of both arms was evaluated under, in the order of the baseline's records."""
+    return [threat for threat in baseline.cells if baseline.covers(threat) and other.covers(threat)]
 
 
 Match = Callable[[Arm, Arm, str], ArmPairs]
