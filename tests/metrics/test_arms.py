@@ -1,3 +1,7 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import t
@@ -30,6 +34,35 @@ def test_the_variance_is_that_of_obuchowski_and_rockette(seed: int, seeds: int) 
     assert found.seed_variance + found.image_variance == pytest.approx(variance, rel=1e-9)
     assert found.df == pytest.approx(df, rel=1e-9)
     assert found.p == pytest.approx(2 * t.sf(abs(difference) / variance**0.5, df), rel=1e-9)
+
+
+STUDIES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "oracles" / "mrmcaov.json").read_text())["studies"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_test_follows_from_what_mrmcaov_finds_in_the_same_answers(name: str) -> None:
+    """Its components with cases random, and its whole test with cases fixed.
+
+    Its own test with cases random multiplies the covariances by a wrong factor: docs/statistics.md.
+    """
+    study = STUDIES[name]
+    baseline, candidate = (
+        np.array([[float(answer) for answer in seed] for seed in study[arm]]) for arm in ("baseline", "candidate")
+    )
+    theirs, seeds = study["mrmcaov"], len(baseline)
+    covariance = max(theirs["cov2"] - theirs["cov3"], 0.0)
+    error = (2 / seeds * (theirs["mean_square"] + seeds * covariance)) ** 0.5
+    df = (1 + seeds * covariance / theirs["mean_square"]) ** 2 * (2 * seeds - 2)
+    found = compare_arms(baseline, candidate)
+    assert found.seed_variance == pytest.approx(2 / seeds * theirs["mean_square"], rel=1e-12)
+    assert found.image_variance == pytest.approx(2 * covariance, rel=1e-12, abs=1e-12)
+    assert found.df == pytest.approx(df, rel=1e-12)
+    assert found.p == pytest.approx(2 * t.sf(abs(found.difference) / error, df), rel=1e-12)
+
+    fixed, theirs = compare_arms(baseline, candidate, images="fixed"), theirs["fixed"]
+    assert fixed.seed_variance**0.5 == pytest.approx(theirs["error"], rel=1e-12)
+    assert (fixed.t, fixed.df, fixed.p) == pytest.approx((theirs["t"], theirs["df"], theirs["p"]), rel=1e-9, abs=1e-9)
+    assert fixed.interval == pytest.approx((theirs["low"], theirs["high"]), rel=1e-9)
 
 
 def test_exchanging_the_arms_mirrors_the_test() -> None:
