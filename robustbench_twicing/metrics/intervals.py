@@ -66,6 +66,15 @@ def paired_score(lost: int, gained: int, n: int, difference: float) -> float:
     return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
 
+def finite_population_factor(n: int, available: int) -> float:
+    """How much narrower an interval is, in [0, 1], if it is about the `available` samples from which `n` were drawn.
+
+    √((N - n)/(N - 1)): the standard error without replacement (Cochran 1977, Sampling Techniques, section 2.7). 0 if
+    all were drawn: nothing is left to infer.
+    """
+    return math.sqrt((available - n) / (available - 1)) if available > 1 else 0.0
+
+
 def paired_difference_interval(lost: int, gained: int, n: int, level: float = 0.95) -> Interval:
     """Two-sided interval for a difference of two accuracies on the same `n` samples, inside [-1, 1].
 

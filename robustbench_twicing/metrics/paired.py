@@ -1,5 +1,6 @@
 """Which samples two models share. The only place that decides it, so that every comparison is like for like."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Int
 from robustbench_twicing.errors import UserError
 
 MUST_AGREE = ("threat", "protocol_hash", "recipe", "data", "data_fingerprint", "seed")
-"""Columns that must hold one value, the same on both sides."""
+"""Columns that must hold one value, the same on both sides; but for the seed, where both sides are the same weights."""
 
 _ONE_MODEL = ("model", "attention", "weights_hash")
 
@@ -114,8 +115,9 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
     """The samples with status ok in both frames of records, aligned by sample id.
 
     Each frame holds the records of one model under one threat (columns of `records.py`). Raises `UserError` if the two
-    differ in a column of `MUST_AGREE`, naming each such column with both values; if a frame is empty, mixes several
-    models or threats, or holds a sample twice; if a sample's label differs; and if no sample is left.
+    differ in a column of `MUST_AGREE`, naming each such column with both values (but two seeds of the same weights,
+    which differ by the draws alone: `draws_differ`); if a frame is empty, mixes several models or threats, or holds a
+    sample twice; if a sample's label differs; and if no sample is left.
     """
     _check_one_cell(baseline, "baseline")
     _check_one_cell(candidate, "candidate")
@@ -247,6 +249,21 @@ def _tried_by_all(frames: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, list[
     return joined.index.to_numpy(), list(joined.to_numpy(dtype=np.int64).T)
 
 
+def draws_differ(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
+    """The same weights, attention included, with two seeds: whatever differs comes from the draws."""
+    same = all(baseline[column].iloc[0] == candidate[column].iloc[0] for column in ("weights_hash", "attention"))
+    return same and bool(baseline["seed"].iloc[0] != candidate["seed"].iloc[0])
+
+
+def draws_spread(flips: Flips) -> float:
+    """Standard deviation of the accuracy over seeds of the draws, in [0, 1], from the flips between two of them.
+
+    A sample that is right under a share q of the seeds flips with probability 2 q (1 - q), and adds q (1 - q)/n² to the
+    variance: √(flips/2)/n.
+    """
+    return math.sqrt((flips.lost + flips.gained) / 2) / flips.n if flips.n else float("nan")
+
+
 def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarray, " samples"]) -> Flips:
     """How often both, one or none of two models were right."""
     return Flips(
@@ -277,11 +294,14 @@ def _refuse_other_settings(baseline: pd.DataFrame, candidate: pd.DataFrame) -> N
         for column in MUST_AGREE
         if baseline[column].iloc[0] != candidate[column].iloc[0]
     ]
+    if len(differing) == 1 and draws_differ(baseline, candidate):
+        return
     if differing:
         raise UserError(
             f"{_name(baseline)} and {_name(candidate)} cannot be compared; these differ (baseline | candidate):\n"
             + "\n".join(differing),
-            "Evaluate both models in one run, or repeat one of them with the settings of the other.",
+            "Evaluate both models in one run, or repeat one of them with the settings of the other."
+            + (" Two seeds can be compared of the same weights only." if differing[0].startswith("  seed:") else ""),
         )
 
 

@@ -18,8 +18,9 @@ from robustbench_twicing.metrics.intervals import Interval, paired_difference_in
 from robustbench_twicing.metrics.paired import Flips
 from robustbench_twicing.metrics.sequential import always_valid_p, confidence_sequence
 
-Verdict = Literal["better", "worse", "no difference found", "undecided"]
-"""Undecided: it hangs on samples that failed. Counted all for one side and all for the other, they turn it."""
+Verdict = Literal["better", "worse", "no difference found", "undecided", "same weights"]
+"""Undecided: it hangs on samples that failed. Counted all for one side and all for the other, they turn it. Same
+weights: the sides are one model under two seeds, and there is nothing to be better at."""
 
 _NORMAL = NormalDist()
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from robustbench_twicing.metrics.intervals import wilson_interval
-from robustbench_twicing.metrics.paired import LeftOut
+from robustbench_twicing.metrics.paired import LeftOut, draws_spread
 from robustbench_twicing.metrics.sequential import confidence_sequence
 from robustbench_twicing.metrics.verdict import Comparison, not_worse_p, samples_needed
 from robustbench_twicing.report.figures import FIGURE, level, shown
@@ -62,6 +62,12 @@ CHECKPOINTS = (
 )
 """What a comparison of models cannot say."""
 
+DRAWS = (
+    "The same weights with two seeds: what differs is decided by the draws of attacks and of corruptions. ±: the "
+    "standard deviation of the accuracy over seeds, which no interval of one seed holds."
+)
+"""What a comparison of a model with itself says."""
+
 
 def compare_page(found: Comparisons, flips: bool = False) -> Page:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
@@ -71,7 +77,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
         title = f"{baseline} (baseline) against {candidate}"
         parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(_row(row, found) for row in rows)))
     parts.append(Line(_legend(found), "note"))
-    parts.append(Line(CHECKPOINTS, "note"))
+    parts += [Line(line, "note") for line in _unit(found.rows)]
     parts += [Line(line, "warning") for line in _left_out(found.rows)]
     if found.not_compared:
         parts.append(Line("Not compared, " + "; ".join(found.not_compared), "warning"))
@@ -96,11 +102,20 @@ def verdict_text(outcome: Comparison, failed: int = 0) -> str:
     """
     if outcome.verdict == "undecided":
         return f"undecided: {count(failed)} failed"
+    if outcome.verdict == "same weights":
+        turned, spread = outcome.flips.lost + outcome.flips.gained, draws_spread(outcome.flips)
+        return f"the draws decide {count(turned)}" + (f" (± {percent(spread, 2)} points over seeds)" if turned else "")
     if outcome.verdict != "no difference found":
         return f"{outcome.verdict} (these weights)"
     if outcome.detectable_difference is None:
         return f"{outcome.verdict} (too few images for any)"
     return f"{outcome.verdict} (≥ {percent(outcome.detectable_difference)} points would have shown)"
+
+
+def _unit(rows: Sequence[Compared]) -> list[str]:
+    """What the verdicts are about, and for one model under two seeds what its rows say."""
+    drawn = [row.outside is not None and row.outside.why == "draws" for row in rows]
+    return ([DRAWS] if any(drawn) else []) + ([] if drawn and all(drawn) else [CHECKPOINTS])
 
 
 def _row(row: Compared, found: Comparisons) -> Row:
@@ -116,10 +131,14 @@ def _row(row: Compared, found: Comparisons) -> Row:
         "lost": outcome.flips.lost,
         "gained": outcome.flips.gained,
         "p": outcome.p if outcome.p_holm is None else outcome.p_holm,
-        "said": verdict_text(outcome, _failed(row)) + (f" [{row.outside.why}]" if row.outside else ""),
+        "said": verdict_text(outcome, _failed(row)) + _mark(row),
         "verdict": outcome.verdict,
         "could_show": outcome.detectable_difference,
     }
+
+
+def _mark(row: Compared) -> str:
+    return f" [{row.outside.why}]" if row.outside and row.outside.why != "draws" else ""
 
 
 def _margin(row: Compared, found: Comparisons) -> Row:
@@ -168,6 +187,7 @@ def _family(found: Comparisons) -> str:
     marks = {
         "derived": "derived rows follow from others",
         "control": "controls ask nothing of a model",
+        "draws": "of the same weights no verdict is asked",
     }
     why = ", ".join(
         says for mark, says in marks.items() if any(r.outside and r.outside.why == mark for r in found.rows)

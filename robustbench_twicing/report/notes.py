@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pandas as pd
 
+from robustbench_twicing.metrics.intervals import finite_population_factor
 from robustbench_twicing.report.numbers import count, percent
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
@@ -127,8 +128,19 @@ def _smaller(manifest: Manifest, summary: pd.DataFrame) -> Iterator[str]:
         which = "All threats" if len(threats) == summary["threat"].nunique() else ", ".join(threats)
         yield (
             f"{which}: {count(samples)} of {count(available)} samples, drop from the clean run on the same ones "
-            "(see --limit)."
+            f"(see --limit).{_finite(samples, available)}"
         )
+
+
+def _finite(samples: int, available: int) -> str:
+    """What intervals are about, where being about this test set alone would make them narrower by a tenth or more."""
+    factor = finite_population_factor(samples, available)
+    if factor > 0.9:
+        return ""
+    return (
+        " Classes stand in equal shares. Intervals are about images like these; about the "
+        f"{count(available)} of this test set they would be {factor:.2f} times as wide."
+    )
 
 
 def _not_confirmed(summary: pd.DataFrame) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.intervals import Estimate, mean_interval
-from robustbench_twicing.metrics.paired import Pairs, match_suite
+from robustbench_twicing.metrics.paired import Pairs, draws_differ, match_suite
 from robustbench_twicing.metrics.verdict import Comparison, Verdict, check_margin
 from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
@@ -113,6 +113,8 @@ def compare_sides(
     matches, not_compared = _matches(sides)
     outside = {match.key: match.outside for match in matches if match.outside}
     outcomes = judge_pairs({match.key: match.pairs for match in matches}, outside, alpha, power, sequential=sequential)
+    same = {match.key for match in matches if match.outside and match.outside.why == "draws"}
+    outcomes |= {key: outcomes[key]._replace(verdict="same weights") for key in same}
     suites = [figure for pair in sides for figure in compare_suites(*pair, alpha)]
     if not matches and not suites:
         hint = "Evaluate both under the same threats. " + "; ".join(not_compared)
@@ -157,6 +159,8 @@ def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str
         outside = outside_family(shared, baseline.threats, baseline.suites)
         for threat in shared:
             pairs = matched(threat, left[threat], right[threat])
+            if draws_differ(left[threat], right[threat]):
+                outside[threat] = Outside("draws")
             changed = _changed(pairs, left[threat], right[threat])
             found.append(_Match(baseline.name, candidate.name, threat, pairs, changed, outside.get(threat)))
         not_compared += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]

@@ -22,7 +22,8 @@ Key = tuple[str, ...]
 class Outside(NamedTuple):
     """Why a row is outside the family."""
 
-    why: Literal["derived", "control"]
+    why: Literal["derived", "control", "draws"]
+    """Draws: the same weights under two seeds, so that no two models are compared."""
     follows_from: tuple[str, ...] = ()
     """The rows that a derived one is a function of; with a single one, it repeats it."""
 

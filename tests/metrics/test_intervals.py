@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, hypergeom, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import (
+    finite_population_factor,
     mean_interval,
     paired_difference_interval,
     paired_score,
@@ -187,3 +188,13 @@ def test_intervals_of_areas_cover_at_every_size(n, accuracy):
 def test_one_image_has_no_interval(count):
     with pytest.raises(UserError, match=f"at least 2 samples, not {count}"):
         mean_interval(np.ones(count), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(("n", "available"), [(1, 10), (30, 40), (500, 597), (596, 597)])
+def test_without_replacement_the_standard_error_is_the_hypergeometric_one(n: int, available: int) -> None:
+    right = available * 2 // 5
+    share = right / available
+    with_replacement = math.sqrt(share * (1 - share) / n)
+    exact = hypergeom(available, right, n).std() / n
+    assert finite_population_factor(n, available) * with_replacement == pytest.approx(exact, abs=1e-12)
+    assert finite_population_factor(available, available) == 0

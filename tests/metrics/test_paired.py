@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.paired import MUST_AGREE, Flips, LeftOut, count_flips, match, match_suite
+from robustbench_twicing.metrics.paired import (
+    MUST_AGREE,
+    Flips,
+    LeftOut,
+    count_flips,
+    draws_spread,
+    match,
+    match_suite,
+)
 from robustbench_twicing.spec.records import COLUMNS
 
 DTYPES = {column.name: column.type for column in COLUMNS}
@@ -61,6 +69,28 @@ def test_a_differing_field_is_refused_with_both_values(column):
     assert f"{column}: {records()[column].iloc[0]} | {other}" in refusal.value.message
     assert "deit and deit-tw" in refusal.value.message
     assert sum(f"{name}:" in refusal.value.message for name in MUST_AGREE) == 1
+
+
+def test_two_seeds_are_compared_of_the_same_weights_only():
+    one, other = records(correct=[True] * 6), records(seed=1, correct=[True] * 4 + [False] * 2)
+    pairs = match(one, other)
+    assert count_flips(pairs.baseline, pairs.candidate).lost == 2
+    for candidate in (
+        records(seed=1, attention="twicing"),
+        records(seed=1, recipe="paper"),
+        records("deit-tw", seed=1),
+    ):
+        with pytest.raises(UserError, match=r"seed: 0 \| 1") as refusal:
+            match(one, candidate)
+    assert "Two seeds can be compared of the same weights only" in refusal.value.hint
+
+
+def test_the_spread_over_seeds_of_the_draws_follows_from_the_flips_of_two():
+    draw = np.random.default_rng(0)
+    share = draw.choice([0.0, 1.0, 0.1, 0.5, 0.9], size=500, p=[0.3, 0.5, 0.1, 0.05, 0.05])
+    seeds = draw.random((400, 500)) < share
+    found = [draws_spread(count_flips(one, other)) for one, other in zip(seeds[::2], seeds[1::2], strict=True)]
+    assert np.mean(np.square(found)) == pytest.approx(seeds.mean(axis=1).var(ddof=1), rel=0.15)
 
 
 def test_all_differing_fields_are_named_at_once():

@@ -52,6 +52,27 @@ def test_a_comparison_of_models_says_that_it_is_about_weights() -> None:
     assert parsed(compare_page(_found()))["unit"] == "checkpoints"
 
 
+def test_one_model_under_two_seeds_shows_what_the_draws_decide_and_gets_no_verdict() -> None:
+    right = np.arange(200) < 150
+    turned = right ^ np.isin(np.arange(200), (3, 4, 180))
+    attack = "pgd-linf-1/255"
+    seeds = [
+        side(
+            pd.concat([cell("deit", "clean", right, seed=seed), cell("deit", attack, broken, seed=seed)]),
+            "deit",
+        )
+        for seed, broken in ((0, right), (1, turned))
+    ]
+    page = compare_page(compare_sides([(seeds[0], seeds[1]._replace(name="deit again"))]))
+    text = " ".join(printed(page, 250).split())
+    assert "the draws decide 3 (± 0.61 points over seeds)" in text
+    assert "the draws decide 0 " in text
+    assert "The same weights with two seeds" in text
+    assert "these weights, not about methods" not in text
+    assert [row["verdict"] for row in parsed(page)["rows"]] == ["same weights"] * 2
+    assert parsed(page)["family"] == 0
+
+
 def test_the_heading_of_intervals_has_their_level() -> None:
     found = replace(_found(), alpha=0.01, curves=())
     assert "99 % interval" in _printed(found)
