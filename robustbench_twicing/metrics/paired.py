@@ -111,17 +111,18 @@ class Bounds(NamedTuple):
     """The other way round."""
 
 
-def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
+def match(baseline: pd.DataFrame, candidate: pd.DataFrame, *, draws: bool = False) -> Pairs:
     """The samples with status ok in both frames of records, aligned by sample id.
 
     Each frame holds the records of one model under one threat (columns of `records.py`). Raises `UserError` if the two
-    differ in a column of `MUST_AGREE`, naming each such column with both values (but two seeds of the same weights,
-    which differ by the draws alone: `draws_differ`); if a frame is empty, mixes several models or threats, or holds a
+    differ in a column of `MUST_AGREE`, naming each such column with both values (with `draws` not for two seeds of the
+    same weights, which differ by the draws alone); if a frame is empty, mixes several models or threats, or holds a
     sample twice; if a sample's label differs; and if no sample is left.
     """
     _check_one_cell(baseline, "baseline")
     _check_one_cell(candidate, "candidate")
-    _refuse_other_settings(baseline, candidate)
+    if not (draws and draws_differ(baseline, candidate)):
+        _refuse_other_settings(baseline, candidate)
     columns = ["sample_id", "label", "status", "correct"]
     on_both_sides = baseline[columns].merge(candidate[columns], on="sample_id", suffixes=("", "_candidate"))
     answered = (on_both_sides["status"] == "ok") & (on_both_sides["status_candidate"] == "ok")
@@ -148,7 +149,9 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
     )
 
 
-def match_suite(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.DataFrame]) -> SuitePairs:
+def match_suite(
+    baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd.DataFrame], *, draws: bool = False
+) -> SuitePairs:
     """The samples that both models answered under every threat, aligned by sample id: for mCE and curves over eps.
 
     Each mapping goes from threat to that threat's records; the keys name the columns of the result, in the order of
@@ -161,7 +164,7 @@ def match_suite(baseline: Mapping[str, pd.DataFrame], candidate: Mapping[str, pd
             f"Only one of the two models has records under {', '.join(one_sided) or 'any threat'}.",
             "A suite is compared over the same threats: evaluate both models under all of them.",
         )
-    pairs = {threat: match(baseline[threat], candidate[threat]) for threat in baseline}
+    pairs = {threat: match(baseline[threat], candidate[threat], draws=draws) for threat in baseline}
     columns = {
         threat: pd.DataFrame({"label": p.labels, "baseline": p.baseline, "candidate": p.candidate}, index=p.sample_ids)
         for threat, p in pairs.items()
@@ -250,9 +253,9 @@ def _tried_by_all(frames: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, list[
 
 
 def draws_differ(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
-    """The same weights, attention included, with two seeds: whatever differs comes from the draws."""
-    same = all(baseline[column].iloc[0] == candidate[column].iloc[0] for column in ("weights_hash", "attention"))
-    return same and bool(baseline["seed"].iloc[0] != candidate["seed"].iloc[0])
+    """Records of one cell each differ in their seed, and in nothing else that matters, weights and attention included."""
+    columns = ("weights_hash", "attention", *MUST_AGREE)
+    return [name for name in columns if baseline[name].iloc[0] != candidate[name].iloc[0]] == ["seed"]
 
 
 def draws_spread(flips: Flips) -> float:
@@ -294,14 +297,16 @@ def _refuse_other_settings(baseline: pd.DataFrame, candidate: pd.DataFrame) -> N
         for column in MUST_AGREE
         if baseline[column].iloc[0] != candidate[column].iloc[0]
     ]
-    if len(differing) == 1 and draws_differ(baseline, candidate):
-        return
     if differing:
         raise UserError(
             f"{_name(baseline)} and {_name(candidate)} cannot be compared; these differ (baseline | candidate):\n"
             + "\n".join(differing),
             "Evaluate both models in one run, or repeat one of them with the settings of the other."
-            + (" Two seeds can be compared of the same weights only." if differing[0].startswith("  seed:") else ""),
+            + (
+                " Two seeds can be compared of the same weights only."
+                if any(line.startswith("  seed:") for line in differing)
+                else ""
+            ),
         )
 
 

@@ -207,7 +207,7 @@ def _curve(
     alpha: float,
 ) -> Curve | None:
     """None from one image: there is no interval."""
-    both = match_suite({name: left[name] for name in over.threats}, {name: right[name] for name in over.threats})
+    both = match_suite(*({name: side[name] for name in over.threats} for side in (left, right)), draws=True)
     if len(both.labels) < 2:
         return None
     eps = np.array([float(size) for size in over.eps])

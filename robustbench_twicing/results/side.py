@@ -36,7 +36,7 @@ def by_threat(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def matched(threat: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
     """`paired.match` for the records of one threat, which a `UserError` then names."""
     try:
-        return match(baseline, candidate)
+        return match(baseline, candidate, draws=True)
     except UserError as error:
         raise UserError(f"{threat}: {error.message}", error.hint) from None
 

@@ -122,7 +122,7 @@ def _of_corruptions(suite: str, baseline: Side, candidate: Side) -> _Inputs | No
     if not all(cell in cells for cell in wanted):
         return None
     names = [cells[cell] for cell in wanted]
-    both = match_suite({name: left[name] for name in names}, {name: right[name] for name in names})
+    both = match_suite(*({name: side[name] for name in names} for side in (left, right)), draws=True)
     if len(both.labels) < 2:
         return None
     known: dict[str, Any] = {"families": spec.families, "severities": spec.severities}

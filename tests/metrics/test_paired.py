@@ -73,7 +73,7 @@ def test_a_differing_field_is_refused_with_both_values(column):
 
 def test_two_seeds_are_compared_of_the_same_weights_only():
     one, other = records(correct=[True] * 6), records(seed=1, correct=[True] * 4 + [False] * 2)
-    pairs = match(one, other)
+    pairs = match(one, other, draws=True)
     assert count_flips(pairs.baseline, pairs.candidate).lost == 2
     for candidate in (
         records(seed=1, attention="twicing"),
@@ -81,7 +81,7 @@ def test_two_seeds_are_compared_of_the_same_weights_only():
         records("deit-tw", seed=1),
     ):
         with pytest.raises(UserError, match=r"seed: 0 \| 1") as refusal:
-            match(one, candidate)
+            match(one, candidate, draws=True)
     assert "Two seeds can be compared of the same weights only" in refusal.value.hint
 
 
