@@ -128,6 +128,7 @@ class Curves:
     x: tuple[float, ...]
     x_labels: tuple[str, ...]
     graphs: tuple[Graph, ...]
+    y_heading: str = "accuracy in %"
 
 
 class Judged(NamedTuple):

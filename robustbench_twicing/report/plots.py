@@ -100,7 +100,7 @@ def _curves(curves: Sequence[Curves]) -> Any:
             panel.set_xticks(drawn.x, drawn.x_labels)
             panel.set(title=_literal(drawn.title), xlabel=drawn.x_heading, ylim=(0, 102))
             panel.legend()
-        panels[0].set_ylabel("accuracy in %")
+        panels[0].set_ylabel(curves[0].y_heading)
     return figure
 
 

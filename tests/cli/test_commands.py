@@ -54,7 +54,7 @@ def test_completion_of_names_imports_no_library() -> None:
         f"except SystemExit: print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["corrupt", "compare", "config"]
+    assert said.stdout.split() == ["corrupt", "compare", "collapse", "config"]
     assert said.stderr.strip() == ""
 
 

@@ -143,6 +143,7 @@ def _curves(curves: Curves, name: str) -> dict[str, Any]:
         "id": name,
         "title": visible(curves.title),
         "x_heading": visible(curves.x_heading),
+        "y_heading": visible(curves.y_heading),
         "width": _WIDTH,
         "height": _HEIGHT,
         "left": _LEFT,
