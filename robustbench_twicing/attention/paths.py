@@ -23,8 +23,9 @@ from robustbench_twicing.attention.packed import Heads, Mask, Rows, Weights, by_
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.methods import SOFTMAX, Method
 
-AttentionPath = Literal["auto", "explicit", "fused"]
-"""How attention is computed: with A in memory, by torch's fused kernel, or whichever `choose_path` prefers."""
+AttentionPath = Literal["auto", "explicit", "fused", "triton"]
+"""How attention is computed: with A in memory, by torch's fused kernel, by our kernel in Triton where that can (and
+else by torch's), or whichever of the first two `choose_path` prefers."""
 
 # Every part of timm's Attention, in timm 1.0.9 to 1.0.31, that `MethodAttention.forward` knows where to apply.
 _KNOWN_PARTS = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
@@ -158,7 +159,7 @@ def _by_formula(mixing: Mixing, inputs: Inputs, read: int | None) -> torch.Tenso
     return mixed[:, :, :read]
 
 
-def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Literal["explicit", "fused"]:
+def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Literal["explicit", "fused", "triton"]:
     """What a module computes with: `path` itself unless it is "auto" or cannot do what is asked.
 
     On a CPU the explicit path is the faster one for twicing at 197 tokens (benchmarks/attention.csv); elsewhere the
@@ -169,6 +170,18 @@ def choose_path(path: AttentionPath, device: torch.device, dropout: float) -> Li
     if path == "auto":
         return "explicit" if device.type == "cpu" else "fused"
     return path
+
+
+def on_chip() -> Any:
+    """The module with the Triton kernel, imported when it is wanted. Raises `UserError` without triton."""
+    try:
+        from robustbench_twicing.attention import on_chip as kernel
+    except ImportError as error:
+        raise UserError(
+            f"The attention path triton needs the package triton: {error}.",
+            "Install triton, which comes with torch for CUDA on Linux, or leave --attention-path away.",
+        ) from error
+    return kernel
 
 
 class MethodAttention(Attention):
@@ -221,11 +234,14 @@ class MethodAttention(Attention):
         mixing, plain = self.mixing, q is plain_q and k is plain_k and self.mixing.strength is not None
         mask: Mask = "causal" if is_causal else attn_mask
         read = None if self.training or mask is not None else self.read
-        if choose_path(self.path, x.device, dropout) == "fused":
+        packs, path = plain and read is None and mask is None, choose_path(self.path, x.device, dropout)
+        if path == "triton" and packs and on_chip().fits(qkv):
+            mixed = on_chip().on_chip_attention(qkv, self.scale, cast(float, mixing.strength))
+        elif path != "explicit":
             mixed = fused_attention(q, k, v, self.scale, mixing, read, mask, first_v).transpose(1, 2)
         elif dropout > 0:
             mixed = dropped_attention(q, k, v, self.scale, mixing, dropout, mask, first_v).transpose(1, 2)
-        elif plain and read is None and mask is None:
+        elif packs:
             mixed = packed_attention(qkv, self.scale, cast(float, mixing.strength))
         else:
             mixed = explicit_attention(q, k, v, self.scale, mixing, read, mask, first_v).transpose(1, 2)
@@ -260,13 +276,15 @@ class MethodAttention(Attention):
 def set_attention_path(model: nn.Module, path: str) -> None:
     """Make every attention of `model`, timm's and ours, use one path, so that two models differ in nothing else.
 
-    Raises `UserError` for an unknown path.
+    Raises `UserError` for an unknown path, and for `triton` where it is not installed.
     """
     if path not in get_args(AttentionPath):
         raise unknown_name("attention path", path, get_args(AttentionPath))
+    if path == "triton":
+        on_chip()
     for module in model.modules():
         if isinstance(module, MethodAttention):
             module.path = cast(AttentionPath, path)
         elif isinstance(module, Attention):
             # timm's own switch, which it declares Final.
-            setattr(module, "fused_attn", bool(use_fused_attn()) if path == "auto" else path == "fused")  # noqa: B010
+            setattr(module, "fused_attn", bool(use_fused_attn()) if path == "auto" else path != "explicit")  # noqa: B010

@@ -126,7 +126,11 @@ EVALUATING: Mapping[str, Any] = {
         ),
     ],
     "attention_path": Annotated[
-        str | None, typer.Option(help="How all attention is computed: explicit or fused. Default: what is fastest.")
+        str | None,
+        typer.Option(
+            help="How all attention is computed: explicit, fused, or triton (CUDA, unmeasured). Default: the faster "
+            "of the first two."
+        ),
     ],
     "compiles": Annotated[
         bool | None,

@@ -40,8 +40,8 @@ class Means(Frozen):
     """Where data sets on disk lie, by name. A suite's clean run comes along if its data set has a place here."""
     frost_dir: str | None = None
     """The original frost pictures for generated frost, or `drawn`. The plan of the run names them by fingerprint."""
-    attention_path: Literal["explicit", "fused"] | None = None
-    """How all attention is computed; left out: what is fastest."""
+    attention_path: Literal["explicit", "fused", "triton"] | None = None
+    """How all attention is computed; left out: the faster of the first two."""
     compiles: Flag = Field(default=False, alias="compile")
     """Let attacks compute with models that torch.compile has translated, if a warm-up finds them faster."""
     preflight: Flag = True

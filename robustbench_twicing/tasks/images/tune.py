@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from robustbench_twicing.attention.paths import set_attention_path
+from robustbench_twicing.attention.paths import on_chip, set_attention_path
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.errors import UserError
@@ -35,8 +35,14 @@ _SECONDS = 10.0
 def settle_attention(models: Sequence[Classifier], device: torch.device, gradients: bool, path: str | None) -> Settled:
     """Put all models on one path of attention, so that a comparison compares nothing else: `path`, or the fastest.
 
-    Returns the path and the seconds that each took, if they were measured. Raises `UserError` for an unknown path.
+    Returns the path and the seconds that each took, if they were measured. Raises `UserError` for an unknown path, and
+    for `triton` where it cannot compute.
     """
+    if path == "triton" and device.type != "cuda" and not on_chip().INTERPRETED:
+        raise UserError(
+            f"The attention path triton computes on CUDA devices, and this is {device}.",
+            "Pass --attention-path explicit or fused, or leave it away.",
+        )
     sizes = {model.card.image_size for model in models}
     if path is None and device.type == "cpu" and max(sizes) <= _SMALL_IMAGE:
         path = "explicit"  # as benchmarks/attention.csv has it, and for the same reason as the batch size
