@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "Train one of the embedded models again, or arms of several seeds, and print clean accuracies.",
     "verify": "Compare a model with its published accuracies, and look for the cause of a miss.",
     "collapse": "Measure how alike tokens become from block to block, and what each attention matrix does to them.",
+    "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "
+    "smoother's bias.",
     "bundle": "A run as one file for others, and a check of such files.",
     "plan": "Write a plan to start from, or check one.",
     "baseline": "Make a run the baseline that `gate` compares with, or show who did.",

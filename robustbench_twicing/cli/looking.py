@@ -37,14 +37,24 @@ PRINTED: Mapping[str, Any] = {"to": To, "form": Form, "quiet": Quiet, "as_machin
 
 def look_and_print(said: dict[str, Any], attacked: bool, look: Callable[[Stated, Callable[[str], None]], Page]) -> None:
     """What the options say, looked into by `look`; the page is printed or written. Raises `UserError`."""
-    to, form, quiet, as_machine, allow_code = (said.pop(name) for name in PRINTED)
+    quiet = said["quiet"]
+
+    def looked() -> Page:
+        understood = stated({key: value for key, value in said.items() if key not in PRINTED}, attacked)
+        loading(quiet)
+        return look(understood, lambda what: None if quiet else say(what, "note", stderr=True))
+
+    print_or_write(said, looked)
+
+
+def print_or_write(said: Mapping[str, Any], made: Callable[[], Page]) -> None:
+    """Print a page or write it to the files that `said` names, which are looked at before it is made."""
+    to, form, as_machine, allow_code = (said[name] for name in ("to", "form", "as_machine", "allow_code"))
     if form and as_machine:
         raise UserError("--json and --format are both given.", "--json is --format json; leave one of them away.")
     with code_allowed(allow_code):
         targets = [target(name) for name in to or []]
-        understood = stated(said, attacked)
-        loading(quiet)
-        page = look(understood, lambda what: None if quiet else say(what, "note", stderr=True))
+        page = made()
         for place in targets:
             place.save(page)
         if form or as_machine or not targets:

@@ -161,6 +161,7 @@ KINDS: Mapping[str, Callable[[Any], str]] = {
     "points2": lambda value: points(value, 2),
     "decimal": decimal,
     "decimal3": lambda value: decimal(value, 3),
+    "decimal6": lambda value: decimal(value, 6),
     "figure": lambda value: decimal(value.number, value.decimals),
     "signed figure": lambda value: signed(value.number, value.decimals),
     "p": p_value,
