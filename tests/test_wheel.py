@@ -49,6 +49,8 @@ def test_the_wheel_runs_in_a_fresh_environment_from_another_folder(tmp_path: Pat
 
     command = home / "bin" / "twicing-bench"
     assert "standard" in _run(command, "catalog", cwd=elsewhere)
+    listed = "from robustbench_twicing.catalog.recipes import recipe_names; print(recipe_names())"
+    assert "deit" in _run(python, "-c", listed, cwd=elsewhere)
     assert "10 cells" in _run(command, "plan", "check", "nightly", cwd=elsewhere)
     options = ["--attack", "fgsm", "--limit", "40", "--json", "--quiet"]
     summary = json.loads(_run(command, "attack", "--model", "deit-tw", *options, cwd=elsewhere))

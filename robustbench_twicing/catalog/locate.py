@@ -7,7 +7,7 @@ _PACKAGE = Path(str(files("robustbench_twicing")))
 
 
 def definitions(kind: str) -> Path:
-    """The folder `attacks/` or `corruptions/`: inside an installed wheel, or beside the package in a source tree.
+    """The folder `attacks/`, `corruptions/`, `plans/` or `recipes/`: in an installed wheel, or beside the package.
 
     hatchling's force-include puts them into the wheel; an editable install does not see them there.
     """

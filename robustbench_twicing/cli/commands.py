@@ -24,7 +24,7 @@ COMMANDS = {
     "history": "Accuracy by night of every model under every threat, from the finished runs of plans under "
     "results/runs.",
     "cache": "Show what the runs under results/runs hold, and what of it no manifest names any more.",
-    "train": "Train one of the embedded models again, or arms of several seeds, and print clean accuracies.",
+    "train": "Train models, or arms of several seeds, by a recipe, and print clean accuracies.",
     "verify": "Compare a model with its published accuracies, and look for the cause of a miss.",
     "collapse": "Measure how alike tokens become from block to block, and what each attention matrix does to them.",
     "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "

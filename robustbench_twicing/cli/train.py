@@ -3,9 +3,10 @@
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,47 +14,111 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
-from robustbench_twicing.report.numbers import percent
+from robustbench_twicing.report.numbers import count, duration, percent
 from robustbench_twicing.report.text import console, say
 from robustbench_twicing.results.store import require_writable
 
 if TYPE_CHECKING:
-    from robustbench_twicing.train.digits import TrainingMetrics
+    from robustbench_twicing.train.job import Equipment
+    from robustbench_twicing.train.loop import Outcome
 
 _MOST_SEEDS = 100
+_SHOWN = 5
+"""Files that could not be read, of many."""
+
+_Models = Annotated[
+    list[str],
+    typer.Option("--model", "-m", help="deit, deit-tw, a network of timm, each with a method: 'deit+neutreno(0.6)'. "
+                 "Repeatable."),
+]  # fmt: skip
+_Data = Annotated[str | None, typer.Option(help="Name of the data set: digits, or what --data-dir is to be called.")]
+_DataDir = Annotated[Path | None, typer.Option(help="Images to train on: a folder with train/CLASS/ and val/CLASS/.")]
+_Recipe = Annotated[str | None, typer.Option(help="digits, deit, finetune, small, tiny, or a .toml of your own.")]
+_From = Annotated[str | None, typer.Option("--from", help="Weights to begin with: a file, or timm:NAME.")]
+_Control = Annotated[bool, typer.Option("--control", help="Train softmax attention too, by the same recipe.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, order and augmentation.")]
+_Seeds = Annotated[
+    str | None, typer.Option(help="Several, for arms: 0-4, or 0,2,7. Finished ones are kept if it is given again.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(help="File to write, or for several the folder. Default: MODEL-DATA-seedN.safetensors, seeds/."),
+]
+_AtOnce = Annotated[
+    int | None,
+    typer.Option("--at-once", min=1, help="Of several on digits: how many at a time. Default: as many as cores."),
+]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; under torchrun each process takes its own.")]
+_Precision = Annotated[Literal["float32", "bfloat16"], typer.Option(help="bfloat16: autocast.")]
+_MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Most images at once on a device; the batch stays the recipe's. Default: 64 on a CPU, else 256."
+    ),
+]
+_Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that read images. Default: cores less one, 16 at most.")
+]
+_Checkpoint = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say updates, speed, hours, memory and disk; train nothing.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+class _Asked(NamedTuple):
+    """What the options come to."""
+
+    models: list[str]
+    seeds: list[int]
+    data: str
+    data_dir: Path | None
+    recipe: str
+    start: str | None
+    paths: dict[tuple[str, int], Path]
+    quiet: bool
 
 
 def train(
-    model: Annotated[
-        list[str],
-        typer.Option(
-            "--model", "-m", help="deit, deit-tw, deit-tw-last3, or with a method: 'deit+neutreno(0.6)'. Repeatable."
-        ),
-    ],
-    data: Annotated[
-        str, typer.Option(help="Only `digits`: models for ImageNet come from their authors' code.")
-    ] = "digits",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation, order and augmentation.")] = 0,
-    seeds: Annotated[
-        str | None, typer.Option(help="Several, for arms: 0-4, or 0,2,7. Finished ones are kept if it is given again.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File to write, or for several the folder. Default: MODEL-digits-seedN.safetensors, seeds/."),
-    ] = None,
-    at_once: Annotated[
-        int | None,
-        typer.Option("--at-once", min=1, help="Of several: how many at a time. Default: as many as cores."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    model: _Models,
+    data: _Data = None,
+    data_dir: _DataDir = None,
+    recipe: _Recipe = None,
+    start: _From = None,
+    control: _Control = False,
+    seed: _Seed = 0,
+    seeds: _Seeds = None,
+    out: _Out = None,
+    at_once: _AtOnce = None,
+    device: _Device = "auto",
+    precision: _Precision = "float32",
+    micro_batch: _MicroBatch = None,
+    workers: _Workers = None,
+    checkpoint_every: _Checkpoint = 600.0,
+    dry_run: _DryRun = False,
+    quiet: _Quiet = False,
 ) -> None:
-    """Train one of the embedded models again, or arms of several seeds, and print clean accuracies."""
-    if data != "digits":
-        raise UserError(f"Cannot train on {data!r}.", "Pass --data digits; other models come from their authors' code.")
-    if len(model) > 1 or seeds is not None:
-        _train_several(model, _seeds(seeds, seed), out or Path("seeds"), at_once or os.cpu_count() or 1, quiet)
+    """Train models, or arms of several seeds, by a recipe, and print clean accuracies."""
+    data = data or ("imagenet" if data_dir else "digits")
+    if data != "digits" and data_dir is None:
+        raise UserError(f"Where does {data!r} lie?", "Pass --data-dir: a folder with train/CLASS/ and val/CLASS/.")
+    if data == "digits" and data_dir is not None:
+        raise UserError("The digits lie in no folder.", "Give the data in --data-dir another name with --data.")
+    recipe = recipe or ("digits" if data == "digits" else "finetune" if start else "deit")
+    loading(quiet)
+    from robustbench_twicing.train.in_turn import with_controls
+
+    models = with_controls(model) if control else list(dict.fromkeys(model))
+    numbers = _seeds(seeds, seed)
+    paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
+    asked = _Asked(models, numbers, data, data_dir, recipe, start, paths, quiet)
+    if recipe == "finetune" and start is None:
+        raise UserError("The recipe finetune goes on from weights.", "Pass --from FILE, or --from timm:NAME.")
+    if recipe == "finetune" and not control:
+        say("Without --control the extra training is part of every difference from the untouched weights.", stderr=True)
+    in_processes = data == "digits" and device in ("auto", "cpu") and start is None and len(paths) > 1 and not dry_run
+    if in_processes:
+        _train_at_once(asked, at_once or os.cpu_count() or 1)
     else:
-        _train_one(model[0], seed, out or Path(f"{model[0]}-digits-seed{seed}.safetensors"), quiet)
+        _train_in_turn(asked, _equipment(device, precision, micro_batch, workers, checkpoint_every), dry_run)
 
 
 def _seeds(text: str | None, seed: int) -> list[int]:
@@ -71,54 +136,121 @@ def _seeds(text: str | None, seed: int) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _train_several(models: list[str], seeds: list[int], folder: Path, at_once: int, quiet: bool) -> None:
-    loading(quiet)
+def _paths(
+    models: list[str], seeds: list[int], data: str, out: Path | None, several: bool
+) -> dict[tuple[str, int], Path]:
+    if not several:
+        return {(models[0], seeds[0]): out or Path(f"{models[0]}-{data}-seed{seeds[0]}.safetensors")}
+    folder = out or Path("seeds")
+    return {(name, seed): folder / f"{name}-s{seed}.safetensors" for seed in seeds for name in models}
+
+
+def _equipment(
+    device: str, precision: Literal["float32", "bfloat16"], micro_batch: int | None, workers: int | None, every: float
+) -> "Equipment":
+    from robustbench_twicing.machine.device import choose_device
+    from robustbench_twicing.train.job import Equipment
+
+    chosen = choose_device(device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = micro_batch or (64 if chosen.type == "cpu" else 256)
+    return Equipment(chosen, precision, most, min(cores - 1, 16) if workers is None else workers, every)
+
+
+def _train_at_once(asked: _Asked, at_once: int) -> None:
+    """On digits: a process for each, several side by side."""
+    from robustbench_twicing.catalog.recipes import training_recipe
     from robustbench_twicing.train.several import Training, still_to_train, train_several
 
-    trainings = [Training(name, seed, folder / f"{name}-s{seed}.safetensors") for seed in seeds for name in models]
+    recipe = training_recipe(asked.recipe)
+    trainings = [Training(name, seed, path, recipe) for (name, seed), path in asked.paths.items()]
     left = still_to_train(trainings)
-    if len(left) < len(trainings):
-        say(f"{len(trainings) - len(left)} of {len(trainings)} are trained already.", stderr=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    require_writable(folder)
-    with _bar(quiet) as bar:
+    _say_left(len(left), len(trainings))
+    _require_folders(asked)
+    with _bar(asked.quiet) as bar:
         task = bar.add_task("trainings", total=len(left))
-        for done, (one, metrics) in enumerate(train_several(left, at_once) if left else (), start=1):
+        for done, (one, outcome) in enumerate(train_several(left, at_once) if left else (), start=1):
             bar.update(task, completed=done)
-            _say_trained(one.model, metrics)
-    say("Use them:")
-    whole = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
-    for name in models:
-        files = [(f"s{one.seed}", str(one.path)) for one in trainings if one.model == name]
-        if whole and len(seeds) > 1:
-            files = [(f"s{seeds[0]}..s{seeds[-1]}", str(folder / f"{name}-s{{seed}}.safetensors"))]
-        for label, file in files:
-            say(f"  --model {quote(f'{name}@{label}={file}')}")
+            _say_trained(one.model, one.seed, 597, outcome)
+    _say_use(asked)
 
 
-def _train_one(model: str, seed: int, path: Path, quiet: bool) -> None:
-    loading(quiet)
-    from robustbench_twicing.train.digits import EPOCHS, save_trained, train_digits
+def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None:
+    """One after another, each on all processes that torchrun started."""
+    from robustbench_twicing.catalog.recipes import training_recipe
+    from robustbench_twicing.data.training import training_folder
+    from robustbench_twicing.train.digits import DigitsData
+    from robustbench_twicing.train.folder import FolderData
+    from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
+    from robustbench_twicing.train.processes import joined
+    from robustbench_twicing.train.weights import is_trained
 
-    require_writable(path.parent)
-    with _bar(quiet) as bar:
-        task = bar.add_task(f"{model} epoch", total=EPOCHS)
+    recipe = training_recipe(asked.recipe)
+    data: Any = FolderData(asked.data, training_folder(asked.data_dir)) if asked.data_dir else DigitsData()
+    all_of_them = [
+        Begun(job_of(name, data, recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
+    ]
+    if dry_run:
+        _say_estimates(all_of_them, equipment)
+        return
+    with joined(equipment.device) as (processes, device):
+        equipment = equipment._replace(device=device)
+        first = processes.rank == 0
+        left = [one for one in all_of_them if not is_trained(one.path, one.job)]
+        _require_folders(asked)
+        if first:
+            _say_left(len(left), len(all_of_them))
+        with _Followed(asked.quiet) if first else nullcontext() as followed:
+            for one, outcome in train_in_turn(left, equipment, processes, followed.update if followed else None):
+                if first:
+                    _say_trained(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
+    if first:
+        _say_use(asked)
 
-        def progress(done: int, epochs: int, loss: float) -> None:
-            bar.update(task, completed=done, total=epochs)
-            if not quiet and not bar.console.is_terminal and done % 10 == 0:
-                print(f"{model}: epoch {done} of {epochs}, loss {loss:.3f}", file=sys.stderr, flush=True)
 
-        weights, metrics = train_digits(model, seed, progress=progress)
-    save_trained(path, weights, metrics)
-    _say_trained(model, metrics)
-    say(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{model}={path}')}")
+def _require_folders(asked: _Asked) -> None:
+    for folder in dict.fromkeys(path.parent for path in asked.paths.values()):
+        require_writable(folder)
+
+
+def _say_left(left: int, all_of_them: int) -> None:
+    if left < all_of_them:
+        say(
+            f"{all_of_them - left} of {all_of_them} {'is' if all_of_them == 1 else 'are'} trained already.", stderr=True
+        )
+
+
+class _Followed:
+    """The bar of trainings in turn; without a terminal a line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._bar, self._quiet, self._tenth = _bar(quiet), quiet, -1
+        self._task, self._name = self._bar.add_task(""), ""
+
+    def __enter__(self) -> "_Followed":  # noqa: PYI034 - beartype cannot check Self here
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def update(self, one: Any, done: Any) -> None:
+        """Another update of a training is done."""
+        name = f"{one.job.spec.name}, seed {one.job.seed}"
+        said = (
+            f"{name}: epoch {done.epoch} of {done.epochs}, loss {done.loss:.3f}, {done.images_per_second:,.0f} images/s"
+        )
+        self._bar.update(self._task, completed=done.update, total=done.updates, description=said)
+        tenth = 10 * done.update // max(done.updates, 1)
+        if not self._quiet and not self._bar.console.is_terminal and (name, tenth) != (self._name, self._tenth):
+            print(said, file=sys.stderr, flush=True)
+        self._name, self._tenth = name, tenth
 
 
 def _bar(quiet: bool) -> Progress:
     stderr = console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -130,10 +262,62 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def _say_trained(model: str, metrics: "TrainingMetrics") -> None:
-    low, high = wilson_interval(metrics.test_correct, metrics.test_images)
+def _say_trained(model: str, seed: int, test_images: int, outcome: "Outcome") -> None:
+    low, high = wilson_interval(outcome.test_correct, test_images)
+    average = ""
+    if outcome.averaged_correct is not None:
+        average = f"; of the moving average {percent(outcome.averaged_correct / test_images)} %"
     say(
-        f"{model}, seed {metrics.seed}: clean accuracy {percent(metrics.clean_accuracy)} % "
-        f"on {metrics.test_images} test images (95 % interval {percent(low)} - {percent(high)}) "
-        f"after {metrics.seconds:.0f} s"
+        f"{model}, seed {seed}: clean accuracy {percent(outcome.test_correct / test_images)} % "
+        f"on {count(test_images)} test images (95 % interval {percent(low)} - {percent(high)}){average} "
+        f"after {duration(outcome.seconds)}"
     )
+    for remark in outcome.remarks:
+        say(remark, "warning", stderr=True)
+    if outcome.unreadable:
+        say(f"{count(len(outcome.unreadable))} image(s) could not be read; others stood in their places:", "warning",
+            stderr=True)  # fmt: skip
+        for file in outcome.unreadable[:_SHOWN]:
+            say(f"  {file}", "warning", stderr=True)
+        if len(outcome.unreadable) > _SHOWN:
+            say("  …", "warning", stderr=True)
+
+
+def _say_use(asked: _Asked) -> None:
+    files = list(asked.paths.items())
+    if len(files) == 1:
+        (name, _), path = files[0]
+        say(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{name}={path}')}")
+        return
+    say("Use them:")
+    whole = asked.seeds == list(range(asked.seeds[0], asked.seeds[0] + len(asked.seeds))) and len(asked.seeds) > 1
+    for name in asked.models:
+        own = [(f"s{seed}", str(path)) for (one, seed), path in files if one == name]
+        if whole:
+            folder = files[0][1].parent
+            own = [(f"s{asked.seeds[0]}..s{asked.seeds[-1]}", str(folder / f"{name}-s{{seed}}.safetensors"))]
+        for label, file in own:
+            say(f"  --model {quote(f'{name}@{label}={file}')}")
+
+
+def _say_estimates(begun: Any, equipment: "Equipment") -> None:
+    """One probe of each model; seeds take the same."""
+    from robustbench_twicing.train.dry_run import estimated
+
+    total = 0.0
+    firsts = {one.job.spec.name: one.job for one in reversed(begun)}
+    for name, job in reversed(firsts.items()):
+        found = estimated(job, equipment)
+        seeds = sum(one.job.spec.name == name for one in begun)
+        total += seeds * found.seconds
+        say(
+            f"{name} by recipe {job.recipe.name}: {count(found.updates)} updates of {count(job.recipe.batch)} images "
+            f"in micro-batches of {count(found.micro_batch)}, {job.recipe.epochs} epochs\n"
+            f"  {found.images_per_second:,.1f} images/s on {equipment.device} "
+            f"({found.computed_per_second:,.1f} computed, "
+            f"{found.read_per_second:,.1f} read by {max(1, equipment.workers)} process(es)): "
+            f"{duration(found.seconds)} for each of {seeds} seed(s)\n"
+            f"  memory {found.memory_bytes / 2**30:.1f} GiB in the probe of one process, "
+            f"disk {found.disk_bytes / 2**20:,.0f} MiB for a training"
+        )
+    say(f"About {duration(total)} in all, one after another, from a probe of seconds. Nothing was trained.")

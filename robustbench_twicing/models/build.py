@@ -101,10 +101,11 @@ _GRANULE = 8
 and keeps 1,024 of them: samples that leave an attack one by one must not make a new size each time."""
 
 
-def new_network(architecture: str, seed: int = 0, classes: int | None = None) -> Any:
+def new_network(architecture: str, seed: int = 0, classes: int | None = None, drop_path: float = 0.0) -> Any:
     """timm's `architecture` with random weights that follow `seed`; torch's global generator is left as it was.
 
-    `classes`: how many logits it has; None for as many as the architecture says.
+    `classes`: how many logits it has; None for as many as the architecture says. `drop_path`: stochastic depth at the
+    last block while it is trained.
 
     With a tag (`deit_tiny_patch16_224.fb_in1k`) it has the preprocessing of those weights. Raises `UserError`, with the
     nearest names, for a name that timm does not know.
@@ -112,9 +113,10 @@ def new_network(architecture: str, seed: int = 0, classes: int | None = None) ->
     _require_architecture(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if classes is None:
-            return timm.create_model(architecture)
-        return timm.create_model(architecture, num_classes=classes)
+        options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        if drop_path:
+            options["drop_path_rate"] = drop_path
+        return timm.create_model(architecture, **options)
 
 
 def _require_architecture(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Several trainings at once, each in a process of its own on one core: the seeds of arms."""
+"""Trainings of the digits, several at once, each in a process of its own on one core: the seeds of arms."""
 
 import multiprocessing
 import signal
@@ -9,21 +9,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 
-from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.train.digits import EPOCHS, TrainingMetrics, save_trained, train_digits, training_recipe
+from robustbench_twicing.spec.training import TrainingRecipe
+from robustbench_twicing.train.checkpoints import remove_states
+from robustbench_twicing.train.digits import DigitsData
+from robustbench_twicing.train.job import Job
+from robustbench_twicing.train.loop import Outcome, train
+from robustbench_twicing.train.weights import is_trained, save_trained, states_of
 
 
 class Training(NamedTuple):
-    """A model of the zoo, a seed, and the file that the weights go to."""
+    """A model of the zoo to train on digits, a seed, and the file that the weights go to."""
 
     model: str
     seed: int
     path: Path
-    epochs: int = EPOCHS
+    recipe: TrainingRecipe
+
+
+def digits_job(one: Training) -> Job:
+    """What decides its weights. Raises `UserError` for an unknown model."""
+    spec = model_spec(one.model, "digits")
+    spec = spec.model_copy(update={"name": spec.name.removesuffix("@drop-in")})  # the weights come from here
+    return Job(spec, one.recipe, DigitsData(), one.seed)
 
 
 def still_to_train(trainings: Sequence[Training]) -> list[Training]:
@@ -31,17 +41,10 @@ def still_to_train(trainings: Sequence[Training]) -> list[Training]:
 
     Raises `UserError` for a file that is, and holds something else: another method, seed or recipe.
     """
-    left = [one for one in trainings if not one.path.exists()]
-    for one in trainings:
-        if one not in left and _made_by(one.path) != _makes(one):
-            raise UserError(
-                f"{one.path} is there already, and is not {one.model} trained with seed {one.seed} by this recipe.",
-                "Name another folder with --out, or remove the file.",
-            )
-    return left
+    return [one for one in trainings if not is_trained(one.path, digits_job(one))]
 
 
-def train_several(trainings: Sequence[Training], at_once: int) -> Iterator[tuple[Training, TrainingMetrics]]:
+def train_several(trainings: Sequence[Training], at_once: int) -> Iterator[tuple[Training, Outcome]]:
     """Train and save all, `at_once` at a time, and say of each when it is done.
 
     Given again after an interruption, with `still_to_train`, it goes on. Raises what a training raises; nothing is
@@ -49,7 +52,7 @@ def train_several(trainings: Sequence[Training], at_once: int) -> Iterator[tuple
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
     pool = ProcessPoolExecutor(min(at_once, len(trainings)), mp_context=context, initializer=_begin)
-    jobs: dict[Future[TrainingMetrics], Training] = {}
+    jobs: dict[Future[Outcome], Training] = {}
     try:
         jobs = {pool.submit(_train, one): one for one in trainings}
         for job in as_completed(jobs):
@@ -71,21 +74,9 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def _train(one: Training) -> TrainingMetrics:
-    weights, metrics = train_digits(one.model, one.seed, one.epochs)
-    save_trained(one.path, weights, metrics)
-    return metrics
-
-
-def _makes(one: Training) -> tuple[str, ...]:
-    spec = model_spec(one.model, "digits")
-    return spec.architecture, str(settled(spec.attention)), str(one.seed), training_recipe(one.epochs)
-
-
-def _made_by(path: Path) -> tuple[str, ...]:
-    try:
-        with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
-    except Exception:  # noqa: BLE001 - whatever it is, it is not what would be trained
-        return ()
-    return tuple(said.get(key, "") for key in ("architecture", "attention", "seed", "training_recipe"))
+def _train(one: Training) -> Outcome:
+    job = digits_job(one)
+    outcome = train(job, folder=states_of(one.path))
+    save_trained(one.path, job, outcome)
+    remove_states(states_of(one.path))
+    return outcome._replace(weights={}, averaged=None)

@@ -1,0 +1,88 @@
+"""Trainings one after another on what a machine has, or that torchrun gives: models, their controls, seeds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.models.build import load_model
+from robustbench_twicing.models.identity import weights_hash
+from robustbench_twicing.spec.methods import Attention
+from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.spec.training import TrainingRecipe
+from robustbench_twicing.train.checkpoints import remove_states
+from robustbench_twicing.train.job import Equipment, Job, Start, TrainingData, share_of
+from robustbench_twicing.train.loop import Outcome, Progress, train
+from robustbench_twicing.train.processes import ALONE, Processes
+from robustbench_twicing.train.weights import save_trained, states_of
+
+CONTROL = "softmax"
+
+
+class Begun(NamedTuple):
+    """A training that has been told of."""
+
+    job: Job
+    path: Path
+    """Where the weights go."""
+
+
+def job_of(model: str, data: TrainingData, recipe: TrainingRecipe, seed: int, start: str | None = None) -> Job:
+    """A training of `NAME[+METHOD]`, from the weights `start`: a file, `timm:NAME` or `hf-hub:NAME`.
+
+    Raises `UserError` for an unknown model or method, and for weights that cannot be had or do not fit.
+    """
+    family = "digits" if data.name == "digits" else "imagenet"
+    # Without a start a model needs no weights; naming a file asks the zoo for none.
+    spec = model_spec(f"{model}={start or 'none'}", family)
+    spec = spec.model_copy(update={"name": model})
+    return Job(spec, recipe, data, seed, _start(spec, start) if start else None)
+
+
+def _start(spec: ModelSpec, text: str) -> Start:
+    network = load_model(spec.model_copy(update={"attention": Attention()})).network
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return Start(text, weights_hash(network), tensors)
+
+
+def with_controls(models: Sequence[str]) -> list[str]:
+    """Each model, and behind it the same network with softmax attention, unless that is among them."""
+    found = list(models)
+    for model in models:
+        control = f"{model.partition('+')[0]}+{CONTROL}"
+        same = [one for one in found if _is_control(one, model)]
+        if not same and not _is_control(model, model):
+            found.append(control)
+    return found
+
+
+def _is_control(one: str, model: str) -> bool:
+    """`one` is the network of `model` with softmax attention."""
+    specs = [model_spec(f"{text}=none", "imagenet") for text in (one, model)]
+    return specs[0].architecture == specs[1].architecture and specs[0].attention == Attention()
+
+
+def train_in_turn(
+    begun: Sequence[Begun],
+    equipment: Equipment,
+    processes: Processes = ALONE,
+    progress: Callable[[Begun, Progress], None] | None = None,
+) -> Iterator[tuple[Begun, Outcome]]:
+    """Train and save one after another, and say of each when it is done; each goes on where it was interrupted.
+
+    Raises, before the first begins, what is wrong with any of them.
+    """
+    for one in begun:
+        share_of(one.job, equipment, processes.rank, processes.world)
+        one.job.updates_per_epoch  # noqa: B018 - raises if there is no whole batch
+    for one in begun:
+        follow = None if progress is None else _follower(one, progress)
+        outcome = train(one.job, equipment, states_of(one.path), follow, processes)
+        if processes.rank == 0:
+            save_trained(one.path, one.job, outcome, equipment)
+            remove_states(states_of(one.path))
+        yield one, outcome
+
+
+def _follower(one: Begun, progress: Callable[[Begun, Progress], None]) -> Callable[[Progress], None]:
+    return lambda done: progress(one, done)
