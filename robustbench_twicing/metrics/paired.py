@@ -253,7 +253,7 @@ def _tried_by_all(frames: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, list[
 
 
 def draws_differ(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
-    """Records of one cell each differ in their seed, and in nothing else that matters, weights and attention included."""
+    """Two cells' records differ in their seed, and in nothing else that matters, weights and attention included."""
     columns = ("weights_hash", "attention", *MUST_AGREE)
     return [name for name in columns if baseline[name].iloc[0] != candidate[name].iloc[0]] == ["seed"]
 
