@@ -9,17 +9,29 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads torch: workers 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "robustbench_twicing"
+TODAY = datetime.now(UTC).toordinal() % 3
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--dear", action="store_true", help="Run every test that is marked dear.")
+    parser.addoption(
+        "--dear", action="store_true", help="Run every test that is marked dear, and check the types of every call."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Types and shapes are checked at each call into a third of the package's rooms each day: it doubles the time."""
+    rooms = sorted(place.stem for place in PACKAGE.iterdir() if not place.stem.startswith((".", "_")))
+    checked = rooms if config.getoption("--dear") else rooms[TODAY::3]
+    install_import_hook([f"robustbench_twicing.{room}" for room in checked], "beartype.beartype")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of the dear tests a third each day, so that all have run within three."""
-    today = datetime.now(UTC).toordinal() % 3
     for item in items:
-        if "dear" in item.keywords and not config.getoption("--dear") and crc32(item.nodeid.encode()) % 3 != today:
+        if "dear" in item.keywords and not config.getoption("--dear") and crc32(item.nodeid.encode()) % 3 != TODAY:
             item.add_marker(pytest.mark.skip(reason="dear, and not of this day: --dear runs all"))
 
 
