@@ -26,6 +26,9 @@ _OF_A_SAMPLE = (
 ARM_COLUMNS = tuple(dict.fromkeys((*_OF_A_MODEL, *_OF_A_SAMPLE)))
 """Of records, what a comparison of arms reads."""
 
+BEGAN_WITH = ".from-"
+"""In a stated recipe, between what trained the weights and the hash of the weights that this began with."""
+
 Cells = Mapping[tuple[str, str], pd.DataFrame]
 """Records with `ARM_COLUMNS`, by model and threat."""
 
@@ -83,6 +86,7 @@ def arms_of_cells(cells: Cells, patterns: ArmPatterns, *, compared: bool = True)
     _refuse_same_weights(chosen)
     recipes = {name: str(about.loc[models[0], "training_recipe"]) for name, models in found.items()}
     if compared:
+        _refuse_trained_further(recipes)
         _refuse_other_recipes(recipes)
     return [Arm(name, found[name], bool(recipes[name]), _cells(cells, found[name])) for name in found]
 
@@ -142,6 +146,21 @@ def _refuse_same_weights(about: pd.DataFrame) -> None:
             "Every model of an arm is a training of its own; weights that run under two methods are a drop-in, "
             "which `compare` judges without --arm.",
         )
+
+
+def _refuse_trained_further(recipes: Mapping[str, str]) -> None:
+    """`recipes`: of each arm. `train --from` states the weights it began with; other weights state none."""
+    began = {name: recipe.partition(BEGAN_WITH)[2] for name, recipe in recipes.items()}
+    if len(set(began.values())) < 2:
+        return
+    listed = ", ".join(
+        f"{name} was trained further ({recipes[name]})" if began[name] else f"{name} was not" for name in recipes
+    )
+    raise UserError(
+        f"The arms do not begin alike: {listed}.",
+        "A difference would be the extra training's as much as the method's. Train the control, softmax attention by "
+        "the same recipe from the same weights, and compare with that: twicing-bench train --from WEIGHTS --control.",
+    )
 
 
 def _refuse_other_recipes(recipes: Mapping[str, str]) -> None:

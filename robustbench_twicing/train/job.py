@@ -8,6 +8,7 @@ import torch
 
 from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.arms import BEGAN_WITH
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.training import TrainingRecipe
 from robustbench_twicing.spec.values import content_hash
@@ -120,7 +121,7 @@ class Job:
         trained on, `.from-` and the hash of those.
         """
         said = {"recipe": self.recipe.hash, "data": self.data.fingerprint}
-        began = f".from-{self.start.weights_hash}" if self.start else ""
+        began = f"{BEGAN_WITH}{self.start.weights_hash}" if self.start else ""
         own = f"{self.recipe.name[:30]}-{content_hash(said)}{began}"
         return _STATED_BEFORE.get(own, own)
 

@@ -142,6 +142,18 @@ def test_arms_that_were_not_run_alike_are_refused(column: str, value: object) ->
         compare_all(arms_of(_altered(column, value, "deit-tw@s2"), PATTERNS))
 
 
+@pytest.mark.parametrize("untouched", ["", "deit-0123456789ab", "finetune-0123456789ab.from-ba9876543210"])
+def test_weights_that_were_trained_further_are_not_compared_with_untouched_ones(untouched: str) -> None:
+    records = frame()
+    records.loc[records["model"].str.startswith("deit@"), "training_recipe"] = untouched
+    further = "finetune-0123456789ab.from-0123456789ab"
+    records.loc[records["model"].str.startswith("deit-tw"), "training_recipe"] = further
+    with pytest.raises(UserError, match="deit-tw was trained further") as raised:
+        arms_of(records, PATTERNS)
+    assert "--control" in raised.value.hint
+    assert arms_of(records.assign(training_recipe=further), PATTERNS)
+
+
 def test_arms_of_two_training_recipes_are_refused() -> None:
     records = frame()
     records.loc[records["model"].str.startswith("deit-tw"), "training_recipe"] = "finetuned"
