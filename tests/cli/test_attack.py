@@ -120,6 +120,7 @@ def test_the_same_command_again_reads_what_is_there() -> None:
     assert {file: file.stat().st_mtime_ns for file in Path(first["run"]).glob("records/*/*.parquet")} == files
 
 
+@pytest.mark.dear
 def test_a_killed_run_continues_to_the_same_summary(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "robustbench_twicing", "attack", "--model", "deit", "--quiet"]
     command += ["--protocol", "cheap.toml", "--limit", "17"]

@@ -188,6 +188,7 @@ def test_generated_imagenet_c_shares_samples_with_the_files_and_never_a_column(
     assert not hashes[0] & hashes[1]
 
 
+@pytest.mark.dear
 def test_digits_c_is_relative_to_the_baseline_and_says_so() -> None:
     result = _cli("corrupt", "--model", "deit", "--model", "deit-tw", "--limit", "4", "--quiet", "--json")
     assert result.exit_code == 0, result.output

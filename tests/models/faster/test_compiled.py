@@ -70,6 +70,7 @@ def test_logits_and_gradients_are_the_models_own_at_every_size(attention: str) -
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.dear
 def test_many_different_models_are_all_compiled() -> None:
     run = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=False)
     assert run.stdout.split() == ["12"], run.stderr
