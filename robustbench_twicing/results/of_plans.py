@@ -6,11 +6,12 @@ from pathlib import Path
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.results.begun import begun
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.store import RUNS, RunFolder, is_there
-from robustbench_twicing.spec.arms import ArmPatterns
+from robustbench_twicing.spec.arms import ArmPatterns, arms_in_names
 from robustbench_twicing.spec.values import content_hash
 
 LATEST = "latest"
@@ -63,9 +64,15 @@ def load_finished(run: str | Path) -> Run:
 
 
 def stated_arms(run: str | Path) -> ArmPatterns:
-    """The arms that a plan states, or that the plan of a run did; empty without any. Raises `UserError`."""
+    """The arms that a plan states, or that the plan of a run did, else those of `arms_in_names`; empty without any.
+
+    Raises `UserError`.
+    """
     plan = _plan_named(run)
-    return plan.arms if plan else RunFolder(run_folder(run)).manifest().arms
+    if plan:
+        return plan.arms or arms_in_names([model.name for model in plan.plan.models], FEWEST_SEEDS)
+    manifest = RunFolder(run_folder(run)).manifest()
+    return manifest.arms or arms_in_names(list(manifest.models), FEWEST_SEEDS)
 
 
 def unfinished_plan(name: str | Path) -> PlanFile | None:

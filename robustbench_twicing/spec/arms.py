@@ -1,5 +1,6 @@
 """Arms as a plan or a command line names them: patterns of model names. No torch, no files."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple
@@ -35,6 +36,20 @@ def members(patterns: Sequence[str], models: Sequence[str]) -> tuple[str, ...]:
 def listed(arms: Mapping[str, str | Sequence[str]]) -> ArmPatterns:
     """Arms in the form of `ArmPatterns`: one text stands for itself."""
     return {name: (some,) if isinstance(some, str) else tuple(some) for name, some in arms.items()}
+
+
+def arms_in_names(models: Sequence[str], fewest: int) -> ArmPatterns:
+    """The arms that names such as `deit@s0` make by themselves: two or more of at least `fewest` seeds each, else none.
+
+    None either where some model is in no arm: leaving it out is for the user to say.
+    """
+    arms: dict[str, list[str]] = {}
+    for model in models:
+        found = re.fullmatch(r"(.+)@s\d+", model)
+        if found is None:
+            return {}
+        arms.setdefault(found[1], []).append(model)
+    return arms if len(arms) > 1 and all(len(seeds) >= fewest for seeds in arms.values()) else {}
 
 
 def wrong_arms(arms: ArmPatterns, models: Sequence[str], fewest: int, *, compared: bool = True) -> Iterator[WrongArm]:

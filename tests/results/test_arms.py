@@ -16,6 +16,7 @@ from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_a
 from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.family import Outside
 from robustbench_twicing.results.run import load_run
+from robustbench_twicing.spec.arms import arms_in_names
 from tests.metrics.test_arms import arms
 from tests.records_builder import cell, run_folder
 from tests.report.shown import parsed, printed
@@ -182,8 +183,10 @@ def test_the_command_states_what_it_says_about_mechanisms(tmp_path: Path) -> Non
     assert list(found["rows"][0]["baseline_accuracies"]) == ["deit@s0", "deit@s1", "deit@s2"]
 
 
-def test_the_arms_of_a_runs_plan_need_no_naming(tmp_path: Path) -> None:
-    stated = {"deit": ("deit@*",), "deit-tw": ("deit-tw@*",)}
+@pytest.mark.parametrize("stated", [{"deit": ("deit@*",), "deit-tw": ("deit-tw@*",)}, {}], ids=["plan", "names"])
+def test_the_arms_of_a_runs_plan_or_of_its_models_names_need_no_naming(
+    tmp_path: Path, stated: Mapping[str, tuple[str, ...]]
+) -> None:
     run = run_folder(tmp_path / "run", frame(("clean",)), arms=stated)
     found = json.loads(CliRunner().invoke(app, ["compare", str(run), "--json"]).stdout)
     assert (found["unit"], list(found["arms"])) == ("arms", ["deit", "deit-tw"])
@@ -200,7 +203,21 @@ def test_the_arms_of_a_runs_plan_need_no_naming(tmp_path: Path) -> None:
 
 def test_a_run_without_arms_names_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to be compared with"):
-        api.compare_arms(run_folder(tmp_path / "run", frame(("clean",))))
+        api.compare_arms(run_folder(tmp_path / "run", frame(("clean",), seeds=2)))
+
+
+@pytest.mark.parametrize(
+    ("models", "arms"),
+    [
+        (["a@s0", "a@s1", "b@s7", "b@s8"], {"a": ["a@s0", "a@s1"], "b": ["b@s7", "b@s8"]}),
+        (["a@s0", "a@s1", "b@s0"], {}),
+        (["a@s0", "a@s1"], {}),
+        (["a@s0", "a@s1", "b@s0", "b@s1", "c"], {}),
+        (["a@s0", "a@s1", "b@best", "b@last"], {}),
+    ],
+)
+def test_names_make_arms_where_every_model_is_a_seed_of_enough(models: list[str], arms: object) -> None:
+    assert arms_in_names(models, 2) == arms
 
 
 _BOTH = ["--arm", "deit=deit@*", "--arm", "deit-tw=deit-tw@*"]
@@ -221,7 +238,7 @@ _BOTH = ["--arm", "deit=deit@*", "--arm", "deit-tw=deit-tw@*"]
     ],
 )
 def test_what_the_command_does_not_understand_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:
-    run = run_folder(tmp_path / "run", frame(("clean",)))
+    run = run_folder(tmp_path / "run", frame(("clean",), seeds=2))
     result = CliRunner().invoke(app, ["compare", str(run), *arguments])
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
