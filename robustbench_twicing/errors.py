@@ -11,7 +11,7 @@ EXIT_USAGE = 2
 EXIT_REGRESSED = 3
 EXIT_INCONCLUSIVE = 4
 EXIT_DISPROVED = 5
-"""Numbers do not follow from the records beside them."""
+"""Numbers do not follow from the records beside them, or records are not what comes out again."""
 EXIT_INTERNAL = 70
 """A fault of the tool's own; EX_SOFTWARE of sysexits.h."""
 EXIT_INTERRUPTED = 130

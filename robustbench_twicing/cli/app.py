@@ -68,7 +68,7 @@ app = App(
     cls=_Main,
     help="Is a vision transformer robust, and is one attention mechanism really more robust than another?",
     epilog="Exit codes: 0 done, 1 some samples failed, 2 wrong use, 3 regressed, 4 inconclusive, 5 numbers that "
-    "do not follow from their records, 70 a fault of ours, 130 interrupted.",
+    "do not follow from their records or records that are wrong, 70 a fault of ours, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,

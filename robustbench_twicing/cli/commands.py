@@ -30,6 +30,7 @@ COMMANDS = {
     "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "
     "smoother's bias.",
     "bundle": "A run as one file for others, and a check of such files.",
+    "recheck": "Compute some records of a run again, from weights and data of your own, and bound how many are wrong.",
     "plan": "Write a plan to start from, or check one.",
     "baseline": "Make a run the baseline that `gate` compares with, or show who did.",
     "catalog": "List models, protocols, attacks and data sets; `catalog show NAME` explains one.",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 from robustbench_twicing.errors import UserError
 
@@ -44,6 +44,18 @@ def wilson_interval(right: int, n: int, level: float = 0.95) -> Interval:
     low = 0.0 if right == 0 else (middle - half) / scale
     high = 1.0 if right == n else (middle + half) / scale
     return Interval(low, high)
+
+
+def most_wrong(wrong: int, checked: int, of: int, level: float = 0.95) -> float:
+    """The largest share of `of` records that may be wrong if `wrong` of `checked` random ones were found to be.
+
+    The upper end of the exact binomial interval of Clopper and Pearson (1934, Biometrika 26:404-413), one-sided: a
+    larger share shows so few wrong ones with a probability of 1 - level at most. Drawing without replacement can only
+    make that less. 1 if nothing was checked, exact if everything was.
+    """
+    if checked == of:
+        return wrong / of if of else 1.0
+    return 1.0 if wrong == checked else float(betaincinv(wrong + 1, checked - wrong, level))
 
 
 def paired_score(lost: int, gained: int, n: int, difference: float) -> float:

@@ -33,6 +33,8 @@ class AttackSettings(Frozen):
     """It only asks for logits."""
     control: ClassVar[bool] = False
     """What attacks must do better than: beside them it asks nothing of the model, so no comparison counts it."""
+    together: ClassVar[bool] = False
+    """A sample's draws depend on the samples beside it: nobody can do it again alone."""
     engine: ClassVar[str] = ""
     """`MODULE:NAME` of the function that runs it, for an algorithm from outside (docs/plugins.md); ours stand in
     `engine.algorithms`."""
@@ -249,6 +251,7 @@ class TorchattacksSettings(AttackSettings):
     """
 
     algorithm: Literal["torchattacks"] = "torchattacks"
+    together: ClassVar[bool] = True
     attack: str
     """Class name in torchattacks, such as `APGD`."""
     arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)

@@ -43,6 +43,16 @@ class Samples(NamedTuple):
     labels: Sequence[int]
 
 
+class Disagreement(NamedTuple):
+    """A value of a record that comes out otherwise when its sample is done again."""
+
+    column: str
+    recorded: str
+    computed: str
+    near_a_tie: bool
+    """Rounding alone can make the difference."""
+
+
 Looks = dict[str, list[ModelFinding]]
 """For each model that somebody looked at what was found."""
 
@@ -89,6 +99,15 @@ class Opened(Protocol):
         """Do these shards, each handed out with its records as soon as they are there, without the `common` columns.
 
         Their order is the task's: so that a sample is read once, whoever needs it.
+        """
+        ...
+
+    def checked(
+        self, recorded: Mapping[Cell, pd.DataFrame], progress: Progress
+    ) -> Iterator[tuple[Cell, int, tuple[Disagreement, ...]]]:
+        """Do samples again, and compare them with their records, whose index is the samples' place in the data set.
+
+        Each sample is handed out once, with all that comes out otherwise.
         """
         ...
 

@@ -47,15 +47,17 @@ class Outcome:
     """(2, samples): L∞ and L2."""
     spent: np.ndarray
     """(2, samples): evaluations and input gradients."""
+    images: np.ndarray
+    """(3, H, W, samples) float32: what was judged, in the threat's space; of no pixels, (0, samples), unless kept."""
 
     @classmethod
-    def untouched(cls, judgement: Judgement) -> "Outcome":
-        """Of samples that nothing was done to."""
+    def untouched(cls, judgement: Judgement, images: np.ndarray | None = None) -> "Outcome":
+        """Of samples that nothing was done to; `images` are theirs, if they are kept."""
         count = len(judgement.correct)
         none = np.zeros(count, dtype=bool)
-        return cls(
-            judgement, judgement.correct.copy(), none, np.zeros((2, count)), np.zeros((2, count), dtype=np.int64)
-        )
+        spent = np.zeros((2, count), dtype=np.int64)
+        kept = np.zeros((0, count), dtype=np.float32) if images is None else images
+        return cls(judgement, judgement.correct.copy(), none, np.zeros((2, count)), spent, kept)
 
     def take(self, rows: np.ndarray) -> "Outcome":
         """Some of the rows, a copy."""
@@ -74,8 +76,9 @@ class Outcome:
 class Attacks:
     """The attacks on one block of samples. An outcome is kept, so that a sequence need not repeat a member."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, keeps_images: bool = False) -> None:
         self.seed = seed
+        self.keeps_images = keeps_images
         self._done: dict[tuple[int, str], dict[str, tuple[Outcome, int]]] = {}
 
     def __call__(
@@ -84,7 +87,8 @@ class Attacks:
         """Attack `samples` (at least one), whose judgement without an attack is `clean`."""
         if len(threat.members) == 1 and threat.members[0] is threat:
             return self._single(roles, threat, samples, tick)
-        result, standing = Outcome.untouched(clean.take(range(len(samples.ids)))), np.arange(len(samples.ids))
+        result = self.untouched(roles, threat, samples, clean.take(range(len(samples.ids))))
+        standing = np.arange(len(samples.ids))
         for member in threat.members:
             if len(standing) == 0:
                 break
@@ -100,13 +104,20 @@ class Attacks:
             standing = standing[~broken]
         return result
 
+    def untouched(self, roles: Roles, threat: AttackThreat, samples: Samples, clean: Judgement) -> Outcome:
+        """The outcome before anything is done to the samples."""
+        if not self.keeps_images:
+            return Outcome.untouched(clean)
+        pixel = threat.rules.space == "pixel"
+        return Outcome.untouched(clean, as_kept(samples.images if pixel else roles.judging.normalize(samples.images)))
+
     def _single(self, roles: Roles, threat: AttackThreat, samples: Samples, tick: Callable[[int], None]) -> Outcome:
         done = self._done.setdefault((id(roles.judging), threat.id), {})
         new = [row for row, sample in enumerate(samples.ids) if sample not in done]
         if new:
             some = samples.take(new)
             outcome = with_smaller_batches(
-                lambda size: _attack(roles, threat, some, self.seed, size, tick), roles.judging
+                lambda size: _attack(roles, threat, some, self.seed, size, self.keeps_images, tick), roles.judging
             )
             done.update({sample: (outcome, row) for row, sample in enumerate(some.ids)})
             if len(new) == len(samples.ids):
@@ -119,8 +130,19 @@ class Attacks:
         return result
 
 
+def as_kept(images: Images) -> np.ndarray:
+    """(3, H, W, samples) float32 on the CPU, a copy: an outcome is written into."""
+    return images.permute(1, 2, 3, 0).cpu().numpy().copy()
+
+
 def _attack(
-    roles: Roles, threat: AttackThreat, samples: Samples, seed: int, batch_size: int, tick: Callable[[int], None]
+    roles: Roles,
+    threat: AttackThreat,
+    samples: Samples,
+    seed: int,
+    batch_size: int,
+    keeps_images: bool,
+    tick: Callable[[int], None],
 ) -> Outcome:
     """One attack, crafted as the threat says and judged by float32."""
     space, model = threat.rules.space, roles.judging
@@ -146,6 +168,8 @@ def _attack(
     if threat.eight_bit:
         outcome.correct_8bit = samples.judged(judging((images * 255).round() / 255)).correct
         outcome.spent[0] += 1
+    if keeps_images:
+        outcome.images = as_kept(images)
     return outcome
 
 

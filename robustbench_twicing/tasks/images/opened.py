@@ -29,8 +29,9 @@ from robustbench_twicing.spec.records import COLUMNS
 from robustbench_twicing.spec.suite import SuiteDefinition, SuiteSpec
 from robustbench_twicing.spec.threats import Threat
 from robustbench_twicing.spec.values import content_hash
+from robustbench_twicing.tasks.images.agreement import compared
 from robustbench_twicing.tasks.images.attack import Roles
-from robustbench_twicing.tasks.images.block import Block, Work
+from robustbench_twicing.tasks.images.block import Block, Redone, Work
 from robustbench_twicing.tasks.images.preflight import look
 from robustbench_twicing.tasks.images.sources import Source, open_sources
 from robustbench_twicing.tasks.images.tune import (
@@ -39,7 +40,7 @@ from robustbench_twicing.tasks.images.tune import (
     settle_compilation,
     settle_memory_format,
 )
-from robustbench_twicing.tasks.task import BLOCK, Looks, Progress, Samples, Task
+from robustbench_twicing.tasks.task import BLOCK, Disagreement, Looks, Progress, Samples, Task
 
 _DEAR, _FEW, _SOME = 300, 8, 128
 """From this many evaluations per sample on, a shard is kept small: a kill then loses minutes, not an hour. It is
@@ -142,6 +143,50 @@ class OpenedImages:
             yield from self._of_one_dataset(
                 dataset, [item for item in work if item.source.dataset is dataset], progress
             )
+
+    def checked(
+        self, recorded: Mapping[Cell, pd.DataFrame], progress: Progress
+    ) -> Iterator[tuple[Cell, int, tuple[Disagreement, ...]]]:
+        """As `Opened.checked`."""
+        wanted = {cell: [int(position) for position in rows.index] for cell, rows in recorded.items()}
+        for cell, done, errors in self._redone(wanted, progress):
+            yield from compared(cell, recorded[cell], done, errors)
+
+    def _redone(
+        self, wanted: Mapping[Cell, Sequence[int]], progress: Progress
+    ) -> Iterator[tuple[Cell, Redone | None, Mapping[int, str]]]:
+        """The samples at these positions done again, block by block: those that can be read, and why others cannot."""
+        left = {cell: len(positions) for cell, positions in wanted.items()}
+        due: dict[tuple[int, int], dict[Cell, list[int]]] = {}
+        for cell in sorted(wanted, key=lambda cell: self.plan.threats.index(cell.threat)):
+            for place in sorted(wanted[cell]):
+                block = (id(self.source(cell.threat).dataset), place // BLOCK)
+                due.setdefault(block, {}).setdefault(cell, []).append(place)
+        for asked in due.values():
+            work = {cell: self._work(cell, ()) for cell in asked}
+            needs = {cell: self._with_those_beside(cell, places) for cell, places in asked.items()}
+            dataset = next(iter(work.values())).source.dataset
+            recipes = list(dict.fromkeys(item.recipe for item in work.values()))
+            with tensor_cores(allowed=False):
+                batch = dataset.read(sorted(set().union(*needs.values())), recipes)
+                made = Block(batch, self.device, self.plan.seed, self.frost_dir, keeps_images=True)
+                for cell, places in asked.items():
+                    can_be_read = [place for place in needs[cell] if place not in batch.errors]
+                    done = made.redone(work[cell], can_be_read, progress).at(places) if can_be_read else None
+                    yield cell, done, {place: batch.errors[place] for place in places if place in batch.errors}
+                    left[cell] -= len(places)
+                    if left[cell] == 0:
+                        progress.finish(cell)
+
+    def _with_those_beside(self, cell: Cell, positions: Sequence[int]) -> list[int]:
+        """The positions, and those of the samples that these cannot be done without, in order."""
+        settings = [member.settings for member in cell.threat.members] if cell.threat.kind == "attack" else []
+        if not any(one.together for one in settings):
+            return list(positions)
+        size = self.shard_size(cell.threat)
+        last = self.plan.samples_for(cell.threat, len(self.samples(cell.threat).labels))
+        starts = dict.fromkeys(place // size * size for place in positions)
+        return [place for start in starts for place in range(start, min(start + size, last))]
 
     def _of_one_dataset(
         self, dataset: Dataset, work: Sequence[Work], progress: Progress
