@@ -14,7 +14,7 @@ from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
-from robustbench_twicing.metrics.intervals import Interval, wilson_interval
+from robustbench_twicing.metrics.intervals import Interval, finite_population_factor, wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.preprocessing import resized
@@ -63,14 +63,14 @@ class Count(NamedTuple):
 def interval(right: int, n: int, images: int) -> Interval:
     """Where the accuracy over all `images` may lie if `right` of `n` of them were right, other things equal.
 
-    Wilson's interval for the images that were not measured: sampling without replacement has a variance smaller by
-    (images - n) / (images - 1), which is the same as having measured that many times more. `NUMERICS` is added.
+    Wilson's interval for the images that were not measured: sampling without replacement has a smaller variance, which
+    is the same as having measured more (`intervals.finite_population_factor`). `NUMERICS` is added.
     """
     if n == 0:
         return Interval(0.0, 1.0)
     low = high = right / n
     if n < images:
-        effective = round(n * (images - 1) / (images - n))
+        effective = round(n / finite_population_factor(n, images) ** 2)
         low, high = wilson_interval(round(right / n * effective), effective, LEVEL)
     return Interval(max(0.0, low - NUMERICS), min(1.0, high + NUMERICS))
 
@@ -95,7 +95,7 @@ def verify_model(
     device = choose_device(means.device)
     model = load_model(spec, device)
     used = recipe_named(plan.recipe or "model", model.card.recipes, suite("imagenet"))
-    chosen, not_checked = _choose(figures, means.directories, used.crop or model.card.image_size)
+    chosen, not_checked = _choose(figures, means.directories, used.crop or model.card.image_size, _other_sizes(model))
     plan = plan.model_copy(update={"threats": tuple(SETS[name].threat for name in chosen)})
     folder = run_plan(plan, means, models={spec.name: model}, begin=begin, notes={"decided": stated.decided})
     counts = _counts(folder)
@@ -143,10 +143,17 @@ def _prepared(plan: Plan, model: Classifier, used: Recipe) -> str:
     return f"{used.id}, as {model.card.prepared_as} says" if own else f"{used.id}, as asked for"
 
 
+def _other_sizes(model: Classifier) -> dict[int, str]:
+    """What to pass for images of another size that this model is evaluated at, by that size."""
+    own = model.card.recipes
+    names = {"train-size": own.trained, "model": own.evaluated}
+    return {recipe.crop: f"--recipe {name}" for name, recipe in names.items() if recipe.crop}
+
+
 def _choose(
-    figures: Mapping[str, Sequence[Figure]], directories: Mapping[str, Path], image_size: int
+    figures: Mapping[str, Sequence[Figure]], directories: Mapping[str, Path], image_size: int, offers: Mapping[int, str]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
-    """The figures that can be checked, and why the others cannot."""
+    """The figures that can be checked, and why the others cannot; `offers` says by which option another size can be."""
     chosen, not_checked = {}, {}
     for name, (_, reads, _) in SETS.items():
         there = reads in directories or (reads == "imagenet-real" and "imagenet" in directories)
@@ -157,6 +164,8 @@ def _choose(
             not_checked[name] = f"no folder: --data-dir {reads}=DIR"
         elif image_size not in sizes:
             not_checked[name] = f"published at {', '.join(map(str, sizes))} pixels, measured at {image_size}"
+            offered = [f"{offers[size]} for {size}" for size in sizes if size in offers]
+            not_checked[name] += f" (pass {', '.join(offered)})" if offered else ""
         else:
             chosen[name] = sizes[image_size]
     if not chosen:

@@ -116,6 +116,14 @@ def verify_sensor(pretrained: bool = False, **settings: Any) -> nn.Module:
 
 
 @register_model
+def verify_tested_larger(pretrained: bool = False, **settings: Any) -> nn.Module:
+    network = Sensor()
+    larger = {"test_input_size": (3, 288, 288), "test_crop_pct": 1.0}
+    network.pretrained_cfg = _configuration(mean=(0.0,) * 3, std=(1.0,) * 3, **larger)
+    return network
+
+
+@register_model
 def verify_vit(pretrained: bool = False, **settings: Any) -> nn.Module:
     network = VisionTransformer(img_size=224, patch_size=56, embed_dim=16, depth=2, num_heads=2)
     network.pretrained_cfg = _configuration(mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -369,3 +377,13 @@ def test_a_figure_for_another_image_size_is_not_compared():
     result = run(*plant("imagenet-a"))
     with pytest.raises(UserError, match=r"Nothing can be checked(.|\n)*published at 384 pixels, measured at 224"):
         raise result.exception
+
+
+def test_a_figure_at_the_models_other_size_is_offered_by_its_option():
+    torch.save(checkpoint(), "sensor.pth")
+    where = plant("imagenet-a")
+    for published, recipe, offered in ((224, [], "train-size"), (288, ["--recipe", "train-size"], "model")):
+        Path("published.csv").write_text(f"{HEADER}sensor,imagenet-a,{published},1.0,bicubic,100,0\n")
+        result = run(*where, *recipe, model="verify_tested_larger=sensor.pth")
+        with pytest.raises(UserError, match=rf"published at {published} (.|\n)*--recipe {offered} for {published}\)"):
+            raise result.exception
