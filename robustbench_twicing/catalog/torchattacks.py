@@ -8,7 +8,12 @@ from typing import NamedTuple
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.spec.attacks import ApgdTargetedSettings, AttackSettings, TorchattacksSettings
+from robustbench_twicing.spec.attacks import (
+    ApgdTargetedSettings,
+    AttackSettings,
+    FabTargetedSettings,
+    TorchattacksSettings,
+)
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.values import Frozen, Length, Norm
 
@@ -96,6 +101,14 @@ class Counterpart(NamedTuple):
 
 _PGD = {"step_size": "alpha", "steps": "steps", "random_start": "random_start"}
 _APGD = {"steps": "steps", "restarts": "n_restarts"}
+_FAB = {
+    "steps": "steps",
+    "restarts": "n_restarts",
+    "targets": "n_classes",
+    "alpha_max": "alpha_max",
+    "eta": "eta",
+    "beta": "beta",
+}
 _SPSA = {"probe_distance": "delta", "step_size": "lr", "steps": "nb_iter", "samples": "nb_sample"}
 _BOTH: tuple[Norm, ...] = ("Linf", "L2")
 
@@ -108,6 +121,7 @@ COUNTERPARTS: dict[str, tuple[Counterpart, ...]] = {
     "mifgsm": (Counterpart("MIFGSM", ("Linf",), {"step_size": "alpha", "steps": "steps", "decay": "decay"}),),
     "apgd": (Counterpart("APGD", _BOTH, {**_APGD, "loss": "loss"}, {"eot_iter": 1, "rho": 0.75}),),
     "apgd-t": (Counterpart("APGDT", _BOTH, {**_APGD, "targets": "n_classes"}, {"eot_iter": 1, "rho": 0.75}),),
+    "fab-t": (Counterpart("FAB", _BOTH, _FAB, {"multi_targeted": True}),),
     "square": (
         Counterpart(
             "Square",
@@ -143,7 +157,7 @@ def as_torchattacks(settings: AttackSettings) -> TorchattacksSettings:
             arguments[chosen.carries[name]] = str(value) if isinstance(value, Length) else value
         elif name not in AttackSettings.model_fields and value != field.get_default(call_default_factory=True):
             cannot.append(f"{name} = {json.dumps(value, default=str)}")
-    if isinstance(settings, ApgdTargetedSettings):
+    if isinstance(settings, ApgdTargetedSettings | FabTargetedSettings):
         arguments["n_classes"] = settings.targets + 1  # with the label's own
     if cannot:
         raise UserError(f"torchattacks' {chosen.attack} cannot be given {' and '.join(cannot)}.", hint)

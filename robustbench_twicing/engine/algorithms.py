@@ -3,6 +3,7 @@
 from robustbench_twicing.catalog.plugins import PREFIX, find_plugin
 from robustbench_twicing.engine.apgd import apgd, apgd_targeted
 from robustbench_twicing.engine.contract import Engine
+from robustbench_twicing.engine.fab import fab_targeted
 from robustbench_twicing.engine.fgsm import fgsm
 from robustbench_twicing.engine.mifgsm import mifgsm
 from robustbench_twicing.engine.noise import noise
@@ -16,6 +17,7 @@ from robustbench_twicing.spec.attacks import AttackSettings, PythonSettings
 ALGORITHMS: dict[str, Engine] = {
     "apgd": apgd,
     "apgd-t": apgd_targeted,
+    "fab-t": fab_targeted,
     "fgsm": fgsm,
     "mifgsm": mifgsm,
     "noise": noise,

@@ -51,6 +51,10 @@ class Standing:
         """
         if not self.judges or not (done := fooled(logits, self.labels)).any():
             return None
+        return self.leave(done, images)
+
+    def leave(self, done: Mask, images: Images) -> Mask:
+        """Those of `done` keep their row of `images` and leave. Returns which of those who stood still do."""
         self._found[self.rows[done]] = images[done]
         left = ~done
         self.rows, self.labels = self.rows[left], self.labels[left]

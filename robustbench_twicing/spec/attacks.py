@@ -1,7 +1,7 @@
 """The settings of every attack algorithm, and the table `SETTINGS` that lists them."""
 
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
+<<<<<<< HEAD
 from robustbench_twicing.spec.values import AS_WRITTEN, Frozen, Length, Norm, content_hash
 
 
@@ -76,6 +77,10 @@ class AttackSettings(Frozen):
     @property
     def _repetitions(self) -> int:
         return prod(getattr(self, name) for name in self.judged_apart)
+=======
+from robustbench_twicing.spec.attack_settings import AttackSettings as AttackSettings  # docs/plugins.md: from here
+from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
+>>>>>>> 1022cb0 (Run FAB-T with an engine of our own, and say how far the nearest mistake is)
 
 
 class FgsmSettings(AttackSettings):
@@ -175,6 +180,37 @@ class ApgdTargetedSettings(AttackSettings):
     @property
     def evaluations(self) -> int:
         return super().evaluations + 2
+
+
+class FabTargetedSettings(AttackSettings):
+    """The way to the boundary with each of several wrong classes (Croce & Hein 2020, arXiv 1907.02044, algorithm 1)."""
+
+    algorithm: Literal["fab-t"] = "fab-t"
+    steps: int = Field(ge=1)
+    targets: int = Field(ge=1)
+    """Wrong classes to aim at, those that the clean logits rank highest; at most all there are."""
+    restarts: int = Field(default=1, ge=1)
+    alpha_max: float = Field(default=0.1, ge=0, le=1)
+    """The most that an iterate is drawn towards the image."""
+    eta: float = Field(default=1.05, ge=1)
+    """How far a step goes, of the way to the linearised boundary."""
+    beta: float = Field(default=0.9, gt=0, lt=1)
+    """What is left of the distance to the image after an iterate that fools the model."""
+    keeps: Literal["first", "closest"] = "first"
+    """`closest` goes on after the first iterate within eps that fools the model, for a nearer one."""
+
+    @property
+    def schedule(self) -> str:
+        closest = ", the closest" if self.keeps == "closest" else ""
+        return f"{self.steps} steps × {self.targets} targets{_restarts(self.restarts)}{closest}"
+
+    @property
+    def evaluations(self) -> int:
+        return 2 * self.steps * self.targets * self.restarts + 2
+
+    @property
+    def gradients(self) -> int:
+        return self.steps * self.targets * self.restarts
 
 
 class SquareSettings(AttackSettings):
@@ -384,6 +420,7 @@ class SequenceSettings(AttackSettings):
 SETTINGS: dict[str, type[AttackSettings]] = {
     "apgd": ApgdSettings,
     "apgd-t": ApgdTargetedSettings,
+    "fab-t": FabTargetedSettings,
     "fgsm": FgsmSettings,
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,

@@ -97,11 +97,8 @@ def test_standard_has_the_members_of_autoattack():
         ce, targeted, fab, square = (attacks[name + end] for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
         assert (ce.loss, ce.steps, ce.restarts) == ("ce", 100, 1)
         assert (targeted.steps, targeted.restarts, targeted.targets) == (100, 1, 9)
-        given = {key: fab.arguments[key] for key in ("steps", "n_restarts", "multi_targeted", "n_classes")}
-        assert (fab.attack, given) == (
-            "FAB",
-            {"steps": 100, "n_restarts": 1, "multi_targeted": True, "n_classes": 10},
-        )
+        assert (fab.algorithm, fab.steps, fab.restarts, fab.targets) == ("fab-t", 100, 1, 9)
+        assert (fab.alpha_max, fab.eta, fab.beta, fab.keeps) == (0.1, 1.05, 0.9, "first")
         assert (square.queries, square.p_init) == (5000, 0.8)
         assert {each.norm for each in (ce, targeted, fab, square)} == {norm}
 
@@ -318,7 +315,14 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
     assert spsa.suggested_limit == 10
     sequence = attack_threat(standard, "autoattack", ONE, engine="torchattacks")
     assert [member.settings.attack for member in sequence.members] == ["APGD", "APGDT", "FAB", "Square"]
-    for attack in standard.attacks.keys() - {"noise", "noise-l2", "autoattack", "autoattack-l2"}:
+    for attack in standard.attacks.keys() - {
+        "noise",
+        "noise-l2",
+        "autoattack",
+        "autoattack-l2",
+        "fab-min",
+        "fab-min-l2",
+    }:
         settings = attack_threat(standard, attack, ONE, engine="torchattacks").settings
         assert settings.norm == standard.attacks[attack].norm
         parameters = inspect.signature(getattr(torchattacks, settings.attack)).parameters

@@ -150,7 +150,7 @@ def test_arguments_reach_torchattacks(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "eps"), [("fab-t", "16/255"), ("fab-t-l2", "1.0")])
-def test_the_fab_of_autoattack_runs_with_its_targets_stated(monkeypatch, name, eps):
+def test_fab_runs_with_its_targets_stated(monkeypatch, name, eps):
     given = []
 
     class Spy(torchattacks.FAB):
@@ -162,7 +162,7 @@ def test_the_fab_of_autoattack_runs_with_its_targets_stated(monkeypatch, name, e
     for classes, targets in ((6, 5), (12, 9)):
         model, images = small_net(classes=classes), random_images(4)
         labels = answers(model, images)
-        what = attack_threat(protocol("standard"), name, Eps.parse(eps))
+        what = attack_threat(protocol("standard"), name, Eps.parse(eps), "torchattacks")
         fewer = {**what.settings.arguments, "steps": 3}
         what = what.model_copy(update={"settings": what.settings.model_copy(update={"arguments": fewer})})
         found = attack(model, images, labels, what)

@@ -12,6 +12,7 @@ from robustbench_twicing.spec.attacks import (
     ApgdSettings,
     ApgdTargetedSettings,
     AttackSettings,
+    FabTargetedSettings,
     FgsmSettings,
     MifgsmSettings,
     NoiseSettings,
@@ -79,6 +80,10 @@ def apgd_settings(steps: int = 10, **changes: Any) -> ApgdSettings:
 
 def apgd_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> ApgdTargetedSettings:
     return ApgdTargetedSettings(algorithm="apgd-t", steps=steps, targets=targets, **changes)
+
+
+def fab_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> FabTargetedSettings:
+    return FabTargetedSettings(algorithm="fab-t", steps=steps, targets=targets, **changes)
 
 
 def square_settings(queries: int = 50, p_init: float = 0.8, **changes: Any) -> SquareSettings:
