@@ -14,73 +14,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
-<<<<<<< HEAD
-from robustbench_twicing.spec.values import AS_WRITTEN, Frozen, Length, Norm, content_hash
-
-
-class AttackSettings(Frozen):
-    """What the settings of all algorithms have, and can be asked. A class of its own for each algorithm: its fields are
-    the keys of a protocol file."""
-
-    algorithm: str
-    norm: Norm = "Linf"
-    suggested_limit: int | None = Field(default=None, ge=1, exclude=True)
-    """Samples to attack when the user sets no limit; not part of the hash, since it changes n, not the attack."""
-
-    judged_apart: ClassVar[tuple[str, ...]] = ()
-    """Settings that repeat the whole attack: each repetition ends in an image of its own, of which `iterate = "last"`
-    judges only the last."""
-    gradient_free: ClassVar[bool] = False
-    """It only asks for logits."""
-    control: ClassVar[bool] = False
-    """What attacks must do better than: beside them it asks nothing of the model, so no comparison counts it."""
-    together: ClassVar[bool] = False
-    """A sample's draws depend on the samples beside it: nobody can do it again alone."""
-    engine: ClassVar[str] = ""
-    """`MODULE:NAME` of the function that runs it, for an algorithm from outside (docs/plugins.md); ours stand in
-    `engine.algorithms`."""
-
-    @property
-    def schedule(self) -> str:
-        """What is done to an image, in a few words, for the line that states the threat model."""
-        return ", ".join(f"{name} {value}" for name, value in self if name not in AttackSettings.model_fields)
-
-    @property
-    def needs_best(self) -> str:
-        """Why these settings make no sense under `iterate = "last"`; "" if they do."""
-        for name in self.judged_apart:
-            if (count := getattr(self, name)) > 1:
-                return f"has {name} = {count}, but iterate = 'last' judges only the last one"
-        return ""
-
-    @property
-    def steps_taken(self) -> int:
-        """Updates of the image, for each repetition."""
-        return int(getattr(self, "steps", 1))
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the model that one sample costs at most, the final judgement included. For estimates only."""
-        return (self.steps_taken + 1) * self._repetitions
-
-    @property
-    def side_by_side(self) -> int:
-        """How many of a sample's evaluations do not wait for each other."""
-        return 1
-
-    @property
-    def gradients(self) -> int | None:
-        """Input gradients that one sample costs at most; None if nobody knows. For estimates, and for the check of a
-        model before it is attacked."""
-        return 0 if self.gradient_free else self.steps_taken * self._repetitions
-
-    @property
-    def _repetitions(self) -> int:
-        return prod(getattr(self, name) for name in self.judged_apart)
-=======
 from robustbench_twicing.spec.attack_settings import AttackSettings as AttackSettings  # docs/plugins.md: from here
 from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
->>>>>>> 1022cb0 (Run FAB-T with an engine of our own, and say how far the nearest mistake is)
 
 
 class FgsmSettings(AttackSettings):
