@@ -222,7 +222,7 @@ class TorchattacksSettings(AttackSettings):
     """
 
     algorithm: Literal["torchattacks"] = "torchattacks"
-    together: ClassVar[bool] = True
+    together = True
     attack: str
     """Class name in torchattacks, such as `APGD`."""
     arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
