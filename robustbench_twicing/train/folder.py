@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data import auto_augment, create_transform
 from torch.utils.data import DataLoader
 
 from robustbench_twicing.data.decode import Unreadable, decode
@@ -128,7 +128,19 @@ def augmentation_of(said: TimmAugmentation, network: Any) -> Transform:
         re_mode=said.erase_with,
         re_count=said.erase_count,
     )
+    for part in getattr(transform, "transforms", ()):
+        for op in getattr(part, "ops", ()):
+            if getattr(op, "aug_fn", None) is auto_augment.posterize:
+                op.aug_fn = _posterized
     return transform
+
+
+def _posterized(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
+    """timm's `posterize`, which may be asked to keep no bit: black. Pillow 13 refuses that, older ones do it."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    posterized: Image.Image = auto_augment.posterize(image, bits_to_keep, **options)
+    return posterized
 
 
 def evaluation_of(network: Any) -> Transform:

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -10,10 +11,11 @@ from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.data.training import training_folder
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.models.build import load_model
+from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.spec.models import ModelSpec
+from robustbench_twicing.train.folder import augmentation_of
 from robustbench_twicing.train.loop import train
-from tests.train.small import MODEL, small_job, write_pictures
+from tests.train.small import MODEL, small_job, small_recipe, write_pictures
 
 
 def test_a_folder_that_is_no_data_set_to_train_on_is_refused(tmp_path):
@@ -74,6 +76,17 @@ def test_the_command_trains_says_what_it_did_and_keeps_what_is_finished(tmp_path
     other = CliRunner().invoke(app, [*command, "--seed", "1"])
     assert other.exit_code == 2
     assert "is not deit_digits_patch8_32+twicing trained with seed 1" in other.output
+
+
+def test_augmentation_may_leave_nothing_of_a_picture():
+    # RandAugment's draw of DeiT asks once in some hundred pictures for zero bits, at which timm and Pillow 13 give up.
+    said = small_recipe(augmentation={"auto_augment": "rand-m10-mstd0-inc1-n15"}).augmentation
+    transform = augmentation_of(said, new_network("deit_digits_patch8_32"))
+    parts = [op for part in transform.transforms for op in getattr(part, "ops", ())]
+    picture = Image.new("RGB", (40, 40), (200, 100, 50))
+    results = [op(picture) for op in parts for _ in range(8)]
+    assert len(parts) == 15
+    assert Image.new("RGB", (40, 40)).tobytes() in [result.tobytes() for result in results]
 
 
 @pytest.mark.parametrize(
