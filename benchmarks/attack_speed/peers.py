@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from attack_speed.task import Candidate, Images, Task
-from robustbench_twicing.spec.attacks import PgdSettings, SpsaSettings
+from robustbench_twicing.spec.attacks import ApgdSettings, PgdSettings, SpsaSettings, SquareSettings
 
 OUR_NETWORK = ", our network"
 """What a candidate's name ends with if it is given the network that ours is given, instead of timm's."""
@@ -82,6 +82,10 @@ def torchattacks(task: Task, batch: int) -> Images:
     elif isinstance(settings, SpsaSettings):
         rate, distance = settings.step_size.at(task.threat.eps), settings.probe_distance.at(task.threat.eps)
         attack = there.SPSA(task.model, task.eps, distance, rate, settings.steps, settings.samples)
+    elif isinstance(settings, ApgdSettings):
+        attack = there.APGD(task.model, "Linf", task.eps, settings.steps, settings.restarts, loss=settings.loss)
+    elif isinstance(settings, SquareSettings):
+        attack = there.Square(task.model, "Linf", task.eps, settings.queries, p_init=settings.p_init)
     else:
         attack = there.FGSM(task.model, task.eps)
     attack.set_device(task.images.device)

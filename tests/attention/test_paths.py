@@ -214,9 +214,10 @@ def test_packed_attention_works_under_autocast(method):
     (slope,) = torch.autograd.grad(expected.sum(), x)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = module(x)
+        (slope_within,) = torch.autograd.grad(module(x).float().sum(), x)
     (rounded_slope,) = torch.autograd.grad(rounded.float().sum(), x)
     # bfloat16 has 8 bits: 2^-9 for each of some ten roundings on the way, with slack for the sharp softmax.
-    for got, wanted in ((rounded, expected), (rounded_slope, slope)):
+    for got, wanted in ((rounded, expected), (rounded_slope, slope), (slope_within, slope)):
         assert (got.float() - wanted).norm() < 0.1 * wanted.norm()
 
 

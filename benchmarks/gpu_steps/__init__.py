@@ -1,0 +1,1 @@
+"""What `gpu.py` measures, one file for each step, and what steps share: job, report, wheels."""
