@@ -73,6 +73,7 @@ def cell(model: str, threat: str, correct: Sequence[bool] | np.ndarray, **column
         "correct_8bit": right,
         "margin": 1.0,
         "loss": 0.5,
+        "brier": 0.2,
         "confidence": 0.9,
         "linf_distance": 0.0,
         "l2_distance": 0.0,

@@ -16,6 +16,12 @@ def cross_entropy_loss(logits: Logits, labels: Labels) -> PerSample:
     return cross_entropy(logits, labels, reduction="none")
 
 
+def brier_score(probabilities: Logits, labels: Labels) -> PerSample:
+    """Sum over classes of (probability - 1 for the label, 0 for others)², in [0, 2] (Brier 1950, Monthly Weather Review
+    78:1-3)."""
+    return ((probabilities**2).sum(1) - 2 * _own(probabilities, labels) + 1).clamp(min=0)
+
+
 def log_odds_against(logits: Logits, labels: Labels) -> PerSample:
     """log((1 - p) / p) for the label's probability p: the cross-entropy is softplus of this.
 

@@ -1,7 +1,7 @@
 """Does the confidence of a model mean anything? `confidence` is the softmax probability of the predicted class."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
 Confidence = Float[np.ndarray, " samples"]
@@ -18,7 +18,7 @@ def expected_calibration_error(confidence: Confidence, correct: Hits, bins: int 
     """
     if not correct.size:
         return float("nan")
-    gap = np.bincount(_bins(confidence, bins), weights=correct - confidence, minlength=bins)
+    gap = np.bincount(equal_bins(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(correct))
 
 
@@ -28,11 +28,16 @@ def calibrated_ece(confidence: Confidence, bins: int = 15) -> float:
     Every sample right with the probability of its confidence; a bin's gap is then about normal, and the mean of its
     absolute value √(2/π) times its standard deviation. Not 0, and the larger the fewer samples. NaN without samples.
     """
+    return calibrated_gaps(confidence, bins)[0]
+
+
+def calibrated_gaps(confidence: Confidence, bins: int = 15) -> tuple[float, float]:
+    """Mean and standard deviation of `expected_calibration_error` of a calibrated model, see `calibrated_ece`."""
     if not confidence.size:
-        return float("nan")
-    index = _bins(confidence, bins)
-    variance = np.bincount(index, weights=confidence * (1 - confidence), minlength=bins)
-    return float(np.sqrt(2 / np.pi * variance).sum() / len(confidence))
+        return float("nan"), float("nan")
+    variance = np.bincount(equal_bins(confidence, bins), weights=confidence * (1 - confidence), minlength=bins)
+    mean, spread = np.sqrt(2 / np.pi * variance).sum(), np.sqrt((1 - 2 / np.pi) * variance.sum())
+    return float(mean / len(confidence)), float(spread / len(confidence))
 
 
 def debiased_ece(confidence: Confidence, correct: Hits, bins: int = 15) -> float:
@@ -44,7 +49,7 @@ def debiased_ece(confidence: Confidence, correct: Hits, bins: int = 15) -> float
     """
     if not correct.size:
         return float("nan")
-    index = _bins(confidence, bins)
+    index = equal_bins(confidence, bins)
     sizes = np.bincount(index, minlength=bins)
     kept = sizes > 0
     sizes, gap, right = (
@@ -65,8 +70,8 @@ def debiased_ece(confidence: Confidence, correct: Hits, bins: int = 15) -> float
     return float((2 * np.abs(gap) - again).sum() / len(correct))
 
 
-def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each sample: of equal width, closed on the right."""
+def equal_bins(confidence: Confidence, bins: int) -> Int[np.ndarray, " samples"]:
+    """The bin of each sample, from 0: of equal width, closed on the right."""
     index: np.ndarray = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     return index
 
@@ -116,12 +121,24 @@ def aurra(confidence: Confidence, correct: Hits) -> float:
     return float((np.cumsum(correctness) / np.arange(1, len(correctness) + 1)).mean())
 
 
+def aurc(confidence: Confidence, correct: Hits) -> float:
+    """Area under the risk-coverage curve: mean error of the k most confident samples, over k = 1 … n; 1 - `aurra`.
+
+    Geifman, Uziel and El-Yaniv (2019, arXiv 1805.08206). In [0, 1], lower is better. NaN without samples.
+    """
+    return 1 - aurra(confidence, correct)
+
+
 def _by_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both in order of rising confidence; `correct` as the mean over the samples that share a confidence."""
-    order = np.argsort(confidence, kind="stable")  # at once, where they are sorted already
-    confidence = confidence[order]
-    group = np.cumsum(np.append(False, confidence[1:] != confidence[:-1]))
-    shared = np.bincount(group, weights=correct[order]) / np.bincount(group)
+    if (confidence[1:] < confidence[:-1]).any():
+        order = np.argsort(confidence, kind="stable")
+        confidence, correct = confidence[order], correct[order]
+    other = confidence[1:] != confidence[:-1]
+    if other.all():
+        return confidence, correct.astype(float)
+    group = np.cumsum(np.append(False, other))
+    shared = np.bincount(group, weights=correct) / np.bincount(group)
     return confidence, shared[group]
 
 

@@ -20,6 +20,7 @@ from scipy.special import ndtri, stdtrit
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.calibration import Confidence, Hits
 from robustbench_twicing.metrics.intervals import Estimate, Interval
+from robustbench_twicing.metrics.left_out import AT_ONCE, IF_CALIBRATED
 
 Images = Int[np.ndarray, " samples"]
 """Which image each sample is of, as a number from 0."""
@@ -37,17 +38,18 @@ _GROUPS = (4, 40)
 """Fewest and most. Between them twice the root of the images: a figure that jumps, such as FPR95, needs large groups
 (Shao and Wu 1989)."""
 _NULL_DRAWS = 40
+_ROUNDING = 1e-12
 
 
 def jackknife(
-    compute: Callable[..., float], sets: Mapping[str, Answers], *, level: float = 0.95, seed: int = 0
+    compute: Callable[..., float], sets: Mapping[str, Answers], *, most: float = 1.0, level: float = 0.95, seed: int = 0
 ) -> Estimate | None:
-    """Any figure in [0, 1] of one model, with a Student interval; None where leaving images out changes nothing.
+    """Any figure in [0, `most`] of one model, with a Student interval; None where leaving images out changes nothing.
 
     Each set of samples, such as outliers and clean images, is dealt into groups by itself. Raises `UserError` if a set
     has less than two images.
     """
-    return _estimate(compute, [sets], (0.0, 1.0), level, seed)
+    return _estimate(compute, [sets], (0.0, most), level, seed)
 
 
 def jackknife_difference(
@@ -83,13 +85,24 @@ def calibration_estimate(
     found = jackknife(compute, {"samples": Answers([confidence, correct], images)}, level=level, seed=seed)
     if found is None:
         return None
+    if images is None and compute in IF_CALIBRATED:
+        mean, spread = IF_CALIBRATED[compute](confidence)
+    else:
+        null = np.array(_if_calibrated(compute, confidence, images, seed))
+        mean, spread = float(null.mean()), float(null.std(ddof=1))
+    (low, high), value = found.interval, found.value
+    calibrated = value <= mean + float(ndtri((1 + level) / 2)) * spread
+    return Estimate(value, Interval(0.0 if calibrated else max(0.0, low - mean), high))
+
+
+def _if_calibrated(
+    compute: Callable[[Confidence, Hits], float], confidence: Confidence, images: Images | None, seed: int
+) -> list[float]:
+    """Errors of a calibrated model with these confidences, one answer to each image."""
     generator = np.random.default_rng((seed, 1))
     codes = np.arange(len(confidence)) if images is None else images
     count = int(codes.max()) + 1
-    null = np.array([compute(confidence, generator.random(count)[codes] < confidence) for _ in range(_NULL_DRAWS)])
-    (low, high), value = found.interval, found.value
-    calibrated = value <= null.mean() + float(ndtri((1 + level) / 2)) * null.std(ddof=1)
-    return Estimate(value, Interval(0.0 if calibrated else max(0.0, low - float(null.mean())), high))
+    return [compute(confidence, generator.random(count)[codes] < confidence) for _ in range(_NULL_DRAWS)]
 
 
 def _estimate(
@@ -123,12 +136,25 @@ def _estimate(
         ]
         return float(values[-1] - values[0]) if len(values) > 1 else float(values[0])
 
-    left: Float[np.ndarray, " groups"] = np.array([figure(group) for group in range(count)])
+    left = _at_once(compute, sides, groups, count)
+    if left is None:
+        left = np.array([figure(group) for group in range(count)])
     error = math.sqrt((count - 1) ** 2 / count * left.var(ddof=1))
-    if not error:
+    value = figure()
+    if not error > _ROUNDING * abs(value):
         return None
-    value, half = figure(), float(stdtrit(count - 1, (1 + level) / 2)) * error
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * error
     return Estimate(value, Interval(max(reach[0], value - half), min(reach[1], value + half)))
+
+
+def _at_once(
+    compute: Callable[..., float], sides: Sequence[Mapping[str, Answers]], groups: Mapping[str, Images], count: int
+) -> Float[np.ndarray, " groups"] | None:
+    """The figure without each group, of one set of samples; None where it has to be computed group by group."""
+    if compute not in AT_ONCE or len(groups) > 1:
+        return None
+    found = [AT_ONCE[compute](*answers.arrays, groups[name], count) for side in sides for name, answers in side.items()]
+    return found[-1] - found[0] if len(found) > 1 else found[0]
 
 
 def image_count(answers: Answers) -> int:

@@ -5,6 +5,7 @@ the report's tables, JSON and `compare` follow from the row.
 """
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from robustbench_twicing.errors import UserError
@@ -21,6 +22,7 @@ from robustbench_twicing.metrics.accuracy import (
 )
 from robustbench_twicing.metrics.calibration import (
     aupr,
+    aurc,
     auroc,
     aurra,
     calibrated_ece,
@@ -40,6 +42,7 @@ INPUTS: Mapping[str, str] = {
     "top5_correct": "whether the true class is among the five largest logits",
     "confidence": "softmax probability of the predicted class",
     "loss": "cross-entropy with the true class, in nats",
+    "brier": "sum over classes of (probability - 1 for the true class, 0 for others)²",
     "linf_distance": "largest change of a value, in the units of eps",
     "precision": "what the attack computed in",
     "rejected": "whether the attack took the sample for broken and float32 did not",
@@ -74,7 +77,7 @@ class Metric(NamedTuple):
     """Names of `INPUTS`."""
     holds: str
     """One line for docs/records.md."""
-    of: Literal["threat", "suite"] = "suite"
+    of: Literal["threat", "suite", "both"] = "suite"
     title: str = ""
     """Heading in tables; figures of a threat without one are in files only."""
     short: str = ""
@@ -86,9 +89,11 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower", ""] = ""
     interval: Literal["by image", "jackknife", "from zero", ""] = ""
     """How its interval is found, and that of a difference. By image: given arrays of errors with one value for each
-    image, `compute` gives a value for each. Jackknife: a figure in [0, 1], computed again without groups
+    image, `compute` gives a value for each. Jackknife: a figure in [0, most], computed again without groups
     of images, so its needs are arrays of samples. From zero: of a calibration error of (confidence, correct), which
     cannot be negative (`jackknife.calibration_estimate`); its differences are not compared. Otherwise there is none."""
+    most: float = 1.0
+    """The largest value of a figure whose interval is jackknifed."""
 
 
 _OVER = ("families", "severities")
@@ -155,7 +160,28 @@ METRICS: list[Metric] = [
         "upper end of drop's 95 % interval",
         "threat",
     ),
-    Metric("mean_loss", mean, ("loss",), "mean cross-entropy on the judged images, in nats", "threat"),
+    Metric(
+        "mean_loss",
+        mean,
+        ("loss",),
+        "negative log-likelihood (NLL): mean cross-entropy on the judged images, in nats",
+        "both",
+        title="NLL",
+        better="lower",
+        interval="jackknife",
+        most=inf,
+    ),
+    Metric(
+        "brier",
+        mean,
+        ("brier",),
+        "Brier score over all classes, in [0, 2]",
+        "both",
+        title="Brier",
+        better="lower",
+        interval="jackknife",
+        most=2.0,
+    ),
     Metric(
         "max_linf_distance",
         largest,
@@ -201,7 +227,8 @@ METRICS: list[Metric] = [
         "ece",
         expected_calibration_error,
         _ANSWERS,
-        "expected calibration error over 15 equal bins, in [0, 1], on all samples of the suite",
+        "expected calibration error over 15 equal bins, in [0, 1]",
+        "both",
         title="ECE",
         better="lower",
         interval="from zero",
@@ -219,6 +246,7 @@ METRICS: list[Metric] = [
         calibrated_ece,
         ("confidence",),
         "mean ece of a calibrated model with as many samples and these confidences: what ece is to be measured against",
+        "both",
         title="ECE if calibrated",
     ),
     Metric(
@@ -246,6 +274,16 @@ METRICS: list[Metric] = [
         "area under the response rate accuracy curve, in [0, 1]",
         title="AURRA",
         better="higher",
+        interval="jackknife",
+    ),
+    Metric(
+        "aurc",
+        aurc,
+        _ANSWERS,
+        "area under the risk-coverage curve: mean error of the k most confident, over all k, in [0, 1]",
+        "threat",
+        title="AURC",
+        better="lower",
         interval="jackknife",
     ),
     Metric(
@@ -290,14 +328,14 @@ def add_metric(metric: Metric) -> None:
 
 
 def columns(metric: Metric) -> dict[str, str]:
-    """The metric's columns over a suite, and what they hold: its value, and the ends of its interval."""
+    """The metric's columns, and what they hold: its value, and the ends of its interval."""
     ends = {f"{metric.name}_{end}": f"{name} end of its 95 % interval" for end, name in _ENDS if metric.interval}
     return {metric.name: metric.holds, **ends}
 
 
 def of(what: Literal["threat", "suite"]) -> tuple[Metric, ...]:
     """The metrics of a threat's samples, or of a whole suite."""
-    return tuple(metric for metric in METRICS if metric.of == what)
+    return tuple(metric for metric in METRICS if metric.of in (what, "both"))
 
 
 def computed(metric: Metric, inputs: Mapping[str, Any]) -> Any:

@@ -25,6 +25,8 @@ def interval(
     if not metric.interval or any(inputs.get(name) is None for name in metric.needs):
         return None
     needed = [inputs[name] for name in metric.needs]
+    if metric.most == np.inf and not np.isfinite(needed[0]).all():
+        return None
     if metric.interval == "by image":
         values = np.asarray(computed(metric, inputs), dtype=float)
         return mean_interval(values, reach(metric, inputs), level) if values.size > 1 else None
@@ -40,7 +42,7 @@ def interval(
         (confidence, correct), of = sets["samples"]
         found = calibration_estimate(metric.compute, confidence, correct, of, level=level)
     else:
-        found = jackknife(metric.compute, sets, level=level)
+        found = jackknife(metric.compute, sets, most=metric.most, level=level)
     return found.interval if found else None
 
 

@@ -4,12 +4,21 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from robustbench_twicing.report.arms import arms_page
+from robustbench_twicing.report.calibration import calibration_table
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.notes import state
 from robustbench_twicing.report.numbers import interval, percent, points
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.report.provenance import provenance_table
-from robustbench_twicing.report.run import folder_lines, run_facts, run_lines, run_names, run_sheet, run_tables
+from robustbench_twicing.report.run import (
+    folder_lines,
+    run_facts,
+    run_lines,
+    run_names,
+    run_sheet,
+    run_tables,
+    summary_of,
+)
 from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.comparison import Comparisons
 from robustbench_twicing.results.comparison import Row as ModelRow
@@ -24,6 +33,7 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
     compared = _compared(found) if found else None
     parts = (
         *run_tables(runs),
+        calibration_table(summary_of(runs)),
         *(compared.parts if compared else ()),
         *([Line(f"Not compared: {refused}", "warning")] if refused else []),
         *run_lines(runs),

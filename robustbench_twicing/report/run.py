@@ -24,7 +24,7 @@ def run_page(run: Run) -> Page:
 def run_tables(runs: Sequence[Run]) -> tuple[Line | Table, ...]:
     """The threat model, and tables over all runs. Of several, a model's name says in which run it was evaluated."""
     called = run_names(runs)
-    summary = _together_in_one([_named(run.summary, name) for run, name in zip(runs, called, strict=True)])
+    summary = summary_of(runs)
     suites = _together_in_one([_named(run.suites, name) for run, name in zip(runs, called, strict=True)])
     corruptions = summary["kind"] == "corruption"
     data = ", ".join(dict.fromkeys(run.manifest.plan.data.name for run in runs))
@@ -36,6 +36,12 @@ def run_tables(runs: Sequence[Run]) -> tuple[Line | Table, ...]:
         *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
         suites_table(suites),
     )
+
+
+def summary_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """The summaries of several runs as one, models named as in tables."""
+    called = run_names(runs)
+    return _together_in_one([_named(run.summary, name) for run, name in zip(runs, called, strict=True)])
 
 
 def run_lines(runs: Sequence[Run]) -> tuple[Line, ...]:

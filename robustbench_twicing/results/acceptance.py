@@ -27,6 +27,7 @@ from robustbench_twicing.spec.threats import Threat
 _TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 _TIMING = "seconds"
 """The one column in which two computations of the same shard differ."""
+_ROUNDING = 1e-9
 
 
 class Lack(NamedTuple):
@@ -222,8 +223,8 @@ def _fault(table: pa.Table, cell: _Cell) -> str:
     return ""
 
 
-_JUDGED = ("label", "status", "error", "prediction", "correct", "correct_8bit", "linf_distance",
-           "l2_distance")  # fmt: skip
+_JUDGED = ("label", "status", "error", "prediction", "correct", "correct_8bit", "brier",
+           "linf_distance", "l2_distance")  # fmt: skip
 
 
 def _judged_wrongly(rows: pd.DataFrame, cell: _Cell) -> list[tuple[str, "pd.Series[bool]"]]:
@@ -243,6 +244,8 @@ def _judged_wrongly(rows: pd.DataFrame, cell: _Cell) -> list[tuple[str, "pd.Seri
         checks.append(("whose error does not fit the status", ok != (rows["error"] == "")))
     if "correct_8bit" in rows and not cell.eight_bit:
         checks.append(("where correct_8bit is not correct", rows["correct_8bit"] != right))
+    if "brier" in rows:
+        checks.append(("whose brier is outside [0, 2]", ok & ~rows["brier"].between(-_ROUNDING, 2 + _ROUNDING)))
     if cell.distance in rows:
         checks.append((f"with {cell.distance} above eps", ok & ~(rows[cell.distance] <= cell.most)))
     return checks

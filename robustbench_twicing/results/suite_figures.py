@@ -8,10 +8,9 @@ import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import Cell, family_means, severity_means
-from robustbench_twicing.metrics.table import Metric, columns, computed, of
-from robustbench_twicing.metrics.table_intervals import interval
+from robustbench_twicing.metrics.table import columns, computed, of
 from robustbench_twicing.results.side import CLEAN
-from robustbench_twicing.results.summary import SummaryColumn, sample_inputs, with_plugged
+from robustbench_twicing.results.summary import SummaryColumn, ends, sample_inputs, with_plugged
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
 
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
@@ -57,16 +56,10 @@ def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) 
     for metric in of("suite"):
         try:
             row[metric.name] = computed(metric, inputs)
-            row |= _ends(metric, inputs | by_image, images)
+            row |= ends(metric, inputs | by_image, images)
         except UserError as missing:
             note = note or missing.message
     return row | {"note": note}
-
-
-def _ends(metric: Metric, inputs: Mapping[str, Any], images: np.ndarray | None) -> dict[str, float]:
-    """The ends of the metric's interval, by column; nothing without one, or below two images."""
-    found = interval(metric, inputs, images)
-    return {} if found is None else {f"{metric.name}_low": found.low, f"{metric.name}_high": found.high}
 
 
 def _inputs(

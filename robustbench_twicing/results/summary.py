@@ -1,6 +1,7 @@
 """What a report shows of each threat, computed from the records. No torch."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import paired_difference_interval
-from robustbench_twicing.metrics.table import Metric, computed, of
+from robustbench_twicing.metrics.table import Metric, columns, computed, of
+from robustbench_twicing.metrics.table_intervals import interval
 from robustbench_twicing.spec.suite import SuiteDefinition
 
 
@@ -37,7 +39,7 @@ COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("precision", "what the attack computed in; verdicts are always float32's"),
     SummaryColumn("n", "samples with status ok: what the accuracy is a fraction of"),
     SummaryColumn("failed", "samples without an answer; neither right nor wrong"),
-    *(SummaryColumn(metric.name, metric.holds) for metric in of("threat")),
+    *(SummaryColumn(name, holds) for metric in of("threat") for name, holds in columns(metric).items()),
 )
 
 _FIRST = (
@@ -46,10 +48,10 @@ _FIRST = (
 )
 
 _SAMPLES = (
-    *("correct", "correct_unmasked", "correct_8bit", "top5_correct", "confidence", "loss", "linf_distance"),
-    *("precision", "rejected", "forwards", "backwards"),
+    *("correct", "correct_unmasked", "correct_8bit", "top5_correct", "confidence", "loss", "brier"),
+    *("linf_distance", "precision", "rejected", "forwards", "backwards"),
 )
-_OF_THE_ANSWER = ("correct", "correct_unmasked", "correct_8bit", "top5_correct", "loss")
+_OF_THE_ANSWER = ("correct", "correct_unmasked", "correct_8bit", "top5_correct", "loss", "brier")
 """What an outlier has not: no answer to it is right."""
 
 
@@ -75,23 +77,33 @@ def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> p
                 **{name: group[name].iloc[0] for name in _FIRST},
                 "n": int((group["status"] == "ok").sum()),
                 "failed": int((group["status"] == "failed").sum()),
-                **{metric.name: _figure(metric, inputs) for metric in of("threat")},
+                **_figures(inputs),
             }
         )
     table = pd.DataFrame(rows, columns=with_plugged(COLUMNS, "threat"))
-    return table.astype({metric.name: float for metric in of("threat")})
+    return table.astype({name: float for metric in of("threat") for name in columns(metric)})
 
 
-def with_plugged(columns: Sequence[SummaryColumn], what: Literal["threat", "suite"]) -> list[str]:
+def with_plugged(known: Sequence[SummaryColumn], what: Literal["threat", "suite"]) -> list[str]:
     """Names of the columns, and of metrics that joined the table later."""
-    return list(dict.fromkeys([*(column.name for column in columns), *(metric.name for metric in of(what))]))
+    names = (name for metric in of(what) for name in columns(metric))
+    return list(dict.fromkeys([*(column.name for column in known), *names]))
 
 
-def _figure(metric: Metric, inputs: Mapping[str, Any]) -> Any:
-    try:
-        return computed(metric, inputs)
-    except UserError:
-        return None
+def _figures(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Every metric of one threat's samples, by column; nothing where it is undefined."""
+    found: dict[str, Any] = {}
+    for metric in of("threat"):
+        with suppress(UserError):
+            found[metric.name] = computed(metric, inputs)
+            found |= ends(metric, inputs)
+    return found
+
+
+def ends(metric: Metric, inputs: Mapping[str, Any], images: np.ndarray | None = None) -> dict[str, float]:
+    """The ends of the metric's interval, by column; nothing without one, or below two images."""
+    found = interval(metric, inputs, images)
+    return {} if found is None else {f"{metric.name}_low": found.low, f"{metric.name}_high": found.high}
 
 
 def sample_inputs(ok: pd.DataFrame, outliers: bool) -> dict[str, np.ndarray]:
@@ -130,9 +142,9 @@ def generated_differences(records: pd.DataFrame, official: str, generated: str) 
     """
     ok = records[records["status"] == "ok"]
     keys = ["corruption", "severity", "model"]
-    columns = [*keys, "sample_id", "correct"]
-    both = ok.loc[ok["suite"] == official, columns].merge(
-        ok.loc[ok["suite"] == generated, columns], on=[*keys, "sample_id"], suffixes=("_official", "_generated")
+    read = [*keys, "sample_id", "correct"]
+    both = ok.loc[ok["suite"] == official, read].merge(
+        ok.loc[ok["suite"] == generated, read], on=[*keys, "sample_id"], suffixes=("_official", "_generated")
     )
     rows = []
     for _, group in both.groupby(keys, sort=False):

@@ -5,7 +5,7 @@
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _READ_BY = {2: "twicing-bench 0.1"}
 
@@ -79,6 +79,11 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("margin", "float64", "true class's logit minus the largest other logit, on the judged image"),
     Column("loss", "float64", "cross-entropy with the true class, on the judged image, in nats"),
+    Column(
+        "brier",
+        "float64",
+        "sum over classes of (probability - 1 for the true class, 0 for others)², on the judged image, in [0, 2]",
+    ),
     Column("confidence", "float64", "softmax probability of the predicted class on the judged image"),
     Column("linf_distance", "float64", "largest change of a value, in the units of eps"),
     Column("l2_distance", "float64", "Euclidean norm of the change, in the units of eps"),

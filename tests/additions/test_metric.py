@@ -16,19 +16,19 @@ def tree(copied: Tree) -> Tree:
 
 
 def test_it_takes_two_files_and_a_line_in_the_docs(tree: Tree) -> None:
-    names = ("robustbench_twicing/metrics/brier.py", "robustbench_twicing/metrics/table.py", "docs/records.md")
+    names = ("robustbench_twicing/metrics/overconfidence.py", "robustbench_twicing/metrics/table.py", "docs/records.md")
     assert tree.touched == set(names)
 
 
 @pytest.mark.slow
 def test_reports_show_it_computed_from_the_records(tree: Tree) -> None:
     asked = ("--suite", "digits-c", "--corruption", "fog", "--limit", "20", "--device", "cpu", "--out", "run")
-    assert "Brier" in tree.tool("corrupt", "--model", "deit", *asked)
+    assert "overconfidence" in tree.tool("corrupt", "--model", "deit", *asked)
     (figures,) = json.loads(tree.tool("report", "run", "--json"))["suites"]
     records = pd.concat(map(pd.read_parquet, (tree.root / "run").rglob("*.parquet")))
     fog = records[records["corruption"] == "fog"]
     assert len(fog) == 100
-    assert figures["brier"] == pytest.approx(np.mean((fog["confidence"] - fog["correct"]) ** 2))
+    assert figures["overconfidence"] == pytest.approx(np.mean(fog["confidence"] - fog["correct"]))
 
 
 @pytest.mark.slow

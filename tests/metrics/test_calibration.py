@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from robustbench_twicing.metrics.calibration import (
     aupr,
+    aurc,
     auroc,
     aurra,
     calibrated_ece,
@@ -115,6 +116,14 @@ def test_aurra_agrees_with_loops_and_by_hand():
     assert aurra(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])) == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
 
 
+def test_the_area_of_risk_and_coverage_is_the_mean_error_of_the_most_confident():
+    confidence, correct = overconfident(150, seed=3)
+    order = np.argsort(-confidence)
+    errors = [1 - correct[order[:k]].mean() for k in range(1, 151)]
+    assert aurc(confidence, correct) == pytest.approx(np.mean(errors))
+    assert aurc(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])) == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+
+
 def test_equal_confidences_do_not_depend_on_the_order_of_rows():
     confidence, correct = overconfident(400)
     confidence = np.round(confidence, 1)  # many ties, as with a saturated softmax
@@ -160,7 +169,7 @@ def test_exchanging_the_sides_and_the_sign_keeps_auroc_only():
 
 def test_nothing_measured_is_not_a_number():
     none, no_hits, some = np.array([]), np.array([], dtype=bool), np.array([0.5])
-    for metric in (expected_calibration_error, rms_calibration_error, published_rms_calibration_error, aurra):
+    for metric in (expected_calibration_error, rms_calibration_error, published_rms_calibration_error, aurra, aurc):
         assert math.isnan(metric(none, no_hits))
     for metric in (auroc, aupr, fpr_at_recall):
         assert math.isnan(metric(none, some))

@@ -1,4 +1,5 @@
 import math
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ from scipy.stats import norm, t
 from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.accuracy import curve_area
+from robustbench_twicing.metrics.accuracy import curve_area, mean
 from robustbench_twicing.metrics.calibration import auroc, aurra, expected_calibration_error, rms_calibration_error
 from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, relative_mce
 from robustbench_twicing.metrics.intervals import mean_interval
 from robustbench_twicing.metrics.jackknife import Answers, calibration_estimate, jackknife, jackknife_difference
+from robustbench_twicing.metrics.left_out import AT_ONCE
 from tests.oracles.statistics import delong_difference
 
 ALEXNET, IMAGENET_C = denominator("alexnet"), suite("imagenet-c")
@@ -131,6 +133,26 @@ def test_a_group_leaves_both_models_and_all_arrays_of_a_set():
 
 def test_answers_that_are_all_alike_tell_nothing():
     assert jackknife(aurra, {"all": Answers([np.linspace(0.5, 1, 40), np.ones(40, dtype=bool)])}) is None
+
+
+@pytest.mark.parametrize("compute", list(AT_ONCE), ids=lambda one: one.__name__)
+@pytest.mark.parametrize("decimals", [2, 12])
+def test_leaving_every_group_out_at_once_is_leaving_them_out_one_by_one(compute, decimals):
+    generator = np.random.default_rng(6)
+    confidence, right = answers(generator, 300, 0.1)
+    arrays = [np.round(confidence, decimals), right][: len(signature(compute).parameters)]
+    groups = generator.permutation(300) % 20
+    one_by_one = [compute(*(array[groups != group] for array in arrays)) for group in range(20)]
+    assert AT_ONCE[compute](*arrays, groups, 20) == pytest.approx(one_by_one)
+
+
+def test_the_interval_of_an_unbounded_mean_is_not_cut_at_one():
+    losses = np.random.default_rng(5).exponential(2.0, 400)
+    found = jackknife(mean, {"all": Answers([losses])}, most=math.inf)
+    student = t.ppf(0.975, 39) * losses.std(ddof=1) / 20
+    assert found.value == pytest.approx(losses.mean())
+    assert found.value > 1
+    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(student, rel=0.35)  # 3 of its errors, 11 %
 
 
 @pytest.mark.parametrize("count", [0, 1])

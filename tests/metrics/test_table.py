@@ -24,7 +24,15 @@ def test_a_metric_whose_needs_are_not_there_is_none() -> None:
 
 @pytest.mark.parametrize("metric", of("threat"), ids=lambda metric: metric.name)
 def test_a_figure_of_a_threat_without_samples_is_no_number_and_no_warning(metric) -> None:
-    types = {"forwards": int, "backwards": int, "loss": float, "linf_distance": float, "precision": object}
+    types = {
+        "forwards": int,
+        "backwards": int,
+        "loss": float,
+        "brier": float,
+        "confidence": float,
+        "linf_distance": float,
+        "precision": object,
+    }
     inputs = {name: np.array([], dtype=types.get(name, bool)) for name in metric.needs}
     if "same_samples" in inputs:
         inputs["same_samples"] = True

@@ -60,6 +60,7 @@ ALTERED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "far away": (lambda rows: rows.assign(linf_distance=0.9), "linf_distance above eps"),
     "just outside": (lambda rows: rows.assign(linf_distance=4.001 / 255), "linf_distance above eps"),
     "nowhere": (lambda rows: rows.assign(linf_distance=np.nan), "linf_distance above eps"),
+    "no such score": (lambda rows: rows.assign(brier=2.1), "brier is outside [0, 2]"),
     "another model": (lambda rows: rows.assign(model="deit"), "has model 'deit', and not 'deit-tw'"),
     "other weights": (lambda rows: rows.assign(weights_hash="x"), "has weights_hash 'x'"),
     "another threat": (lambda rows: rows.assign(threat="clean"), "has threat 'clean'"),

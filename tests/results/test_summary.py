@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from robustbench_twicing.metrics.calibration import aurc, expected_calibration_error
 from robustbench_twicing.results.summary import summarize
 from tests.records_builder import cell, records, suites_of
 
@@ -22,6 +23,24 @@ def test_the_share_of_successes_that_float32_did_not_confirm(precision: str, dou
     columns = {"rejected": [False, doubted, doubted, False, False], "forwards": [20, 20, 20, 20, 1]}
     frame = cell("deit", "pgd-linf-1/255", [False, True, False, True, False], precision=precision, **columns)
     assert summarize(frame, {})["rejected"].iloc[0] == pytest.approx(share, nan_ok=True)
+
+
+def test_probabilities_are_judged_under_every_threat_and_failures_are_left_out() -> None:
+    draw = np.random.default_rng(1)
+    right = np.arange(80) % 5 > 0
+    shown = {name: draw.uniform(0.1, 1, 80) for name in ("loss", "brier", "confidence")}
+    status = np.where(np.arange(80) < 10, "failed", "ok")
+    frames = [cell("deit", threat, right, status=status, **shown) for threat in ("clean", "pgd-linf-1/255")]
+    for row in summarize(pd.concat(frames), {}).to_dict("records"):
+        assert row["mean_loss"] == pytest.approx(shown["loss"][10:].mean())
+        assert row["brier"] == pytest.approx(shown["brier"][10:].mean())
+        assert row["aurc"] == pytest.approx(aurc(shown["confidence"][10:], right[10:]))
+        assert row["ece"] == pytest.approx(expected_calibration_error(shown["confidence"][10:], right[10:]))
+        for name in ("mean_loss", "brier", "aurc", "ece"):
+            assert 0 <= row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+    (alone,) = summarize(frames[0].iloc[10:11], {}).to_dict("records")  # of one image there is no interval
+    assert alone["brier"] == shown["brier"][10]
+    assert np.isnan(alone["brier_low"])
 
 
 def test_what_is_lost_is_negative() -> None:

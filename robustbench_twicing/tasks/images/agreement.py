@@ -18,7 +18,7 @@ FORWARD, ATTACKED = 1e-3, 2e-2
 steps of an attack, where a gradient near 0 has one sign here and the other there."""
 
 _ANSWERS = ("prediction", "correct", "correct_unmasked", "top5_correct", "correct_8bit")
-_FLOATS = ("margin", "loss", "confidence")
+_FLOATS = ("margin", "loss", "brier", "confidence")
 
 
 def tolerance(threat: Threat) -> float:
@@ -32,8 +32,8 @@ def compared(
     """What comes out otherwise, sample by sample. `recorded` has the samples' places for its index.
 
     Answers must be equal; one that differs is near a tie if logits that are wrong by the tolerance allow both. Margin,
-    loss and confidence must be equal within the tolerance, but for attacks, where they hang on every rounding of every
-    step. Whether a sample failed must be equal, why it did need not.
+    loss, brier and confidence must be equal within the tolerance, but for attacks, where they hang on every rounding of
+    every step. Whether a sample failed must be equal, why it did need not.
     """
     for place, why in errors.items():
         yield cell, place, _status(str(recorded.loc[place, "status"]), "failed", why)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from robustbench_twicing.engine.corruptions import corrupt
-from robustbench_twicing.engine.losses import cross_entropy_loss, margin
+from robustbench_twicing.engine.losses import brier_score, cross_entropy_loss, margin
 from robustbench_twicing.spec.threats import CorruptionThreat
 from robustbench_twicing.tensors import Images, Labels, Logits
 
@@ -22,6 +22,7 @@ class Judgement:
     top5_correct: np.ndarray
     margin: np.ndarray
     loss: np.ndarray
+    brier: np.ndarray
     confidence: np.ndarray
     error: np.ndarray
     """Empty where the logits are finite."""
@@ -49,6 +50,7 @@ def judge(logits: Logits, labels: Labels, right: torch.Tensor, scored: Sequence[
     def counts(answer: torch.Tensor) -> torch.Tensor:
         return right.gather(1, answer).any(1)
 
+    probabilities = safe.softmax(1)
     columns = {
         "prediction": torch.where(finite, prediction, -1),
         "correct": finite & counts(prediction[:, None]),
@@ -56,7 +58,8 @@ def judge(logits: Logits, labels: Labels, right: torch.Tensor, scored: Sequence[
         "top5_correct": finite & counts(top5),
         "margin": torch.where(finite, margin(safe, labels), torch.nan),
         "loss": torch.where(finite, cross_entropy_loss(safe, labels), torch.nan),
-        "confidence": torch.where(finite, safe.softmax(1).amax(1), torch.nan),
+        "brier": torch.where(finite, brier_score(probabilities, labels), torch.nan),
+        "confidence": torch.where(finite, probabilities.amax(1), torch.nan),
     }
     error = np.where(finite.cpu().numpy(), "", "the model's logits are not finite").astype(object)
     return Judgement(**{name: column.cpu().numpy() for name, column in columns.items()}, error=error)
