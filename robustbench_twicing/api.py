@@ -76,6 +76,7 @@ def evaluate(
     attention_path: str | None = None,
     compiles: bool = False,
     frost_dir: str | None = None,
+    keep_images: int | None = None,
     fresh: bool = False,
     out: str | Path | None = None,
     begin: Begin | None = None,
@@ -94,8 +95,7 @@ def evaluate(
 
     The other arguments are the fields of `spec.experiment.Experiment` and `spec.means.Means`, which say what each of
     them means; those that are left out may be configured (docs/configuration.md: where data lies, checkpoints, device,
-    frost pictures). `begin` follows the progress. Raises `UserError` for anything that can be put right, all of it at
-    once where it can be told before torch is imported.
+    frost pictures). `begin` follows the progress. Raises `UserError`, where it can with all that is wrong at once.
     """
     said = dict(locals())
     begin = said.pop("begin")

@@ -166,6 +166,7 @@ THE_REST = {
     "attention_path": st.just("fused"),
     "compiles": st.just(True),
     "frost_dir": st.just("drawn"),
+    "keep_images": st.just(2),
     "fresh": st.just(True),
 }
 WRONG = {
@@ -416,6 +417,7 @@ def test_a_folder_for_no_data_set_is_refused_at_every_door(name: str, says: str)
 
 MEANS_SAID = [
     ("attention_path", "sideways", "Unknown attention path 'sideways'."),
+    ("keep_images", 0, "Input should be greater than or equal to 1 (got 0)"),
     ("batch_size", 0, "Input should be greater than or equal to 1 (got 0)"),
 ]
 

@@ -99,6 +99,10 @@ EXPERIMENT: Mapping[str, Any] = {**MODELS, **ATTACKS, **SUITES, **IMAGES}
 COMPUTING: Mapping[str, Any] = {
     "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default auto.")],
     "batch_size": Annotated[int | None, typer.Option(help="Images per evaluation; changes speed, not draws.")],
+    "keep_images": Annotated[
+        int | None,
+        typer.Option(help="Keep so many images of each model under each threat, broken ones first: PNG and .npz."),
+    ],
     "fresh": Annotated[
         bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over from other runs.")
     ],

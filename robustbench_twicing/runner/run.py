@@ -18,13 +18,14 @@ from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.results.used import Maker, MeansUsed
 from robustbench_twicing.runner.environment import environment, made_by
 from robustbench_twicing.runner.execute import execute
+from robustbench_twicing.runner.keep_images import keep_images
 from robustbench_twicing.runner.preflight import as_said, kept, taking_part
 from robustbench_twicing.runner.prepare import Ready, prepare
 from robustbench_twicing.runner.resume import refuse_other_settings, take_over
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.table import task_of
-from robustbench_twicing.tasks.task import Looks, Progress, evaluations_of
+from robustbench_twicing.tasks.task import NOBODY, Looks, Progress, evaluations_of
 
 
 def default_folder(plan: Plan) -> Path:
@@ -45,11 +46,10 @@ def run_plan(
 ) -> RunFolder:
     """Do what is still to be done of a plan and return its folder: `means.out`, or `default_folder`.
 
-    `models` are those that are in memory already. `begin` is told, for each cell with work left, (evaluations to do,
-    evaluations in all), and returns who follows the progress. `notes` go into the manifest beside the plan;
-    `warnings` are said before anything is computed. Unless `means.fresh`, finished shards are taken over from the other
-    runs under results/runs (`resume.take_over`); with it, a finished run is computed anew, and one that was stopped
-    goes on. Raises `UserError` if the folder holds a run with
+    `models` are those in memory. `begin` is told, for each cell with work left, (evaluations to do, in all), and
+    returns who follows the progress. `notes` go into the manifest beside the plan; `warnings` are said first. Unless
+    `means.fresh`, finished shards are taken over from the other runs under results/runs (`resume.take_over`); with it,
+    a finished run is computed anew, and one that was stopped goes on. Raises `UserError` if the folder holds a run with
     other settings, for a model that no attack can say anything about, and as `prepare`.
     """
     device = choose_device(means.device)
@@ -93,6 +93,7 @@ def run_plan(
         finished = _now() if computes or old is None or old.finished is None else old.finished
         folder.write_manifest(manifest.model_copy(update={"status": "finished", "finished": finished}))
         folder.remove_retired()
+        keep_images(ready, folder, means, manifest)
     return folder
 
 
@@ -225,17 +226,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Silent:
-    def advance(self, cell: Cell, evaluations: int) -> None:
-        pass
-
-    def finish(self, cell: Cell) -> None:
-        pass
-
-    def say(self, remark: str) -> None:
-        pass
-
-
 def without_progress(to_do: dict[Cell, tuple[int, int]]) -> Progress:
     """Follow nothing."""
-    return _Silent()
+    return NOBODY

@@ -46,6 +46,8 @@ class Means(Frozen):
     """Let attacks compute with models that torch.compile has translated, if a warm-up finds them faster."""
     preflight: Flag = True
     """Look at each model before it is attacked (`engine.preflight`)."""
+    keep_images: Count | None = None
+    """Images to keep of each model under each threat, as PNG and exactly (docs/run-folder.md); left out: none."""
     fresh: Flag = False
     """Compute a finished run anew, and take nothing over from other runs; one that was stopped goes on."""
     out: Folder | None = None

@@ -111,6 +111,28 @@ class Opened(Protocol):
         """
         ...
 
+    def kept(self, recorded: Mapping[Cell, pd.DataFrame]) -> Iterator[tuple[Cell, int, Iterator[tuple[str, bytes]]]]:
+        """Make samples again and hand out files of them, in the order of the records, whose index is as in `checked`.
+
+        For each cell also how many came out otherwise than recorded, and are in no file.
+        """
+        ...
+
+
+class _Nobody:
+    def advance(self, cell: Cell, evaluations: int) -> None:
+        pass
+
+    def finish(self, cell: Cell) -> None:
+        pass
+
+    def say(self, remark: str) -> None:
+        pass
+
+
+NOBODY: Progress = _Nobody()
+"""Follows nothing."""
+
 
 class Task(NamedTuple):
     """One kind of sample."""

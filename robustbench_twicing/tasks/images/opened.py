@@ -32,6 +32,7 @@ from robustbench_twicing.spec.values import content_hash
 from robustbench_twicing.tasks.images.agreement import compared
 from robustbench_twicing.tasks.images.attack import Roles
 from robustbench_twicing.tasks.images.block import Block, Redone, Work
+from robustbench_twicing.tasks.images.kept import agreeing, files_of, joined
 from robustbench_twicing.tasks.images.preflight import look
 from robustbench_twicing.tasks.images.sources import Source, open_sources
 from robustbench_twicing.tasks.images.tune import (
@@ -40,7 +41,7 @@ from robustbench_twicing.tasks.images.tune import (
     settle_compilation,
     settle_memory_format,
 )
-from robustbench_twicing.tasks.task import BLOCK, Disagreement, Looks, Progress, Samples, Task
+from robustbench_twicing.tasks.task import BLOCK, NOBODY, Disagreement, Looks, Progress, Samples, Task
 
 _DEAR, _FEW, _SOME = 300, 8, 128
 """From this many evaluations per sample on, a shard is kept small: a kill then loses minutes, not an hour. It is
@@ -151,6 +152,19 @@ class OpenedImages:
         wanted = {cell: [int(position) for position in rows.index] for cell, rows in recorded.items()}
         for cell, done, errors in self._redone(wanted, progress):
             yield from compared(cell, recorded[cell], done, errors)
+
+    def kept(self, recorded: Mapping[Cell, pd.DataFrame]) -> Iterator[tuple[Cell, int, Iterator[tuple[str, bytes]]]]:
+        """As `Opened.kept`."""
+        wanted = {cell: [int(position) for position in rows.index] for cell, rows in recorded.items()}
+        parts: dict[Cell, list[Redone]] = {}
+        left = {cell: len(places) for cell, places in wanted.items()}
+        for cell, done, errors in self._redone(wanted, NOBODY):
+            left[cell] -= len(errors) + (len(done.positions) if done else 0)
+            parts.setdefault(cell, []).extend([agreeing(done, recorded[cell])] if done else [])
+            if left[cell] == 0:
+                found = parts.pop(cell)
+                count = sum(len(part.positions) for part in found)
+                yield cell, len(wanted[cell]) - count, files_of(joined(found, wanted[cell])) if count else iter(())
 
     def _redone(
         self, wanted: Mapping[Cell, Sequence[int]], progress: Progress
