@@ -14,10 +14,18 @@ from tests.records_builder import records, run_folder
     "module", ["cli.app", "report.run", "api", "results.summary", "results.store", "results.manifest"]
 )
 def test_reading_results_never_imports_torch(module: str) -> None:
-    heavy = "sorted(name for name in ('torch', 'timm', 'sklearn') if name in sys.modules)"
+    """Nor what takes a tenth of a second, and only some pages need or a lighter part of scipy does as well."""
+    late = ("torch", "timm", "sklearn", "jinja2", "scipy.stats", "scipy.integrate")
+    heavy = f"sorted(name for name in {late} if name in sys.modules)"
     code = f"import sys, robustbench_twicing.{module}; print({heavy})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_nothing_imports_scipys_statistics() -> None:
+    """A third of scipy, where `scipy.special` has the functions."""
+    files = (Path(__file__).resolve().parents[1] / "robustbench_twicing").rglob("*.py")
+    assert [file.name for file in files if "scipy.stats" in file.read_text("utf-8")] == []
 
 
 def test_commands_that_read_results_work_without_torch(tmp_path: Path) -> None:

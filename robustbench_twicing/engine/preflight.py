@@ -6,7 +6,7 @@ Most of it is from Carlini et al. 2019 (arXiv 1902.06705, section 5) and from wh
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from robustbench_twicing.engine.contract import NoGradientError, Queries
 from robustbench_twicing.engine.losses import log_odds_against
@@ -78,7 +78,7 @@ def _accuracy(logits: torch.Tensor, labels: Labels) -> list[Finding]:
     right, count, chance = int((logits.argmax(1) == labels).sum()), len(labels), 1 / logits.shape[1]
     if chance**count > _SURPRISE:  # too few: not even all right would tell a model from guessing
         return []
-    if binom.sf(right - 1, count, chance) <= _SURPRISE:
+    if bdtrc(right - 1, count, chance) <= _SURPRISE:
         return []
     says = f"Only {right} of {count} clean images are answered rightly, which guessing does as well."
     return [Finding("accuracy", False, says, "Check the order of the classes, the preprocessing and the weights.")]

@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustbench_twicing.report.numbers import Figure, is_missing, percent
@@ -55,6 +54,8 @@ def tables(page: Page) -> str:
 
 @cache
 def _template(name: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # which every command would import with the table
+
     made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
