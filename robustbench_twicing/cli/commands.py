@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "Train models, or arms of several seeds, by a recipe, and print clean accuracies.",
     "verify": "Compare a model with its published accuracies, and look for the cause of a miss.",
     "collapse": "Measure how alike tokens become from block to block, and what each attention matrix does to them.",
+    "diagnose": "Grade from A to F whether the robustness of a model is real, with the evidence; of two, whether they "
+    "differ.",
     "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "
     "smoother's bias.",
     "bundle": "A run as one file for others, and a check of such files.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.catalog.resolve import Stated
+from robustbench_twicing.inside.diagnosis import Diagnosis, Difference
 from robustbench_twicing.inside.found import Collapse
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
 
@@ -53,3 +54,31 @@ def collapse(stated: Stated, say: Say) -> Collapse:
             for model in models
         ]
         return look(subjects, given(), stated.plan.data.name)
+
+
+def diagnose(stated: Stated, say: Say, thorough: bool = False) -> tuple[list[Diagnosis], list[Difference]]:
+    """Grade each of the plan's models at its attack's eps, and their differences from the first. Raises `UserError`."""
+    with opened(stated) as here:
+        import torch
+
+        from robustbench_twicing.inside.diagnose import THOROUGH, USUAL, Samples, difference
+        from robustbench_twicing.inside.diagnose import diagnose as look
+        from robustbench_twicing.tasks.images.inside import pictures
+
+        clean = next(threat for threat in stated.plan.threats if threat.kind == "clean")
+        eps = next(threat.eps for threat in stated.plan.threats if threat.kind == "attack")
+        batches = list(pictures(here, clean))
+        models = [here.models[spec.name] for spec in stated.plan.models]
+        found = []
+        for model in models:
+            name = model.card.spec.name
+            samples = Samples(
+                tuple(one for batch in batches for one in batch.ids),
+                torch.cat([batch.images[name] for batch in batches]),
+                torch.cat([batch.labels for batch in batches]),
+            )
+            others = [other for other in models if other is not model]
+            budget = THOROUGH if thorough else USUAL
+            found.append(look(model, samples, eps, others, budget, stated.plan.seed, say))
+        ids = tuple(one for batch in batches for one in batch.ids)
+        return found, [difference(found[0], other, ids) for other in found[1:]]

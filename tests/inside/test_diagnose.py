@@ -1,0 +1,100 @@
+"""`diagnose`: planted holes get F for the right reason, honest models do not, and only real differences count."""
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner
+
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.cli.app import app
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.inside.diagnose import Budget, Samples, diagnose, difference
+from robustbench_twicing.inside.diagnosis import Diagnosis
+from robustbench_twicing.models.build import load_model
+from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.intake import wrap_model
+from robustbench_twicing.spec.values import Eps
+from tests.inside.holes import Hole, convolutional, samples
+
+QUICK = Budget(steps=20, restarts=1, targets=2, trials=5, queries=20, spsa=1)
+EPS = Eps(Fraction(4, 255))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return convolutional()
+
+
+def _diagnosed(model: nn.Module | Classifier, count: int = 12, **settings: Any) -> Diagnosis:
+    taken = model if isinstance(model, Classifier) else wrap_model("it", model, 32)
+    return diagnose(taken, samples(count), EPS, budget=QUICK, **settings)
+
+
+@pytest.mark.parametrize(
+    ("hole", "reason"),
+    [
+        ("saturated logits", "saturation"),
+        ("stochastic layer", "repeatable"),
+        ("step without derivative", "gradient"),
+        ("wrong backward in one block", "derivative"),
+        ("vanishes under bfloat16", "bfloat16"),
+    ],
+)
+def test_a_planted_hole_gets_f_for_the_right_reason(network: nn.Module, hole: str, reason: str) -> None:
+    found = _diagnosed(Hole(network, hole))
+    assert found.grade == "F"
+    assert found.reasons[0].key == reason
+    if hole == "step without derivative":
+        assert "some step has no derivative" in found.reasons[0].meaning
+    else:
+        assert [item.key for item in found.reasons if item.key in ("gradient", "fused")] == []
+
+
+def test_honest_models_are_not_accused(network: nn.Module) -> None:
+    honest = {"convolutional": network, "trained with PGD": convolutional(steps=40, eps=4 / 255)}
+    for name in ("deit", "deit-tw"):
+        honest[name] = load_model(model_spec(name, "digits"))
+    for name, model in honest.items():
+        found = _diagnosed(model, 8 if isinstance(model, Classifier) else 32)
+        assert found.grade in ("A", "B", "C"), (name, found.reasons)
+        assert set(found.robust) <= set(found.under_pgd)
+        keys = {item.key for item in found.items}
+        assert ("fused" in keys) == isinstance(model, Classifier)
+        assert ("plain" in keys) == (name == "deit-tw")
+
+
+def test_a_difference_is_real_only_under_the_strongest_attack_on_each_and_without_a_masked_gradient() -> None:
+    ids = tuple(map(str, range(100)))
+
+    def diagnosis(robust: int, under_pgd: int) -> Diagnosis:
+        return Diagnosis("it", "4/255", 100, (), ids[:robust], ids[:under_pgd], ())
+
+    real = difference(diagnosis(40, 50), diagnosis(70, 75), ids)
+    assert (real.verdict, real.strongest, real.pgd) == ("real", 0.3, 0.25)
+    masked = difference(diagnosis(40, 50), diagnosis(42, 90), ids)
+    assert masked.verdict == "not shown"
+    assert masked.low < 0 < masked.high
+    assert masked.pgd_low > 0
+
+
+def test_a_model_that_is_never_right_is_refused(network: nn.Module) -> None:
+    given = samples(6)
+    wrong = Samples(given.ids, given.images, (given.labels + 1) % 10)
+    with pytest.raises(UserError, match="none of these images rightly"):
+        diagnose(wrap_model("it", network, 32), wrong, EPS, budget=QUICK)
+
+
+def test_the_command_prints_grades_evidence_and_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustbench_twicing.inside.diagnose.USUAL", QUICK)
+    models = ["--model", "deit", "--model", "deit-tw"]
+    arguments = ["diagnose", *models, "--limit", "4", "--eps", "1/255", "--json", "-q"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert [one["model"] for one in facts["models"]] == ["deit", "deit-tw"]
+    assert all(one["grade"] in "ABC" for one in facts["models"])
+    assert facts["differences"][0]["verdict"] == "not shown"
+    assert {item["key"] for item in facts["models"][0]["items"]} >= {"derivative", "square", "from deit-tw"}
