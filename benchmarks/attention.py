@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=active python benchmarks/attention.py         # writes benchmarks/attention.csv
     python benchmarks/attention.py --device cuda --dtype bfloat16 --out cuda.csv
-    OMP_NUM_THREADS=1 python benchmarks/attention.py --methods --threads 1 --batch 4 --rounds 7    # attention-methods.csv
+    OMP_NUM_THREADS=1 python benchmarks/attention.py --methods --threads 1 --batch 4 --rounds 7
 
 Every variant has the same random weights, frozen; gradients are for the images only, as in an attack. In each round
 every variant runs once, in a changing order, so a busy machine slows all of them; a ratio is the median over rounds of
