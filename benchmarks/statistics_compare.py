@@ -28,8 +28,9 @@ from robustbench_twicing.metrics.calibration import (
 )
 from robustbench_twicing.metrics.intervals import Estimate, mean_interval
 from robustbench_twicing.metrics.jackknife import Answers, calibration_estimate, jackknife
+from robustbench_twicing.metrics.max_t import max_t
 from robustbench_twicing.metrics.sequential import always_valid_p
-from robustbench_twicing.metrics.verdict import mcnemar_exact
+from robustbench_twicing.metrics.verdict import holm, mcnemar_exact
 
 OUT = Path(__file__).with_suffix(".csv")
 ALPHA = 0.05
@@ -190,9 +191,40 @@ def of_arms() -> Iterator[dict[str, Any]]:
         }
 
 
+def families() -> Iterator[dict[str, Any]]:
+    """Some verdict on a row without a difference, and the rows with one that are decided: by Holm and by max-T.
+
+    The threats grow in strength; `alike` is the part of a margin's noise that they share. Under the first `differ` of
+    them an image's margin is larger by 0.15 for the candidate.
+    """
+    repetitions = 300
+    for (n, rows, alike), part in product(
+        ((100, 5, 0.9), (597, 5, 0.9), (597, 20, 0.9), (597, 20, 0.5), (597, 20, 0.0)), (0.0, 0.5, 1.0)
+    ):
+        draw, differ = np.random.default_rng(1), np.arange(rows) < int(part * rows)
+        wrong, decided = np.zeros(2), np.zeros(2)
+        for repetition in range(repetitions):
+            ease = draw.normal(1.0, 1.0, (n, 1)) - np.linspace(0, 1.5, rows)
+            one, other = (
+                ease
+                + 0.5 * (np.sqrt(alike) * draw.normal(size=(n, 1)) + np.sqrt(1 - alike) * draw.normal(size=(n, rows)))
+                for _ in range(2)
+            )
+            found = (other + 0.15 * differ > 0).astype(np.int8) - (one > 0).astype(np.int8)
+            exact = np.array([mcnemar_exact(int((row < 0).sum()), int((row > 0).sum())) for row in found.T])
+            both = np.stack([holm(exact), max_t(found, draws=999, seed=repetition)]) <= ALPHA
+            wrong += both[:, ~differ].any(axis=1)
+            decided += both[:, differ].mean(axis=1) if differ.any() else 0
+        yield {"n": n, "rows": rows, "alike": alike, "differ": int(differ.sum())} | {
+            f"{what} by {how}": value
+            for what, values in (("wrong", wrong / repetitions), ("decided", decided / repetitions))
+            for how, value in zip(("Holm", "max-T"), values, strict=True)
+        }
+
+
 if __name__ == "__main__":
     rows: list[dict[str, Any]] = []
-    for table in (of_arms, looking_again, areas, of_answers, of_outliers, bias):
+    for table in (of_arms, looking_again, families, areas, of_answers, of_outliers, bias):
         made = list(table())
         print(f"{(table.__doc__ or '').strip()}\n{pd.DataFrame(made).to_string(index=False)}\n", flush=True)
         rows += [{"table": table.__name__} | row for row in made]

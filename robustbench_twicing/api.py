@@ -1,7 +1,4 @@
-"""The Python API: evaluate models, load a run that was made before.
-
-Reading a run needs no torch; it is imported when something is evaluated.
-"""
+"""The Python API. Reading a run needs no torch; it is imported when something is evaluated."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,16 +106,17 @@ def compare(
     alpha: float = 0.05,
     margin: float | None = None,
     until_decided: bool = False,
+    max_t: bool = False,
 ) -> Comparisons:
     """Compare models on the same samples: a verdict for each threat, curves and suites.
 
     `compare("deit", "deit-tw", run=RUN)`: models of one run, the first being the baseline; without names, all of them.
     `compare(RUN)`: the same. `compare(RUN_A, RUN_B)`: the models that both runs have, or the only model of each. A run
     is a folder, a plan file, or a plan's name. With a `margin`, a fraction chosen beforehand, each row also says
-    whether a difference of that size is ruled out. `until_decided` is for who looks, evaluates more images and looks
-    again: verdicts hold over all looks together. Raises `UserError` for what is not there or cannot be compared.
+    whether that size is ruled out. `until_decided`: verdicts hold over all looks, with more images each time. `max_t`
+    corrects the family by `metrics.max_t`, not Holm. Raises `UserError`.
     """
-    return compare_sides(sides_of(what, run), alpha, margin=margin, sequential=until_decided)
+    return compare_sides(sides_of(what, run), alpha, margin=margin, sequential=until_decided, by_max_t=max_t)
 
 
 def compare_arms(

@@ -57,6 +57,10 @@ def compare(
         bool,
         typer.Option("--until-decided", help="For looking again with more images: verdicts hold over all looks."),
     ] = False,
+    max_t: Annotated[
+        bool,
+        typer.Option("--max-t", help="Correct for many threats by exchanging answers, not by Holm: decides more."),
+    ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
@@ -79,7 +83,7 @@ def compare(
         arms = _arms(arm or [], places)
         _refuse_unused(
             arms is not None,
-            {"--flips": flips, "--plot": plot, "--until-decided": until_decided},
+            {"--flips": flips, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
             {"--images": images, "--plan-power": plan_power},
         )
         _refuse_wrong(arms is not None, places, images, plot)
@@ -90,7 +94,7 @@ def compare(
             of_arms = api.compare_arms(places[0], arms, images=drawn, alpha=alpha, margin=margin)
             show_page(arms_page(of_arms, plan_power), as_machine)
             return
-        found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided)
+        found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided, max_t=max_t)
         page = compare_page(found, flips)
         show_page(page, as_machine)
         if plot:

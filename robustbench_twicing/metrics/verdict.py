@@ -39,14 +39,19 @@ class Comparison(NamedTuple):
     """By the exact test, or the always-valid one."""
     p_mid: float
     p_holm: float | None
-    """`p` after Holm's correction for the family; the verdict's p. None for a comparison that stands alone, whose
+    """`p` after Holm's correction for the family, or max-T's; the verdict's p. None for one that stands alone, whose
     verdict rests on `p`."""
     detectable_difference: float | None
     """Smallest true difference that the test would have found with the stated power; None if n is too small for any."""
 
 
 def compare(
-    family: Sequence[Flips], alpha: float = 0.05, power: float = 0.8, *, sequential: bool = False
+    family: Sequence[Flips],
+    alpha: float = 0.05,
+    power: float = 0.8,
+    *,
+    sequential: bool = False,
+    adjusted: Sequence[float] | None = None,
 ) -> list[Comparison]:
     """The verdict on each comparison of a family, in its order.
 
@@ -57,16 +62,18 @@ def compare(
     The detectable difference uses the level that Holm leaves to a comparison not yet decided, alpha / (family size -
     comparisons rejected).
 
+    `adjusted` are p that take the place of Holm's (and of p_holm), such as those of `metrics.max_t`.
+
     `sequential`: the promise holds over all looks together, with more samples each time (`metrics.sequential`), and so
     do the intervals.
     """
     of = always_valid_p if sequential else mcnemar_exact
     p_values = [of(flips.lost, flips.gained) for flips in family]
-    adjusted = holm(np.array(p_values, dtype=float))
-    level = alpha / max(1, len(family) - int((adjusted <= alpha).sum()))
+    of_family = holm(np.array(p_values, dtype=float)) if adjusted is None else np.array(adjusted, dtype=float)
+    level = alpha / max(1, len(family) - int((of_family <= alpha).sum()))
     return [
-        _judge(flips, p, float(p_holm), alpha, level, power, sequential)
-        for flips, p, p_holm in zip(family, p_values, adjusted, strict=True)
+        _judge(flips, p, float(p_family), alpha, level, power, sequential)
+        for flips, p, p_family in zip(family, p_values, of_family, strict=True)
     ]
 
 

@@ -73,6 +73,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
     """Everything that `compare` says; with `flips` also every sample that changed sides."""
     parts: list[Line | Table | Curves] = []
     columns = (*_at_level(_COLUMNS, found.alpha), *margin_columns(found.margin))
+    columns = tuple(replace(one, heading=f"p ({_correction(found)})") if one.key == "p" else one for one in columns)
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         title = f"{baseline} (baseline) against {candidate}"
         parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(_row(row, found) for row in rows)))
@@ -169,9 +170,14 @@ def _legend(found: Comparisons) -> str:
         "Same samples on both sides; differences in percentage points, candidate minus baseline, with their "
         f"{100 * (1 - found.alpha):g} % intervals, each for a single row. lost / gained: samples that only the "
         "baseline / the candidate has right. "
-        f"p: {_TESTS[found.sequential]}, Holm over {_family(found)}; a verdict needs p ≤ {found.alpha:g}. "
+        f"p: {_TESTS[found.sequential]}, {_correction(found)} over {_family(found)}; a verdict needs p "
+        f"≤ {found.alpha:g}. "
         f"could show: the smallest true difference found with {100 * found.power:.0f} % probability."
     )
+
+
+def _correction(found: Comparisons) -> str:
+    return "max-T" if found.by_max_t else "Holm"
 
 
 _TESTS = {
@@ -299,6 +305,7 @@ def _facts(found: Comparisons, flips: bool) -> Row:
         "family": found.family,
         "margin": found.margin,
         "always_valid": found.sequential,
+        "correction": _correction(found),
         "rows": [
             _row_facts(row) | dict(_margin(row, found)) | ({"flips": _records(row)} if flips else {})
             for row in found.rows

@@ -90,6 +90,8 @@ class Comparisons(Viewed):
     """A difference that matters, chosen beforehand, as a fraction: each row then says whether it is ruled out."""
     sequential: bool = False
     """Verdicts, p and intervals of rows hold over all looks together."""
+    by_max_t: bool = False
+    """p of the family are those of `metrics.max_t`, and not Holm's."""
 
     @property
     def family(self) -> int:
@@ -103,6 +105,7 @@ def compare_sides(
     power: float = 0.8,
     margin: float | None = None,
     sequential: bool = False,
+    by_max_t: bool = False,
 ) -> Comparisons:
     """Compare each (baseline, candidate) under every threat that both have; the rows of `family` are one for Holm.
 
@@ -110,9 +113,12 @@ def compare_sides(
     nothing is shared, if a shared threat was not run alike on both sides (`paired.match`), and for what is no margin.
     """
     check_margin(margin)
+    if sequential and by_max_t:
+        raise UserError("max-T is for one look at the data.", "Leave max_t or until_decided away.")
     matches, not_compared = _matches(sides)
     outside = {match.key: match.outside for match in matches if match.outside}
-    outcomes = judge_pairs({match.key: match.pairs for match in matches}, outside, alpha, power, sequential=sequential)
+    pairs = {match.key: match.pairs for match in matches}
+    outcomes = judge_pairs(pairs, outside, alpha, power, sequential=sequential, by_max_t=by_max_t)
     same = {match.key for match in matches if match.outside and match.outside.why == "draws"}
     outcomes |= {key: outcomes[key]._replace(verdict="same weights") for key in same}
     suites = [figure for pair in sides for figure in compare_suites(*pair, alpha)]
@@ -129,6 +135,7 @@ def compare_sides(
         power=power,
         margin=margin,
         sequential=sequential,
+        by_max_t=by_max_t,
     )
 
 

@@ -7,6 +7,9 @@ away from the rows that ask something.
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from robustbench_twicing.metrics.max_t import max_t
 from robustbench_twicing.metrics.paired import Flips, Pairs, count_flips
 from robustbench_twicing.metrics.verdict import Comparison, compare, compare_alone
 from robustbench_twicing.results.side import CLEAN
@@ -61,16 +64,21 @@ def judge_pairs(
     power: float = 0.8,
     *,
     sequential: bool = False,
+    by_max_t: bool = False,
 ) -> dict[Key, Comparison]:
     """The outcome of every row, as `judge` finds it; undecided where it hangs on samples that failed.
 
-    That is so where the verdict is another if failures count all against the candidate, or all in its favour.
+    That is so where the verdict is another if failures count all against the candidate, or all in its favour, judged
+    with Holm's correction. `by_max_t` takes p of `adjusted_by_max_t` in its place elsewhere.
     """
 
-    def judged(flips: Mapping[Key, Flips]) -> dict[Key, Comparison]:
-        return judge(flips, outside, alpha, power, sequential=sequential)
+    def judged(flips: Mapping[Key, Flips], adjusted: Mapping[Key, float] | None = None) -> dict[Key, Comparison]:
+        return judge(flips, outside, alpha, power, sequential=sequential, adjusted=adjusted)
 
-    outcomes = judged({key: count_flips(found.baseline, found.candidate) for key, found in pairs.items()})
+    outcomes = judged(
+        {key: count_flips(found.baseline, found.candidate) for key, found in pairs.items()},
+        adjusted_by_max_t({key: found for key, found in pairs.items() if key not in outside}) if by_max_t else None,
+    )
     failed = {key for key, found in pairs.items() if found.bounds.against != found.bounds.in_favour}
     if not failed:
         return outcomes
@@ -82,6 +90,25 @@ def judge_pairs(
     return outcomes | {key: outcomes[key]._replace(verdict="undecided") for key in unsure}
 
 
+def adjusted_by_max_t(pairs: Mapping[Key, Pairs]) -> dict[Key, float]:
+    """p of each row, adjusted by `max_t` over the rows of its two models, times the number of such pairs of models.
+
+    Exchanging the answers of two models says nothing about a third: rows of several candidates are not drawn at once.
+    """
+    by_models: dict[Key, list[Key]] = {}
+    for key in pairs:
+        by_models.setdefault(key[:-1], []).append(key)
+    found: dict[Key, float] = {}
+    for rows in by_models.values():
+        images = {sample: place for place, sample in enumerate(sorted({i for k in rows for i in pairs[k].sample_ids}))}
+        differences = np.zeros((len(images), len(rows)), dtype=np.int8)
+        for column, key in enumerate(rows):
+            places = [images[sample] for sample in pairs[key].sample_ids]
+            differences[places, column] = pairs[key].candidate.astype(np.int8) - pairs[key].baseline.astype(np.int8)
+        found |= zip(rows, np.minimum(1.0, len(by_models) * max_t(differences)).tolist(), strict=True)
+    return found
+
+
 def judge(
     flips: Mapping[Key, Flips],
     outside: Mapping[Key, Outside],
@@ -89,13 +116,16 @@ def judge(
     power: float = 0.8,
     *,
     sequential: bool = False,
+    adjusted: Mapping[Key, float] | None = None,
 ) -> dict[Key, Comparison]:
     """The outcome of every row: of those in the family after Holm, of those outside each by itself.
 
-    A row that repeats another has that row's outcome if it is over the same samples.
+    `adjusted` are p of the family that take the place of Holm's. A row that repeats another has that row's outcome if
+    it is over the same samples.
     """
     family = [key for key in flips if key not in outside]
-    judged = compare([flips[key] for key in family], alpha, power, sequential=sequential)
+    of_family = None if adjusted is None else [adjusted[key] for key in family]
+    judged = compare([flips[key] for key in family], alpha, power, sequential=sequential, adjusted=of_family)
     outcomes = dict(zip(family, judged, strict=True))
     for key in outside.keys() & flips.keys():
         sources = [(*key[:-1], threat) for threat in outside[key].follows_from]

@@ -73,6 +73,31 @@ def test_one_model_under_two_seeds_shows_what_the_draws_decide_and_gets_no_verdi
     assert parsed(page)["family"] == 0
 
 
+def test_max_t_takes_the_place_of_holm_in_numbers_heading_and_legend() -> None:
+    before, after = with_flips(400, right=250, lost=20, gained=38)
+    threats = ("clean", "pgd-linf-1/255", "fgsm-linf-1/255")
+    frame = records({(name, one): right for one in threats for name, right in (("deit", before), ("deit-tw", after))})
+    sides = [(side(frame, "deit"), side(frame, "deit-tw"))]
+    by_holm, found = compare_sides(sides), compare_sides(sides, by_max_t=True)
+    assert {row.verdict for row in by_holm.rows} == {"no difference found"}
+    assert {row.verdict for row in found.rows} == {"better"}  # three rows that are one
+    text = printed(compare_page(found), 250)
+    assert "p (max-T)" in text
+    assert "max-T over all 3 row(s)" in " ".join(text.split())
+    assert parsed(compare_page(found))["correction"] == "max-T"
+    with pytest.raises(UserError, match="one look"):
+        compare_sides(sides, by_max_t=True, sequential=True)
+
+
+def test_the_rows_of_several_candidates_share_the_error() -> None:
+    before, after = with_flips(400, right=250, lost=20, gained=44)
+    frame = records({("deit", "clean"): before, ("deit-tw", "clean"): after, ("again-tw", "clean"): after})
+    sides = [(side(frame, "deit"), side(frame, other)) for other in ("deit-tw", "again-tw")]
+    one, both = (compare_sides(some, by_max_t=True).rows[0].outcome.p_holm for some in (sides[:1], sides))
+    assert one is not None
+    assert both == pytest.approx(2 * one)
+
+
 def test_the_heading_of_intervals_has_their_level() -> None:
     found = replace(_found(), alpha=0.01, curves=())
     assert "99 % interval" in _printed(found)
