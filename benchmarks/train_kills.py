@@ -81,7 +81,7 @@ def main() -> int:
         signals = [signal.SIGKILL] * asked.kills + [signal.SIGINT] * asked.interrupts
         moments.shuffle(signals)
         for how in signals:
-            code = stop(place, begin(place, "killed"), how, moments.uniform(0, 0.4))
+            code = stop(place, begin(place, "killed"), how, moments.uniform(0, 3))
             if code is None:
                 break
             done += 1

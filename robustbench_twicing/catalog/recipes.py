@@ -23,6 +23,7 @@ def training_recipe(name: str) -> TrainingRecipe:
             raise unknown_name("recipe", name, recipe_names())
         own = definitions("recipes") / f"{name}.toml"
     content = read_toml(own)
-    if "name" in content:
-        raise UserError(f"{own}: name is no key of a recipe.", "Its name is the file's.")
+    for key, hint in (("name", "Its name is the file's."), ("adversarial", "Pass --adversarial pgd-2 --eps 4/255.")):
+        if key in content:
+            raise UserError(f"{own}: {key} is no key of a recipe.", hint)
     return validated(TrainingRecipe, {"name": own.stem, **content}, str(own), _HINT)

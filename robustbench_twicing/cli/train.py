@@ -19,6 +19,7 @@ from robustbench_twicing.report.text import console, say
 from robustbench_twicing.results.store import require_writable
 
 if TYPE_CHECKING:
+    from robustbench_twicing.spec.training import TrainingRecipe
     from robustbench_twicing.train.job import Equipment
     from robustbench_twicing.train.loop import Outcome
 
@@ -36,6 +37,10 @@ _DataDir = Annotated[Path | None, typer.Option(help="Images to train on: a folde
 _Recipe = Annotated[str | None, typer.Option(help="digits, deit, finetune, small, tiny, or a .toml of your own.")]
 _From = Annotated[str | None, typer.Option("--from", help="Weights to begin with: a file, or timm:NAME.")]
 _Control = Annotated[bool, typer.Option("--control", help="Train softmax attention too, by the same recipe.")]
+_Adversarial = Annotated[
+    str | None, typer.Option(help="Train on attacked images: pgd-2, or with more steps. Needs --eps.")
+]
+_Eps = Annotated[str | None, typer.Option(help="Of --adversarial: 4/255, a fraction of the pixel range.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation, order and augmentation.")]
 _Seeds = Annotated[
     str | None, typer.Option(help="Several, for arms: 0-4, or 0,2,7. Finished ones are kept if it is given again.")
@@ -71,7 +76,7 @@ class _Asked(NamedTuple):
     seeds: list[int]
     data: str
     data_dir: Path | None
-    recipe: str
+    recipe: "TrainingRecipe"
     start: str | None
     paths: dict[tuple[str, int], Path]
     quiet: bool
@@ -84,6 +89,8 @@ def train(
     recipe: _Recipe = None,
     start: _From = None,
     control: _Control = False,
+    adversarial: _Adversarial = None,
+    eps: _Eps = None,
     seed: _Seed = 0,
     seeds: _Seeds = None,
     out: _Out = None,
@@ -109,7 +116,7 @@ def train(
     models = with_controls(model) if control else list(dict.fromkeys(model))
     numbers = _seeds(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
-    asked = _Asked(models, numbers, data, data_dir, recipe, start, paths, quiet)
+    asked = _Asked(models, numbers, data, data_dir, _recipe(recipe, adversarial, eps), start, paths, quiet)
     if recipe == "finetune" and start is None:
         raise UserError("The recipe finetune goes on from weights.", "Pass --from FILE, or --from timm:NAME.")
     if recipe == "finetune" and not control:
@@ -136,6 +143,18 @@ def _seeds(text: str | None, seed: int) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def _recipe(name: str, adversarial: str | None, eps: str | None) -> "TrainingRecipe":
+    from robustbench_twicing.catalog.recipes import training_recipe
+    from robustbench_twicing.spec.training import Adversarial
+
+    recipe = training_recipe(name)
+    if adversarial is None and eps is None:
+        return recipe
+    if adversarial is None or eps is None:
+        raise UserError("--adversarial and --eps go together.", "Write --adversarial pgd-2 --eps 4/255.")
+    return recipe.model_copy(update={"adversarial": Adversarial.parse(adversarial, eps)})
+
+
 def _paths(
     models: list[str], seeds: list[int], data: str, out: Path | None, several: bool
 ) -> dict[tuple[str, int], Path]:
@@ -159,11 +178,9 @@ def _equipment(
 
 def _train_at_once(asked: _Asked, at_once: int) -> None:
     """On digits: a process for each, several side by side."""
-    from robustbench_twicing.catalog.recipes import training_recipe
     from robustbench_twicing.train.several import Training, still_to_train, train_several
 
-    recipe = training_recipe(asked.recipe)
-    trainings = [Training(name, seed, path, recipe) for (name, seed), path in asked.paths.items()]
+    trainings = [Training(name, seed, path, asked.recipe) for (name, seed), path in asked.paths.items()]
     left = still_to_train(trainings)
     _say_left(len(left), len(trainings))
     _require_folders(asked)
@@ -177,7 +194,6 @@ def _train_at_once(asked: _Asked, at_once: int) -> None:
 
 def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None:
     """One after another, each on all processes that torchrun started."""
-    from robustbench_twicing.catalog.recipes import training_recipe
     from robustbench_twicing.data.training import training_folder
     from robustbench_twicing.train.digits import DigitsData
     from robustbench_twicing.train.folder import FolderData
@@ -185,10 +201,9 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
     from robustbench_twicing.train.processes import joined
     from robustbench_twicing.train.weights import is_trained
 
-    recipe = training_recipe(asked.recipe)
     data: Any = FolderData(asked.data, training_folder(asked.data_dir)) if asked.data_dir else DigitsData()
     all_of_them = [
-        Begun(job_of(name, data, recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
+        Begun(job_of(name, data, asked.recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
     ]
     if dry_run:
         _say_estimates(all_of_them, equipment)

@@ -1,10 +1,13 @@
 """A training recipe: all that trains a model beside its network, method, data and seed. One TOML file in recipes/."""
 
-from typing import Annotated, Literal
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from robustbench_twicing.spec.values import Frozen, content_hash
+from robustbench_twicing.errors import UserError
+from robustbench_twicing.spec.values import Eps, Frozen, Length, content_hash
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -104,6 +107,27 @@ class Average(Frozen):
     decay: _BelowOne
 
 
+class Adversarial(Frozen):
+    """Training on attacked images (Madry et al. 2018, arXiv 1706.06083): PGD in the L∞ ball, from a random start."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    eps: Eps
+    """A fraction of the pixel range."""
+    step_size: Length
+
+    @classmethod
+    def parse(cls, attack: str, eps: str) -> "Adversarial":
+        """Read `pgd-2` and an eps; steps of 2.5 eps over their number, as Madry et al. have. Raises `UserError`."""
+        found = re.fullmatch(r"pgd-([1-9]\d{0,2})", attack, re.ASCII)
+        size = Eps.parse(eps)
+        if found is None or not size.value:
+            raise UserError(
+                f"--adversarial {attack} --eps {eps} is no attack to train against.",
+                "Write pgd-2 or another number of steps, and an eps above 0 such as 4/255.",
+            )
+        return cls(steps=int(found[1]), eps=size, step_size=Length(Fraction(5, 2 * int(found[1])), of_eps=True))
+
+
 class TrainingRecipe(Frozen):
     """A named recipe. No key has a default: nothing hangs on timm's."""
 
@@ -119,11 +143,19 @@ class TrainingRecipe(Frozen):
     mixing: Mixing
     regularisation: Regularisation
     average: Average
+    adversarial: Adversarial | None = None
+    """What images are attacked by before the network sees them, if by anything; in no file: `--adversarial` says it."""
 
     @property
     def hash(self) -> str:
         """12 hex digits of all but name, title and source."""
-        return content_hash(self.model_dump(mode="json", exclude={"name", "title", "source"}))
+        return content_hash(self.content)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that decides weights."""
+        unsaid = {"name", "title", "source"} | ({"adversarial"} if self.adversarial is None else set())
+        return self.model_dump(mode="json", exclude=unsaid)
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainingRecipe":

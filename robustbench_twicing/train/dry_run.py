@@ -9,6 +9,7 @@ import torch
 
 from robustbench_twicing.machine.device import wait_for
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
+from robustbench_twicing.train.adversarial import attacked
 from robustbench_twicing.train.job import Equipment, Job, MicroBatch, share_of
 from robustbench_twicing.train.parts import average_of, begin_draws, loss_of, mixing_of, network_of, optimizer_of
 
@@ -80,6 +81,8 @@ def _step(
     began = time.perf_counter()
     begin_draws(job.seed, 0, 0)
     images, targets = micro.images.to(device), micro.labels.to(device)
+    if job.recipe.adversarial is not None:
+        images = attacked(job, network, images, targets, (0, 0), 1)
     if mix is not None:
         images, targets = mix(images, targets)
     with torch.autocast(device.type, torch.bfloat16, equipment.precision == "bfloat16"):

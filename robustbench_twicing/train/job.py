@@ -128,7 +128,7 @@ class Job:
     @property
     def identity(self) -> dict[str, str]:
         """Everything that decides the weights, field by field."""
-        recipe = _flat(self.recipe.model_dump(mode="json", exclude={"name", "title", "source"}))
+        recipe = _flat(self.recipe.content)
         return {
             "network": self.spec.architecture,
             "attention": str(settled(self.spec.attention)),
@@ -197,6 +197,16 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def normalised(images: torch.Tensor, network: Any) -> torch.Tensor:
     """Images in [0, 1] as the network's configuration says that it takes them."""
-    settings = network.pretrained_cfg
-    mean, std = (torch.tensor(settings[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = _mean_and_std(images, network)
     return (images - mean) / std
+
+
+def in_pixels(images: torch.Tensor, network: Any) -> torch.Tensor:
+    """The other way round; what random erasing put outside of [0, 1] is clipped."""
+    mean, std = _mean_and_std(images, network)
+    return (images * std + mean).clamp(0, 1)
+
+
+def _mean_and_std(images: torch.Tensor, network: Any) -> list[torch.Tensor]:
+    settings = network.pretrained_cfg
+    return [torch.tensor(settings[key], device=images.device).view(1, 3, 1, 1) for key in ("mean", "std")]

@@ -19,6 +19,7 @@ from torch import nn
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
+from robustbench_twicing.train.adversarial import attacked
 from robustbench_twicing.train.checkpoints import (
     newest_checkpoint,
     newest_state,
@@ -266,6 +267,8 @@ def _gradients(
     for number, micro in zip(share.own, micros, strict=True):
         begin_draws(job.seed, state.update, number)
         images, targets = micro.images.to(device, non_blocking=True), micro.labels.to(device, non_blocking=True)
+        if job.recipe.adversarial is not None:
+            images = attacked(job, state.network, images, targets, (state.update, number), state.pieces)
         if mix is not None:
             images, targets = mix(images, targets)
         parts = list(zip(images.chunk(state.pieces), targets.chunk(state.pieces), strict=True))

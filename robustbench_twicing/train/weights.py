@@ -66,6 +66,8 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
 def _metadata(job: Job, outcome: Outcome, correct: int, equipment: Equipment) -> dict[str, str]:
     share = correct / job.data.test_images if job.data.test_images else float("nan")
     recipe = "" if job.recipe.name == "digits" else f" --recipe {quote(job.recipe.name)}"
+    against = job.recipe.adversarial
+    recipe += f" --adversarial pgd-{against.steps} --eps {against.eps}" if against else ""
     start = f" --from {quote(job.start.text)}" if job.start else ""
     command = f"train --data {quote(job.data.name)} --model {quote(job.spec.name)}{recipe}{start} --seed {job.seed}"
     return {

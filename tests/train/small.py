@@ -35,7 +35,7 @@ def small_recipe(**changes: object) -> TrainingRecipe:
     content = recipe.model_dump()
     content["augmentation"]["repeats"] = 2
     for key, value in {"batch": 8, **changes}.items():
-        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+        content[key] = {**(content[key] or {}), **value} if isinstance(value, dict) else value
     return TrainingRecipe.model_validate(content)
 
 

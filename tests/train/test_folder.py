@@ -95,6 +95,7 @@ def test_augmentation_may_leave_nothing_of_a_picture():
         (["--data", "imagenet"], "Where does 'imagenet' lie?"),
         (["--recipe", "finetune"], "goes on from weights"),
         (["--recipe", "deit"], "the digits lie in memory"),
+        (["--adversarial", "pgd-2"], "go together"),
     ],
 )
 def test_what_does_not_go_together_is_said(options, says, tmp_path, monkeypatch):
