@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -47,6 +49,17 @@ frame.addEventListener("load", () => {
 </script>"""
 
 
+_AXE = """<script src="axe.min.js"></script><pre id="found"></pre><script>
+document.querySelectorAll("details").forEach((part) => { part.open = true; });
+axe.run(document, {resultTypes: ["violations"]}).then((result) => {
+  const grave = result.violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  const said = grave.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.target} ${node.failureSummary}`));
+  const rules = result.passes.length;
+  document.getElementById("found").textContent = encodeURIComponent(JSON.stringify({said, rules}));
+});
+</script>"""
+
+
 @cache
 def _browser() -> str:
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
@@ -55,19 +68,39 @@ def _browser() -> str:
     return found
 
 
+def _axe(folder: Path) -> None:
+    """Put axe.min.js of npm's axe-core into the folder."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm is installed, so axe-core looked at nothing")
+    pack = [npm, "pack", "axe-core@4.14.1", "--silent", f"--cache={folder / 'npm'}"]
+    done = subprocess.run(pack, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot get axe-core, so it looked at nothing: {done.stderr.strip()[-200:]}")
+    with tarfile.open(folder / "axe-core-4.14.1.tgz") as package:
+        content = package.extractfile("package/axe.min.js")
+        assert content is not None
+        (folder / "axe.min.js").write_bytes(content.read())
+
+
+def _dumped(folder: Path, page: str, *options: str) -> tuple[str, str]:
+    """The document that the browser made of a page in the end, and what it said beside."""
+    common = ["--headless", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr", *options]
+    common += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--window-size=1400,1000"]
+    common += ["--no-sandbox"] if os.geteuid() == 0 else []
+    command = [_browser(), *common, "--dump-dom", (folder / page).as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.stdout, done.stderr
+
+
 def _opened(folder: Path, width: int) -> tuple[dict[str, Any], str]:
     """What the page did in a window of this width, and what the browser's console said."""
-    browser = _browser()
     (folder / "page.html").write_bytes(FORMATS["html"].write(made()[0]))
     (folder / "wrapper.html").write_text(_WRAPPER % width)
-    options = ["--headless", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--window-size=1400,1000"]
-    options += ["--no-sandbox"] if os.geteuid() == 0 else []
-    command = [browser, *options, "--dump-dom", (folder / "wrapper.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    content = re.findall(r'<pre id="found">(.+?)</pre>', done.stdout, flags=re.DOTALL)
-    assert content, done.stderr[-2000:]
-    console = [line for line in done.stderr.split("\n") if "CONSOLE" in line]
+    document, errors = _dumped(folder, "wrapper.html")
+    content = re.findall(r'<pre id="found">(.+?)</pre>', document, flags=re.DOTALL)
+    assert content, errors[-2000:]
+    console = [line for line in errors.split("\n") if "CONSOLE" in line]
     return json.loads(content[0]), "\n".join(console)
 
 
@@ -89,3 +122,17 @@ def test_a_browser_sorts_its_tables_and_no_request_leaves_it(tmp_path: Path) -> 
 def test_a_phone_need_not_scroll_the_page_sideways(tmp_path: Path) -> None:
     found, _ = _opened(tmp_path, 380)
     assert not found["scrolls"]
+
+
+def test_axe_finds_no_serious_fault_in_light_and_in_dark(tmp_path: Path) -> None:
+    _browser()
+    _axe(tmp_path)
+    page = FORMATS["html"].write(made()[0]).decode()
+    open_to_us = re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", page)  # axe is no script of the page's
+    (tmp_path / "axe.html").write_text(open_to_us.replace("</body>", _AXE + "</body>"))
+    for scheme in ("1", "0"):  # light, dark
+        document, errors = _dumped(tmp_path, "axe.html", f"--blink-settings=preferredColorScheme={scheme}")
+        (found,) = re.findall(r'<pre id="found">([^<]+)</pre>', document) or [errors[-2000:]]
+        content = json.loads(unquote(found))
+        assert content["said"] == []
+        assert content["rules"] > 15
