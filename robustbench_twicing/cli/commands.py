@@ -29,6 +29,8 @@ COMMANDS = {
     "collapse": "Measure how alike tokens become from block to block, and what each attention matrix does to them.",
     "diagnose": "Grade from A to F whether the robustness of a model is real, with the evidence; of two, whether they "
     "differ.",
+    "sweep": "Switch a method on block by block, from the end and by strength, on the same weights, and attack each "
+    "setting.",
     "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "
     "smoother's bias.",
     "bundle": "A run as one file for others, and a check of such files.",

@@ -8,9 +8,11 @@ from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.catalog.resolve import Stated
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference
 from robustbench_twicing.inside.found import Collapse
+from robustbench_twicing.inside.swept import Sweep
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
 
 if TYPE_CHECKING:
+    from robustbench_twicing.inside.diagnose import Samples
     from robustbench_twicing.tasks.images.opened import OpenedImages
 
 Say = Callable[[str], None]
@@ -59,26 +61,43 @@ def collapse(stated: Stated, say: Say) -> Collapse:
 def diagnose(stated: Stated, say: Say, thorough: bool = False) -> tuple[list[Diagnosis], list[Difference]]:
     """Grade each of the plan's models at its attack's eps, and their differences from the first. Raises `UserError`."""
     with opened(stated) as here:
-        import torch
+        from robustbench_twicing.inside import diagnose as room
 
-        from robustbench_twicing.inside.diagnose import THOROUGH, USUAL, Samples, difference
-        from robustbench_twicing.inside.diagnose import diagnose as look
-        from robustbench_twicing.tasks.images.inside import pictures
-
-        clean = next(threat for threat in stated.plan.threats if threat.kind == "clean")
         eps = next(threat.eps for threat in stated.plan.threats if threat.kind == "attack")
-        batches = list(pictures(here, clean))
-        models = [here.models[spec.name] for spec in stated.plan.models]
+        budget = room.THOROUGH if thorough else room.USUAL
+        given = _clean_samples(here)
+        models = [here.models[name] for name in given]
         found = []
         for model in models:
-            name = model.card.spec.name
-            samples = Samples(
-                tuple(one for batch in batches for one in batch.ids),
-                torch.cat([batch.images[name] for batch in batches]),
-                torch.cat([batch.labels for batch in batches]),
-            )
             others = [other for other in models if other is not model]
-            budget = THOROUGH if thorough else USUAL
-            found.append(look(model, samples, eps, others, budget, stated.plan.seed, say))
-        ids = tuple(one for batch in batches for one in batch.ids)
-        return found, [difference(found[0], other, ids) for other in found[1:]]
+            samples = given[model.card.spec.name]
+            found.append(room.diagnose(model, samples, eps, others, budget, stated.plan.seed, say))
+        ids = next(iter(given.values())).ids
+        return found, [room.difference(found[0], other, ids) for other in found[1:]]
+
+
+def sweep(stated: Stated, say: Say) -> list[Sweep]:
+    """The method of each of the plan's models, switched on part by part, under its first attack. Raises `UserError`."""
+    with opened(stated) as here:
+        from robustbench_twicing.inside.sweep import sweep as look
+
+        threat = next(threat for threat in stated.plan.threats if threat.kind == "attack")
+        return [
+            look(here.models[name], samples, threat, stated.plan.seed, say)
+            for name, samples in _clean_samples(here).items()
+        ]
+
+
+def _clean_samples(here: "OpenedImages") -> "dict[str, Samples]":
+    """Of each of the plan's models all images without an attack."""
+    import torch
+
+    from robustbench_twicing.inside.diagnose import Samples
+    from robustbench_twicing.tasks.images.inside import pictures
+
+    clean = next(threat for threat in here.plan.threats if threat.kind == "clean")
+    batches = list(pictures(here, clean))
+    ids = tuple(one for batch in batches for one in batch.ids)
+    labels = torch.cat([batch.labels for batch in batches])
+    names = [spec.name for spec in here.plan.models]
+    return {name: Samples(ids, torch.cat([batch.images[name] for batch in batches]), labels) for name in names}
