@@ -83,3 +83,9 @@ def test_wheels_are_those_that_the_machine_lacks_and_nothing_that_torch_brings(g
     found = missing()
     assert {"torchattacks", "pydantic", "pydantic-core", "jaxtyping", "pytest"} <= set(found)
     assert not {"torch", "numpy", "scipy", "timm", "pandas", "rich", "typing-extensions"} & set(found)
+
+
+def test_the_card_is_busy_where_any_kernel_runs(gpu) -> None:
+    from gpu_steps.profiles import covered
+
+    assert covered([[5.0, 6.0], [0.0, 2.0], [1.0, 3.0], [1.0, 1.5]]) == (4.0, 6.0)

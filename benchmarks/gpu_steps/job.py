@@ -38,8 +38,6 @@ class Scale:
     """None: all."""
     jpegs: int
     workers: int
-    most_memory: bool
-    """Search for the largest batch; otherwise `images` is taken."""
 
 
 CARD = Scale(
@@ -56,7 +54,6 @@ CARD = Scale(
     corruptions=None,
     jpegs=8192,
     workers=16,
-    most_memory=True,
 )
 REHEARSAL = Scale(
     architectures=("deit_digits_patch8_32",),
@@ -72,7 +69,6 @@ REHEARSAL = Scale(
     corruptions=("gaussian_noise", "fog"),
     jpegs=32,
     workers=1,
-    most_memory=False,
 )
 """Every line of code in small, on a CPU. Its numbers mean nothing."""
 

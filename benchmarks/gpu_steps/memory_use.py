@@ -19,9 +19,7 @@ def rows(job: Job) -> Iterator[Row]:
         if job.is_late:
             return
         network, side = pair(architecture, method, job.device).own, job.scale.side
-        batch = job.scale.images
-        if job.scale.most_memory:
-            batch = find_batch_size(wrap_model("model", network, side, device=job.device), job.device, gradients=True)
+        batch = find_batch_size(wrap_model("model", network, side, device=job.device), job.device, gradients=True)
         images = torch.rand(batch, 3, side, side, device=job.device)
         labels = torch.zeros(batch, dtype=torch.int64, device=job.device)
         held = peak(partial(input_gradient, network, images, labels), job.device)
