@@ -33,6 +33,12 @@ Margin = Annotated[
         min=0.0001, max=1, help="Chosen beforehand: also say whether this difference is ruled out (0.01: a point)."
     ),
 ]
+UntilDecided = Annotated[
+    bool, typer.Option("--until-decided", help="For looking again with more images: verdicts hold over all looks.")
+]
+MaxT = Annotated[
+    bool, typer.Option("--max-t", help="Correct for many threats by exchanging answers, not by Holm: decides more.")
+]
 
 
 def compare(
@@ -53,14 +59,8 @@ def compare(
     images: ImagesOption = None,
     plan_power: PlanPower = None,
     margin: Margin = None,
-    until_decided: Annotated[
-        bool,
-        typer.Option("--until-decided", help="For looking again with more images: verdicts hold over all looks."),
-    ] = False,
-    max_t: Annotated[
-        bool,
-        typer.Option("--max-t", help="Correct for many threats by exchanging answers, not by Holm: decides more."),
-    ] = False,
+    until_decided: UntilDecided = False,
+    max_t: MaxT = False,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
