@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     """Images that the device takes forward and back, and the update after them."""
     read_per_second: float
     """Images that all workers together read and augment, if they do not disturb the device."""
+    workers: int
     memory_bytes: int
     """The most that was in use: of the device's memory, on a CPU of this process."""
     disk_bytes: int
@@ -35,8 +36,10 @@ class Estimate(NamedTuple):
 
     @property
     def images_per_second(self) -> float:
-        """The slower of both."""
-        return min(self.computed_per_second, self.read_per_second)
+        """The slower of both; one after the other where no worker reads ahead."""
+        if self.workers:
+            return min(self.computed_per_second, self.read_per_second)
+        return 1 / (1 / self.computed_per_second + 1 / self.read_per_second)
 
     @property
     def seconds(self) -> float:
@@ -54,12 +57,13 @@ def estimated(job: Job, equipment: Equipment) -> Estimate:
     with left_alone(), plain_torch():
         network = network_of(job).to(equipment.device)
         optimizer, average = optimizer_of(job.recipe, network), average_of(job.recipe, network)
+        feed = iter(job.data.feed(job, network, share._replace(workers=0), 0))
+        micro = next(feed)  # which opens the data set, too
         began = time.perf_counter()
-        micro = next(iter(job.data.feed(job, network, share._replace(workers=0), 0)))
+        micro = next(feed, micro)
         reading = (time.perf_counter() - began) / len(micro.labels)
         probe = MicroBatch(micro.images[:_IMAGES], micro.labels[:_IMAGES])
         seconds = [_step(job, equipment, network, optimizer, probe) for _ in range(2)][-1]
-    workers = max(1, equipment.workers) if equipment.device.type == "cpu" or equipment.workers else 1
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     sets = 1 + (average is not None)
     return Estimate(
@@ -67,7 +71,8 @@ def estimated(job: Job, equipment: Equipment) -> Estimate:
         images=job.updates * job.recipe.batch,
         micro_batch=micro_batch,
         computed_per_second=len(probe.labels) / seconds,
-        read_per_second=workers / reading,
+        read_per_second=max(1, equipment.workers) / reading,
+        workers=equipment.workers,
         memory_bytes=_memory(equipment.device),
         disk_bytes=size * (2 * (sets + 2) + sets),
     )
