@@ -27,6 +27,9 @@ PlanPower = Annotated[
         min=0.0001, max=1, help="Of arms: also how many seeds and images show this difference (0.02: 2 points)."
     ),
 ]
+SlicesOption = Annotated[
+    bool, typer.Option("--slices", help="Say for which classes, severities and margins the models differ.")
+]
 Margin = Annotated[
     float | None,
     typer.Option(
@@ -62,6 +65,7 @@ def compare(
     until_decided: UntilDecided = False,
     max_t: MaxT = False,
     flips: Annotated[bool, typer.Option("--flips", help="List the samples that changed sides.")] = False,
+    slices: SlicesOption = False,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the robustness curves: FILE.png, .svg or .pdf (needs matplotlib).")
     ] = None,
@@ -83,7 +87,7 @@ def compare(
         arms = _arms(arm or [], places)
         _refuse_unused(
             arms is not None,
-            {"--flips": flips, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
+            {"--flips": flips, "--slices": slices, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
             {"--images": images, "--plan-power": plan_power},
         )
         _refuse_wrong(arms is not None, places, images, plot)
@@ -95,7 +99,7 @@ def compare(
             show_page(arms_page(of_arms, plan_power), as_machine)
             return
         found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided, max_t=max_t)
-        page = compare_page(found, flips)
+        page = compare_page(found, flips, slices)
         show_page(page, as_machine)
         if plot:
             plot_curves(page.curves, plot)

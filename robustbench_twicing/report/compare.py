@@ -15,6 +15,7 @@ from robustbench_twicing.report.margins import margin_columns, margin_text
 from robustbench_twicing.report.notes import disagreement
 from robustbench_twicing.report.numbers import count, eps, percent, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
+from robustbench_twicing.report.slices import slice_facts, slice_parts
 from robustbench_twicing.results.comparison import Comparisons, Curve
 from robustbench_twicing.results.comparison import Row as Compared
 from robustbench_twicing.results.suite_comparison import SuiteFigure
@@ -69,8 +70,9 @@ DRAWS = (
 """What a comparison of a model with itself says."""
 
 
-def compare_page(found: Comparisons, flips: bool = False) -> Page:
-    """Everything that `compare` says; with `flips` also every sample that changed sides."""
+def compare_page(found: Comparisons, flips: bool = False, slices: bool = False) -> Page:
+    """Everything that `compare` says; with `flips` also every sample that changed sides, with `slices` where models
+    differ."""
     parts: list[Line | Table | Curves] = []
     columns = (*_at_level(_COLUMNS, found.alpha), *margin_columns(found.margin))
     columns = tuple(replace(one, heading=f"p ({_correction(found)})") if one.key == "p" else one for one in columns)
@@ -87,6 +89,7 @@ def compare_page(found: Comparisons, flips: bool = False) -> Page:
     means = tuple(map(_mean, found.suites))
     parts.append(Table("suites compared", "Whole suites, compared", _at_level(_SUITE_COLUMNS, found.alpha), means))
     parts += [Line(line, "warning") for line in _other_order(found.suites)]
+    parts += slice_parts(found) if slices else ()
     parts += [_flips(row) for row in found.rows if flips]
     return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
 
@@ -312,6 +315,7 @@ def _facts(found: Comparisons, flips: bool) -> Row:
         ],
         "curves": [_with_interval(curve, "area_difference") for curve in found.curves],
         "suites": [_with_interval(mean, "difference") for mean in found.suites],
+        "slices": {"asked": found.slices.asked, "found": [slice_facts(one) for one in found.slices.found]},
         "not_compared": found.not_compared,
     }
 

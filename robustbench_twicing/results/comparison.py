@@ -3,7 +3,7 @@
 Computed from records alone. No torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from robustbench_twicing.metrics.verdict import Comparison, Verdict, check_margi
 from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
 from robustbench_twicing.results.side import Side, by_threat, matched, refuse_other_suites
+from robustbench_twicing.results.slices import NOT_ASKED, Outcomes, Slices, clean_margins, find_slices
 from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
 from robustbench_twicing.results.viewed import Viewed
 
@@ -92,6 +93,8 @@ class Comparisons(Viewed):
     """Verdicts, p and intervals of rows hold over all looks together."""
     by_max_t: bool = False
     """p of the family are those of `metrics.max_t`, and not Holm's."""
+    slices: Slices = NOT_ASKED
+    """Where the models differ, over the rows of the family; none with `sequential`, since the test is of one look."""
 
     @property
     def family(self) -> int:
@@ -136,6 +139,7 @@ def compare_sides(
         margin=margin,
         sequential=sequential,
         by_max_t=by_max_t,
+        slices=NOT_ASKED if sequential else find_slices(list(_outcomes(sides, matches)), alpha),
     )
 
 
@@ -152,6 +156,16 @@ class _Match(NamedTuple):
     @property
     def key(self) -> Key:
         return self.baseline, self.candidate, self.threat
+
+
+def _outcomes(sides: Sequence[tuple[Side, Side]], matches: Sequence[_Match]) -> Iterator[Outcomes]:
+    """What each pair's slices are made of: the threats of the family."""
+    for baseline, candidate in sides:
+        of_pair = [match for match in matches if match.key[:2] == (baseline.name, candidate.name)]
+        pairs = {match.threat: match.pairs for match in of_pair if match.outside is None}
+        if pairs:
+            margins = clean_margins(baseline, candidate)
+            yield Outcomes(baseline.name, candidate.name, pairs, baseline.threats, margins)
 
 
 def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str]]:
