@@ -3,7 +3,6 @@
 What a file says means is `catalog.resolve`'s to tell.
 """
 
-import tomllib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotted
 from robustbench_twicing.catalog.passing import judged_names, never_passing
 from robustbench_twicing.catalog.plugins import PREFIX, refused_code
-from robustbench_twicing.catalog.read_toml import read_toml
+from robustbench_twicing.catalog.read_toml import parse_toml, read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
@@ -249,8 +248,8 @@ def _ends(text: str) -> list[int]:
         if last.rstrip().endswith(",") and "#" not in last:
             continue  # within an array, which need not be parsed anew at every line
         try:
-            tomllib.loads("\n".join(lines[start:end]))
-        except tomllib.TOMLDecodeError:
+            parse_toml("\n".join(lines[start:end]), "a part")
+        except UserError:
             continue
         ends.append(end)
         start = end
@@ -259,7 +258,7 @@ def _ends(text: str) -> list[int]:
 
 @lru_cache(maxsize=32)
 def _beginning(text: str, end: int) -> dict[str, Any]:
-    return tomllib.loads("\n".join(text.splitlines()[:end]))
+    return parse_toml("\n".join(text.splitlines()[:end]), "a beginning")
 
 
 def _line_within(lines: list[str], content: Any, place: Place) -> int:
