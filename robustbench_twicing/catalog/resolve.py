@@ -284,8 +284,10 @@ def _specs(
 
 
 def _decided(experiment: Experiment, plan: Plan, known: Settings | None) -> tuple[str, ...]:
-    said = {text.partition("=")[0] for text in experiment.models if isinstance(text, str) and "=" in text}
-    files = {spec: known.decided_here(spec.weights) for spec in plan.models if spec.name not in said} if known else {}
+    typed = (*experiment.models, experiment.source_model)
+    said = {text.partition("=")[0] for text in typed if isinstance(text, str) and "=" in text}
+    others = [spec for spec in plan.all_models if spec.name not in said]
+    files = {spec: known.decided_here(spec.weights) for spec in others} if known else {}
     return tuple(
         f"{spec.name}: its weights, {spec.weights}, are named by {file}." for spec, file in files.items() if file
     )

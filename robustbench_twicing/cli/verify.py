@@ -66,7 +66,8 @@ def verify(
         folder, verification = verify_model(understood, name, figures, explain=explain, begin=begin)
     manifest = folder.manifest()
     known_as = Line(model_line(spec.name, manifest.models[spec.name]))
-    show_page(published_page(verification, known_as, str(folder.path), manifest.decided), as_machine)
+    remarks = (*manifest.decided, *folder.remarks)
+    show_page(published_page(verification, known_as, str(folder.path), remarks), as_machine)
     if verification.verdict == "outside" or any(check.failed for check in verification.checks):
         sys.exit(EXIT_FAILED_RECORDS)
     if verification.verdict == "too few to tell":

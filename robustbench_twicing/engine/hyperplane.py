@@ -27,6 +27,7 @@ def to_hyperplane(
     to the solution from below, in a finite number of steps, without sorting the m_i / g_i.
     """
     signs = normal.sign() * torch.where(rise < 0, -1.0, 1.0).to(normal.dtype)[:, None, None, None]
+    signs = signs.where(~normal.isnan(), torch.nan)  # no sign is a number there, and none may look like one
     weights = normal.abs().flatten(1)
     if bounds is None:
         room = torch.full_like(weights, torch.inf)

@@ -45,7 +45,7 @@ def preprocessing_of(spec: ModelSpec, settings: dict[str, Any]) -> Preprocessing
         note = f"resize {theirs.resize} as DeiT's authors evaluate; timm's {own.resize} goes by the name {named}"
         return Preprocessing(Recipes(theirs, theirs), width, "facebookresearch/deit", "" if own == theirs else note)
     larger = resized(width, settings.get("test_crop_pct") or ratio, settings.get("interpolation"))
-    note = f"evaluated at {width} pixels as timm does, trained at {trained} (--recipe train-size)"
+    note = f"timm evaluates it at {width} pixels, trained at {trained} (--recipe train-size)"
     return Preprocessing(Recipes(larger, own), width, f"timm's {named}", "" if width == trained else note)
 
 

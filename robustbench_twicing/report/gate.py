@@ -115,6 +115,8 @@ def _strangers(result: GateResult) -> list[str]:
         lines.append("Vanished, in the baseline but not in this run: " + ", ".join(result.vanished))
     if result.new:
         lines.append("New, not in the baseline, so that only floors count: " + ", ".join(result.new))
+        if result.policy.new == "inconclusive":
+            lines.append('Nobody accepted them: accept a run with them, or let them pass by new = "pass" in [gate].')
     return lines
 
 

@@ -19,16 +19,16 @@ _COLUMNS = (
 )
 
 
-def published_page(verification: Verification, model: Line, folder: str, decided: Sequence[str] = ()) -> Page:
+def published_page(verification: Verification, model: Line, folder: str, remarks: Sequence[str] = ()) -> Page:
     """The checks of a verification, and what could explain a miss.
 
-    `model` says what stands behind the model's name; `decided` are the manifest's lines of that name.
+    `model` says what stands behind the model's name; `remarks` are what a reader must know before the numbers.
     """
     checks = verification.checks
     failed = any(check.failed for check in checks)
     columns = tuple(column for column in _COLUMNS if failed or column.key != "failed")
     title = f"{verification.model} beside the published {verification.published_model}"
-    parts: list[Line | Table] = [Line(line, "warning") for line in decided]
+    parts: list[Line | Table] = [Line(line, "warning") for line in remarks]
     parts.append(Table("checks", title, columns, tuple(map(_row, checks))))
     parts += [Line(f"{name}: not checked, {why}", "warning") for name, why in verification.not_checked.items()]
     missed = [check for check in checks if check.verdict == "outside"]
@@ -44,7 +44,7 @@ def published_page(verification: Verification, model: Line, folder: str, decided
         model,
         Line(f"Run folder: {folder}", unbroken=True),
     ]
-    facts = {"run": folder, **verification.model_dump(mode="json"), "verdict": verification.verdict}
+    facts = {"run": folder, **verification.model_dump(mode="json"), "verdict": verification.verdict, "remarks": remarks}
     return Page(title, tuple(parts), facts=facts, judged=tuple(_judged(verification.model, check) for check in checks))
 
 

@@ -4,7 +4,7 @@
   floor, is rejected after Holm's correction over all drops and floors.
 - **pass**: a drop as large as the tolerance is rejected.
 - **inconclusive**: neither, because there are too few samples, because samples failed or are not there, or because a
-  cell vanished. Often enough in a row, or if the policy says so, it exits as regressed does.
+  cell vanished or is new. Often enough in a row, or if the policy says so, it exits as regressed does.
 
 Both tests are exact for models (`metrics.drops`). An arm of training seeds is judged by `metrics.arms`.
 """
@@ -40,7 +40,8 @@ class GateResult:
     verdict: Verdict
     cells: tuple[CellResult, ...]
     new: tuple[str, ...]
-    """`MODEL:THREAT` of cells that the baseline lacks: of these only the floors are judged."""
+    """`MODEL:THREAT` of cells that the baseline lacks: of these only the floors are judged, and unless the policy lets
+    them pass the verdict is inconclusive at best."""
     vanished: tuple[str, ...]
     """`MODEL:THREAT` of cells that the run lacks: nobody knows, so the verdict is inconclusive at best."""
     policy: Policy
@@ -137,7 +138,7 @@ def check(
     overall: Verdict = "pass"
     if "regressed" in verdicts:
         overall = "regressed"
-    elif "inconclusive" in verdicts or vanished:
+    elif "inconclusive" in verdicts or vanished or (new and policy.new == "inconclusive"):
         overall = "inconclusive"
     return GateResult(
         verdict=overall,

@@ -32,6 +32,8 @@ class SuiteFigure:
     """What the values below are multiplied with for that unit."""
     better: Literal["higher", "lower", ""]
     n: int
+    images: int
+    """Of the whole suite; n if nobody says how many there are."""
     baseline_value: float
     candidate_value: float
     difference: Estimate
@@ -76,6 +78,7 @@ def compare_suites(baseline: Side, candidate: Side, alpha: float = 0.05) -> list
                         scale=metric.scale,
                         better=metric.better,
                         n=inputs.n,
+                        images=spec.images or inputs.n,
                         baseline_value=values[0],
                         candidate_value=values[1],
                         difference=difference,

@@ -33,6 +33,8 @@ class Policy(Frozen):
     """Accuracies that a cell must reach, whatever the baseline; the last pattern that fits counts."""
     missing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the samples answered in the baseline that a cell may lack and still pass: not there, or skipped."""
+    new: Literal["inconclusive", "pass"] = "inconclusive"
+    """What a run is at best that has cells which the baseline lacks: nobody accepted them."""
     fail_on: Literal["regressed", "inconclusive"] = "regressed"
     """The mildest verdict that exits as a regression does."""
     inconclusive_nights: int | None = Field(default=5, ge=1)

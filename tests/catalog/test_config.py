@@ -157,3 +157,5 @@ def test_weights_that_a_file_in_the_working_folder_decides_are_said(places):
     assert named.decided == (f"deit: its weights, hf-hub:somebody/weights, are named by {work / FILE}.",)
     typed = state({**content, "models": ["deit=hf-hub:somebody/weights"]}, settings())
     assert typed.decided == ()
+    source = state({**content, "models": ["resnet18"], "source_model": "deit"}, settings())
+    assert source.decided == named.decided

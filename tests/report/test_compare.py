@@ -181,5 +181,9 @@ def test_a_higher_mce_beside_a_lower_mean_error_is_explained(order: tuple[str, s
 
 
 def test_figures_of_one_order_need_no_explanation() -> None:
+    """And an mCE of 100 images says so in its row."""
     frame = _on_imagenet_c(bright=0)
-    assert "mCE divides" not in _printed(compare_sides([(side(frame, "deit"), side(frame, "deit-tw"))]))
+    text = _printed(compare_sides([(side(frame, "deit"), side(frame, "deit-tw"))]))
+    assert "mCE divides" not in text
+    assert all("100 of 50,000" in line for line in text.splitlines() if "│ mCE" in line)
+    assert "│ mCE" in text

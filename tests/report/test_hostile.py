@@ -94,7 +94,7 @@ def _compared() -> Comparisons:
         frame = pd.concat(cells, ignore_index=True)
         sides.append(side(frame, model))
     names = {"baseline": "one", "candidate": "other", "suite": "suite", "denominator": "AlexNet"}
-    common = {**names, "unit": "%", "scale": 1, "better": "lower", "n": 50_000}
+    common = {**names, "unit": "%", "scale": 1, "better": "lower", "n": 50_000, "images": 50_000}
     common |= {"baseline_value": 105.3, "candidate_value": 103.8}
     changes = {"mean error": 1.5, "mCE": -1.5, "relative mCE": -1.5}  # of two orders, which a line explains
     means = (

@@ -129,11 +129,12 @@ def test_a_pattern_that_fits_nothing_is_a_mistake() -> None:
     assert "deit-tw:clean" in caught.value.hint
 
 
-def test_new_cells_are_named_and_only_their_floors_are_judged() -> None:
+def test_new_cells_are_named_and_never_pass_unless_the_policy_lets_them_and_only_their_floors_are_judged() -> None:
     baseline, run = _both(0, 0)
     more = pd.concat([run, cell("deit-tw", "fgsm-linf-1/255", np.zeros(N, dtype=bool))])
     result = check(more, baseline, Policy())
-    assert (result.verdict, result.new) == ("pass", ("deit-tw:fgsm-linf-1/255",))
+    assert (result.verdict, result.new) == ("inconclusive", ("deit-tw:fgsm-linf-1/255",))
+    assert check(more, baseline, Policy(new="pass")).verdict == "pass"
     floored = check(more, baseline, Policy(floors={"*:fgsm-*": 0.1}))
     assert floored.verdict == "regressed"
     assert floored.cells[-1].reason == "accuracy 0.0 % is below its floor of 10.0 % (p 7e-28 after Holm)"

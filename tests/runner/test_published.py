@@ -214,6 +214,17 @@ def test_a_file_in_the_working_folder_that_decided_the_weights_is_named():
     assert line.endswith("twicing-bench.toml.")
 
 
+def test_numbers_that_another_library_made_say_so_when_they_are_shown_again():
+    torch.save(checkpoint(), "sensor.pth")
+    write_table(imagenet_a=100.0)
+    where = plant("imagenet-a")
+    assert "other conditions" not in run(*where).output
+    manifest = json.loads(Path("run/run.json").read_text())
+    manifest["made_by"][0]["versions"]["torch"] = "1.0"
+    Path("run/run.json").write_text(json.dumps(manifest))
+    assert "made under other conditions: torch 1.0 → " in run(*where).stdout
+
+
 def test_sets_without_data_or_figure_are_listed():
     torch.save(checkpoint(), "sensor.pth")
     write_table(imagenet_a=100.0, imagenet_v2=100.0)
@@ -387,3 +398,12 @@ def test_a_figure_at_the_models_other_size_is_offered_by_its_option():
         result = run(*where, *recipe, model="verify_tested_larger=sensor.pth")
         with pytest.raises(UserError, match=rf"published at {published} (.|\n)*--recipe {offered} for {published}\)"):
             raise result.exception
+
+
+@pytest.mark.parametrize(("recipe", "size"), [([], 288), (["--recipe", "train-size"], 224)])
+def test_the_models_line_says_the_size_that_its_images_had(recipe, size):
+    torch.save(checkpoint(), "sensor.pth")
+    Path("published.csv").write_text(f"{HEADER}sensor,imagenet-a,{size},1.0,bicubic,100,0\n")
+    result = run(*plant("imagenet-a"), *recipe, model="verify_tested_larger=sensor.pth")
+    assert f"verify_tested_larger at {size} × {size}, " in result.stdout
+    assert "timm evaluates it at 288 pixels, trained at 224" in " ".join(result.stdout.split())

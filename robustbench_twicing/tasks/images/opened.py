@@ -101,7 +101,15 @@ class OpenedImages:
 
     def models_used(self) -> dict[str, ModelUsed]:
         """As `Opened.models_used`."""
-        return {spec.name: _model(spec, self.models[spec.name]) for spec in self.plan.all_models}
+        return {
+            spec.name: _model(spec, self.models[spec.name], self._image_size(spec.name))
+            for spec in self.plan.all_models
+        }
+
+    def _image_size(self, model: str) -> int:
+        """Width of the images that it is given: its recipe's crop, or else the size that it takes."""
+        card = self.models[model].card
+        return self.source(self.plan.threats[0]).recipe(card.recipes).crop or card.image_size
 
     def suites_used(self) -> dict[str, SuiteDefinition]:
         """As `Opened.suites_used`."""
@@ -282,7 +290,7 @@ def _data(dataset: Dataset) -> DataUsed:
     )
 
 
-def _model(spec: ModelSpec, model: Classifier) -> ModelUsed:
+def _model(spec: ModelSpec, model: Classifier, image_size: int) -> ModelUsed:
     card = model.card
     return ModelUsed(
         spec=spec,
@@ -294,7 +302,7 @@ def _model(spec: ModelSpec, model: Classifier) -> ModelUsed:
         training_recipe=card.training_recipe,
         training_seed=card.training_seed,
         classes=card.classes,
-        image_size=card.image_size,
+        image_size=image_size,
         prepared_as=card.prepared_as,
         mean=tuple(model.mean.flatten().tolist()),
         std=tuple(model.std.flatten().tolist()),
