@@ -16,7 +16,7 @@ from robustbench_twicing.errors import EXIT_USAGE, UserError
 from tests.records_builder import records, run_folder
 
 INVOCATIONS = 300
-DOCUMENTED = {0, 1, 2, 3, 4}
+DOCUMENTED = {0, 1, 2, 3, 4, 5}
 
 WORDS = {
     "model": [
@@ -112,10 +112,12 @@ def _a_folder_with_a_bit_of_everything(tmp_path: Path, monkeypatch: pytest.Monke
 
     for name in ("carry_out", "run_plan_file", "estimate_plan_file", "check_generated"):
         monkeypatch.setattr(api, name, stop)
-    monkeypatch.setattr("robustbench_twicing.runner.published.verify_model", stop)
-    monkeypatch.setattr("robustbench_twicing.train.digits.train_digits", stop)
-    monkeypatch.setattr("robustbench_twicing.train.several.train_several", stop)
-    monkeypatch.setattr("robustbench_twicing.tasks.images.make_corrupted.make_corrupted", stop)
+    for place in (
+        *("runner.published.verify_model", "runner.recheck.recheck", "runner.inside.opened"),
+        *("train.in_turn.train_in_turn", "train.several.train_several", "train.dry_run.estimated"),
+        "tasks.images.make_corrupted.make_corrupted",
+    ):
+        monkeypatch.setattr(f"robustbench_twicing.{place}", stop)
     monkeypatch.chdir(tmp_path)
     right = [True, True, False, True] * 5
     outcomes = {(model, threat): right for model in ("deit", "deit-tw") for threat in ("clean", "fgsm-linf-1/255")}
