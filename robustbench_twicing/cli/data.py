@@ -30,6 +30,9 @@ from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.report.data import check_page, differences_page
 
 _PART = {name: SUITES[name] for name in ("corruptions", "severities")}
+_FRESH = Annotated[
+    bool | None, typer.Option("--fresh", help="Remove the pictures that are there, and write them anew.")
+]
 _HOW_MANY = {name: IMAGES[name] for name in ("limit", "seed")}
 
 app = App(help="Check a data set before hours are spent on it, or write a corrupted copy of one.", no_args_is_help=True)
@@ -58,7 +61,7 @@ def check(
 
 
 @app.command("make-corrupted")
-@taking({**DIRECTORIES, **_PART, **_HOW_MANY, "device": COMPUTING["device"], **FROST})
+@taking({**DIRECTORIES, **_PART, **_HOW_MANY, "device": COMPUTING["device"], **FROST, "fresh": _FRESH})
 def make_corrupted(
     out: Annotated[
         str, typer.Option("--out", metavar="PATH", help="Folder to write CORRUPTION/SEVERITY/CLASS/FILE.JPEG into.")
@@ -66,7 +69,10 @@ def make_corrupted(
     suite: Annotated[str, typer.Option("--suite", "-s", help="A generated suite.")] = "imagenet-c-generated",
     **said: Any,
 ) -> None:
-    """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues."""
+    """Write a generated suite as JPEG files, in the layout of ImageNet-C. The same command again continues.
+
+    Pictures of another seed, quality, data set or frost are refused, not kept: --fresh writes them anew.
+    """
     understood = stated({**said, "suites": [suite], "out": out}, without_models=True)
     require_places(understood.plan, understood.means)
 
