@@ -6,30 +6,17 @@ import typer
 
 from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
-from robustbench_twicing.cli.printing import AllowCode, Json
+from robustbench_twicing.cli.printing import AllowCode, Form, Json, To, print_or_write
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.report.formats import FORMATS
-from robustbench_twicing.report.formats import show as show_as
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.page import Page
-from robustbench_twicing.report.targets import target
-from robustbench_twicing.report.text import say
 from robustbench_twicing.results.compared import compared_runs
-
-_FORMS = ", ".join(FORMATS)
 
 
 def report(
     runs: Annotated[list[str], typer.Argument(help="Runs: folders, plans, latest. The first is the baseline.")],
-    to: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--to", help="Write it to a file instead: .html, .tex, .md, .csv, .json …, or plots/; repeatable."
-        ),
-    ] = None,
-    form: Annotated[
-        str | None, typer.Option("--format", help=f"How it is printed: {_FORMS}. Default terminal.")
-    ] = None,
+    to: To = None,
+    form: Form = None,
     allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
@@ -38,17 +25,8 @@ def report(
     Also of a run that is not finished. Of a run with arms of training seeds the mechanisms are compared, not the
     models. Nothing is computed but figures, from the records.
     """
-    if form and as_machine:
-        raise UserError("--json and --format are both given.", "--json is --format json; leave one of them away.")
     with code_allowed(allow_code):
-        targets = [target(said) for said in to or []]
-        page = _page(runs)
-        for place in targets:
-            place.save(page)
-        if form or as_machine or not targets:
-            show_as(page, "json" if as_machine else form or "terminal")
-        for place in targets:
-            say(f"Wrote {place.path}", stderr=True)
+        print_or_write(to, form, as_machine, lambda: _page(runs))
 
 
 def _page(named: list[str]) -> Page:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_twicing.cli.looking import LOOKED_AT, PRINTED, look_and_print, print_or_write
+from robustbench_twicing.cli.looking import LOOKED_AT, PRINTED, look_and_print, print_said
 from robustbench_twicing.cli.options import MODELS, taking
 from robustbench_twicing.inside.theory import biases, capacities
 from robustbench_twicing.report.theory import theory_page
@@ -27,7 +27,7 @@ def theory(
     """
     ideal = capacities(_NUMBERS), biases(_BANDWIDTHS)
     if not models:
-        print_or_write(said, lambda: theory_page(*ideal, None))
+        print_said(said, lambda: theory_page(*ideal, None))
         return
     from robustbench_twicing.runner.inside import collapse
 

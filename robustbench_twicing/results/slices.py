@@ -7,7 +7,7 @@ under one threat is McNemar's. The slices of a comparison are one family for Ben
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class Slice:
     """Images on which the candidate loses more than it gains."""
     gained: int
     p: float
-    q: float
+    q: float = 1.0
     """`p` after Benjamini and Hochberg's correction: the slice is found if it is at most alpha."""
 
     @property
@@ -91,23 +91,11 @@ def find_slices(compared: Sequence[Outcomes], alpha: float = 0.05) -> Slices:
     """
     asked = [one for each in compared for one in _slices(each) if 2 * 0.5 ** (one.lost + one.gained) <= alpha]
     adjusted = benjamini_hochberg(np.array([one.p for one in asked]))
-    judged = [Slice(*one, q=float(q)) for one, q in zip(asked, adjusted, strict=True)]
+    judged = [replace(one, q=float(q)) for one, q in zip(asked, adjusted, strict=True)]
     return Slices(tuple(sorted((one for one in judged if one.q <= alpha), key=lambda one: one.p)), len(asked))
 
 
-class _Counted(NamedTuple):
-    baseline: str
-    candidate: str
-    of: str
-    by: By
-    value: str
-    images: int
-    lost: int
-    gained: int
-    p: float
-
-
-def _slices(each: Outcomes) -> Iterator[_Counted]:
+def _slices(each: Outcomes) -> Iterator[Slice]:
     for of, names in _groups(each).items():
         net, labels = _net([each.pairs[name] for name in names])
         kinds: list[tuple[By, Sequence[str], np.ndarray]] = []
@@ -127,14 +115,14 @@ def _slices(each: Outcomes) -> Iterator[_Counted]:
 
 def _counted(
     each: Outcomes, of: str, by: By, values: Sequence[str], where: np.ndarray, net: np.ndarray
-) -> Iterator[_Counted]:
+) -> Iterator[Slice]:
     """One for each value; `where` says which value an image has."""
     images, lost, gained = (
         np.bincount(where[kept], minlength=len(values)).tolist() for kept in (net == net, net < 0, net > 0)
     )
     for number, value in enumerate(values):
         p = mcnemar_exact(lost[number], gained[number])
-        yield _Counted(each.baseline, each.candidate, of, by, value, images[number], lost[number], gained[number], p)
+        yield Slice(each.baseline, each.candidate, of, by, value, images[number], lost[number], gained[number], p)
 
 
 def _groups(each: Outcomes) -> dict[str, list[str]]:
