@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -36,6 +37,23 @@ class UserError(Exception):
 def no_working_folder() -> UserError:
     """Somebody removed the folder that the program was started in."""
     return UserError("The working folder is gone.", "Change into a folder that is there.")
+
+
+def internal_error(error: Exception) -> tuple[str, str]:
+    """What is said of a fault of ours: which, and where its traceback lies, in a file that this writes."""
+    import shlex
+    import traceback
+    from tempfile import NamedTemporaryFile
+
+    trace = "".join(traceback.format_exception(error))
+    said = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
+    try:
+        with NamedTemporaryFile("w", prefix="twicing-bench-", suffix=".txt", encoding="utf-8", delete=False) as file:
+            file.write(f"{shlex.join(map(shown, sys.argv))}\n{trace}")
+        where = f"The traceback is in {file.name}: please report it."
+    except OSError:
+        where = trace
+    return f"Internal error: {type(error).__name__}: {said}", where
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -2,10 +2,7 @@
 
 import errno
 import os
-import shlex
 import sys
-import traceback
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +10,14 @@ import typer
 from robustbench_twicing import __version__
 from robustbench_twicing.cli.commands import LaterCommands
 from robustbench_twicing.cli.once import App
-from robustbench_twicing.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, UserError, no_working_folder, shown
+from robustbench_twicing.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    UserError,
+    internal_error,
+    no_working_folder,
+)
 from robustbench_twicing.report.text import prepare_streams, say
 
 
@@ -101,26 +105,15 @@ def main() -> None:
             raise
         _nobody_reads()
     except Exception as error:  # noqa: BLE001  # the last door: whatever got here is ours
-        _report(error)
+        what, where = internal_error(error)
+        say(what, "bad", stderr=True)
+        print(where, file=sys.stderr)
         sys.exit(EXIT_INTERNAL)
     finally:
         try:
             sys.stdout.flush()
         except OSError:  # what was still in the buffer; the exit code stays what it is
             _nobody_reads()
-
-
-def _report(error: Exception) -> None:
-    """A fault of ours: one line, and the traceback in a file that it names."""
-    trace = "".join(traceback.format_exception(error))
-    try:
-        with NamedTemporaryFile("w", prefix="twicing-bench-", suffix=".txt", encoding="utf-8", delete=False) as file:
-            file.write(f"{shlex.join(map(shown, sys.argv))}\n{trace}")
-        where = f"The traceback is in {file.name}: please report it."
-    except OSError:
-        where = trace
-    say(f"Internal error: {type(error).__name__}: {error}", "bad", stderr=True)
-    print(where, file=sys.stderr)
 
 
 def _nobody_reads() -> None:

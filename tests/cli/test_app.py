@@ -63,15 +63,15 @@ def broken(*_):
 catalog.catalog_page = broken
 main()
 """
-_INTERRUPTED_WHILE_IMPORTING = """
+_STOPPED_WHILE_IMPORTING = """
 import sys
 
-class Interrupts:
+class Stops:
     def find_spec(self, name, *rest):
         if name == "typer":
-            raise KeyboardInterrupt
+            raise {error}
 
-sys.meta_path.insert(0, Interrupts())
+sys.meta_path.insert(0, Stops())
 from robustbench_twicing.__main__ import main
 main()
 """
@@ -81,21 +81,29 @@ def _python(code: str, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (_WITH_A_FAULT, "RuntimeError: a fault of ours"),
+        (_STOPPED_WHILE_IMPORTING.format(error="ImportError('no such file')"), "ImportError: no such file"),
+        (_STOPPED_WHILE_IMPORTING.format(error="ValueError('a\\x1bb')"), r"ValueError: a\x1bb"),
+    ],
+)
 def test_a_fault_of_ours_has_an_exit_code_of_its_own_and_its_traceback_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    ended = _python(_WITH_A_FAULT, "catalog")
+    ended = _python(code, "catalog")
     assert ended.returncode == 70
     assert "Traceback" not in ended.stderr
-    assert "Internal error: RuntimeError: a fault of ours" in ended.stderr
+    assert f"Internal error: {said}" in ended.stderr
     (file,) = tmp_path.glob("twicing-bench-*.txt")
     assert str(file) in ended.stderr
     assert "catalog\nTraceback" in file.read_text()
 
 
 def test_ctrl_c_while_the_program_is_imported_is_an_interruption() -> None:
-    ended = _python(_INTERRUPTED_WHILE_IMPORTING)
+    ended = _python(_STOPPED_WHILE_IMPORTING.format(error="KeyboardInterrupt"))
     assert (ended.returncode, ended.stderr) == (130, "")
 
 
