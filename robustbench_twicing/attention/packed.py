@@ -88,9 +88,10 @@ class _PackedAttention(torch.autograd.Function):
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             mixed = by_strength(ctx.strength, q, v, partial(weights_of, k, ctx.scale)).transpose(1, 2)
             return torch.autograd.grad(mixed, qkv, grad, create_graph=True)[0], None, None
-        with torch.autocast(
-            qkv.device.type, enabled=False
-        ):  # its products would be of other precisions than their sums
+        device = qkv.device.type
+        if not torch.is_autocast_enabled(device):
+            return _backward(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
+        with torch.autocast(device, enabled=False):  # its products would be of other precisions than their sums
             return _backward(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
 
 
