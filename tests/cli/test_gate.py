@@ -29,8 +29,9 @@ def _call(*arguments: str, code: int = 0) -> Any:
     return result
 
 
-def _night(day: int, n: int = SURE, weights: str = "weights", **manifest: Any) -> str:
-    frame = records({(name, "clean"): np.ones(n, dtype=bool) for name in ("deit", "deit-tw")}, weights_hash=weights)
+def _night(day: int, n: int = SURE, weights: str = "weights", data: str = "fingerprint", **manifest: Any) -> str:
+    outcomes = {(name, "clean"): np.ones(n, dtype=bool) for name in ("deit", "deit-tw")}
+    frame = records(outcomes, weights_hash=weights, data_fingerprint=data)
     settings = {"name": "nightly", "started": f"2026-11-{day:02}T02:00:00+00:00", **manifest}
     return str(run_folder(RUNS / f"night-{day:02}", frame, **settings))
 
@@ -53,6 +54,14 @@ def test_the_first_lines_say_what_changed_since_the_baseline() -> None:
     ]
     found = json.loads(_call("gate", "latest", "--baseline", "nightly", "--json").stdout)["changes"]
     assert found[0] == {"kind": "version", "name": "torch", "before": "2.6", "now": "2.7"}
+
+
+def test_other_data_than_the_baselines_are_not_judged_but_named() -> None:
+    _accepted()
+    _night(2, data="other")
+    refused = _call("gate", "latest", "--baseline", "nightly", code=2).output
+    assert refused.startswith("Error: 2 cell(s) were not run alike in the baseline and in this run.")
+    assert refused.count("data_fingerprint: fingerprint | other") == 2
 
 
 def test_a_night_like_the_baseline_says_that_nothing_changed() -> None:

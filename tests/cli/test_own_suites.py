@@ -105,6 +105,25 @@ def test_class_folders_of_ones_own_are_attacked_with_their_names_as_classes(save
     assert run.summary["n"].tolist() == [6, 6]
 
 
+@pytest.mark.parametrize(
+    "words", [["attack", "-m", "test_vit", "--data", "pets.toml", "-a", "noise"], ["run", "p.toml"]]
+)
+def test_weights_that_a_file_in_the_working_folder_decided_are_said_before_work(
+    words: list[str], saved, tmp_path: Path
+) -> None:
+    _pets(tmp_path / "pets")
+    _, _, file = saved("test_vit", 3).partition("=")
+    Path("twicing-bench.toml").write_text(f'[models]\ntest_vit = "{file}"\n')
+    Path("pets.toml").write_text('layout = "imagefolder"\ndirectory = "pets"\n')
+    Path("p.toml").write_text('models = ["test_vit"]\ndata = "pets.toml"\n')
+    ended = CliRunner().invoke(app, [*words, "--out", "run"], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    said = f"test_vit: its weights, file:{file}, are named by {tmp_path / 'twicing-bench.toml'}."
+    assert said in ended.stderr.splitlines()[:2]  # the other says that it is loading
+    assert load_run("run").manifest.decided == (said,)
+    assert "test_vit: its weights, " in ended.stdout[: ended.stdout.index("Accuracy on")]
+
+
 def test_a_generated_suite_is_made_from_data_of_ones_own(saved, tmp_path: Path) -> None:
     _pets(tmp_path / "pets")
     (tmp_path / "suites").mkdir()

@@ -137,10 +137,13 @@ def test_a_run_that_is_continued_under_other_conditions_says_which() -> None:
     Path("p.toml").write_text(PLAN)
     _run("p.toml", "--out", "run")
     manifest = json.loads(Path("run/run.json").read_text())
+    manifest["made_by"][0] |= {"code": "0f3a", "device": "NVIDIA H100"}
     manifest["made_by"][0]["versions"]["torch"] = "1.0"
     Path("run/run.json").write_text(json.dumps(manifest))
     shown = _call("run", "p.toml", "--quiet", "--out", "run").stderr
     assert "made under other conditions: torch 1.0 → " in shown
+    assert "code 0f3a → " in shown
+    assert "device NVIDIA H100 → cpu" in shown
     assert "--fresh" in shown
     assert len(json.loads(Path("run/run.json").read_text())["made_by"]) == 1  # nothing is computed
     next(iter(_shards("run"))).unlink()

@@ -1,7 +1,9 @@
 """A user's own model comes in however it is wrapped, or a message says why not; and nothing escapes from its code."""
 
 import functools
+import json
 from inspect import signature
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -10,10 +12,12 @@ import timm
 import torch
 import torchattacks
 from torch import nn
+from typer.testing import CliRunner
 
 from robustbench_twicing.api import evaluate
 from robustbench_twicing.attention.convert import apply_twicing
 from robustbench_twicing.catalog.in_python import stated_in_python
+from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.models.intake import wrap_model
@@ -281,10 +285,17 @@ def test_digits_have_one_size():
 # --- doors -------------------------------------------------------------------------------------------------------
 
 
-def test_modules_stand_beside_names(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"mine": small_net(32, classes=10), "theirs": "deit"}, {"mine", "deit@theirs"}),
+        ([small_net(32, classes=10), "deit"], {"Sequential", "deit"}),
+    ],
+)
+def test_modules_stand_beside_names(tmp_path, monkeypatch, given, names):
     monkeypatch.chdir(tmp_path)
-    run = evaluate({"mine": small_net(32, classes=10), "theirs": "deit"}, attacks=["noise"], limit=4)
-    assert set(run.records["model"]) == {"mine", "deit@theirs"}
+    run = evaluate(given, attacks=["noise"], limit=4)
+    assert set(run.records["model"]) == names
 
 
 @pytest.mark.parametrize("given", [nn.Sequential(small_net(32, classes=10)), small_net(32, classes=10)])
@@ -309,6 +320,18 @@ def test_what_is_said_of_a_module_is_checked_before_it_is_called(how):
 def test_a_name_that_cannot_be_printed_is_refused(name):
     with pytest.raises(UserError, match=r"models=…: .* is no name of a model"):
         evaluate({name: small_net()})
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x1b[31m", "two\nlines", "mine ", "x" * 101])
+def test_the_command_line_and_plans_have_the_same_rule_for_names(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text(f"models = [{json.dumps(f'deit@{name}')}]\n")
+    for words in (["attack", "-m", f"deit@{name}", "-q"], ["run", "p.toml", "-q"]):
+        ended = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert ended.exit_code == 2, ended.output
+        refused = "not a Unicode scalar" if name == "\ud800" and words[0] == "run" else "is no name of a model"
+        assert refused in ended.output
+        assert "\x1b" not in ended.output
 
 
 def an_attack(images, labels):

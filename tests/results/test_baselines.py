@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,16 @@ def test_damage_is_noticed(tmp_path: Path, harm: str) -> None:
         harmed = {"truncate": content[:-5], "flip": content, "pointer": b"version https://git-lfs.github.com/spec/v1\n"}
         file.write_bytes(harmed[harm])
     with pytest.raises(UserError, match=r"records\.parquet"):
+        load_baseline(file.parent)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"seed": "0"}, {"models": []}])
+def test_a_baseline_whose_plan_was_altered_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = _accept(tmp_path) / "baseline.json"
+    manifest = json.loads(file.read_text())
+    manifest["run"]["plan"] |= change
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"baseline\.json was altered: .*plan"):
         load_baseline(file.parent)
 
 

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from robustbench_twicing.cli.app import app
 from robustbench_twicing.results.history import add, series
 from robustbench_twicing.results.leftovers import prune, survey, thin_out
 from robustbench_twicing.results.manifest import Shard
 from robustbench_twicing.results.run import load_finished, load_run
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.store import RUNS, RunFolder
 from tests.records_builder import cell, records, run_folder
 
 RIGHT = np.ones(20, dtype=bool)
@@ -95,6 +98,19 @@ def test_thinning_out_keeps_the_newest_runs_of_each_plan(tmp_path: Path) -> None
     nights = {point.folder for line in series(tmp_path / "history.sqlite", ad_hoc=True) for point in line.points}
     assert nights == {"-06", "-07", "nightly-02", "nightly-03", "weekly-01"}
     assert thin_out(2, runs) == ([], [])
+
+
+def test_the_command_keeps_as_many_runs_as_it_is_told_and_says_which_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _nights(RUNS, "nightly", 2, 1)
+    ended = CliRunner().invoke(app, ["cache", "--keep", "1"], catch_exceptions=False)
+    assert ended.exit_code == 0
+    assert f"{RUNS / 'nightly-01'}: removed, " in ended.output
+    assert "nightly-02" not in ended.output
+    assert [path.name for path in RUNS.iterdir()] == ["nightly-02"]
+    assert CliRunner().invoke(app, ["cache", "--keep", "0"], catch_exceptions=False).exit_code == 2
 
 
 def test_thinning_out_leaves_a_run_alone_that_is_being_written(tmp_path: Path) -> None:
