@@ -7,9 +7,10 @@ import typer
 from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.printing import AllowCode, Form, Json, To, print_or_write
-from robustbench_twicing.errors import UserError
+from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.paper import paper_page
 from robustbench_twicing.results.compared import compared_runs
 
 
@@ -17,6 +18,9 @@ def report(
     runs: Annotated[list[str], typer.Argument(help="Runs: folders, plans, latest. The first is the baseline.")],
     to: To = None,
     form: Form = None,
+    layout: Annotated[
+        str, typer.Option(help="full, or paper: the tables of the Twicing Attention paper, without intervals.")
+    ] = "full",
     allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
@@ -26,15 +30,22 @@ def report(
     models. Nothing is computed but figures, from the records.
     """
     with code_allowed(allow_code):
-        print_or_write(to, form, as_machine, lambda: _page(runs))
+        if layout not in _LAYOUTS:
+            raise unknown_name("layout", layout, _LAYOUTS)
+        print_or_write(to, form, as_machine, lambda: _page(runs, layout))
 
 
-def _page(named: list[str]) -> Page:
+_LAYOUTS = ("full", "paper")
+
+
+def _page(named: list[str], layout: str) -> Page:
     folders = [api.run_folder(name) for name in named]
     twice = [str(folder) for folder in folders if [other.resolve() for other in folders].count(folder.resolve()) > 1]
     if twice:
         raise UserError(f"The run {twice[0]} is named twice.", "Name each run once.")
     runs = [api.load_run(folder) for folder in folders]
+    if layout == "paper":
+        return paper_page(runs)
     try:
         return full_page(runs, compared_runs(runs))
     except UserError as error:

@@ -23,25 +23,35 @@ def run_page(run: Run) -> Page:
 
 def run_tables(runs: Sequence[Run]) -> tuple[Line | Table, ...]:
     """The threat model, and tables over all runs. Of several, a model's name says in which run it was evaluated."""
-    called = run_names(runs)
     summary = summary_of(runs)
-    suites = _together_in_one([_named(run.suites, name) for run, name in zip(runs, called, strict=True)])
     corruptions = summary["kind"] == "corruption"
     data = ", ".join(dict.fromkeys(run.manifest.plan.data.name for run in runs))
     decided = dict.fromkeys(decided for run in runs for decided in run.manifest.decided)
     return (
-        *(Line(line, "note") for line in _of_each([threat_model(run.manifest) for run in runs], called)),
+        *threat_lines(runs),
         *(Line(line, "warning") for line in decided),
         accuracy_table(summary[~corruptions], data),
         *(corruption_table(summary, str(suite)) for suite in summary.loc[corruptions, "suite"].unique()),
-        suites_table(suites),
+        suites_table(suites_of(runs)),
     )
+
+
+def threat_lines(runs: Sequence[Run]) -> tuple[Line, ...]:
+    """What the attacked numbers mean, once where it is the same in all runs."""
+    models = [threat_model(run.manifest) for run in runs]
+    return tuple(Line(line, "note") for line in _of_each(models, run_names(runs)))
 
 
 def summary_of(runs: Sequence[Run]) -> pd.DataFrame:
     """The summaries of several runs as one, models named as in tables."""
     called = run_names(runs)
     return _together_in_one([_named(run.summary, name) for run, name in zip(runs, called, strict=True)])
+
+
+def suites_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """The figures over whole suites of several runs, likewise."""
+    called = run_names(runs)
+    return _together_in_one([_named(run.suites, name) for run, name in zip(runs, called, strict=True)])
 
 
 def run_lines(runs: Sequence[Run]) -> tuple[Line, ...]:
