@@ -1,10 +1,19 @@
 """The Square Attack against closed forms, and the protocol's rules."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.engine.tiny import answers, attack, random_images, small_net, square_settings, threat
+from robustbench_twicing.engine.losses import margin
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.spec.threats import AttackThreat
+from robustbench_twicing.spec.values import Eps
+from tests.engine.tiny import answers, attack, ids, random_images, rules, small_net, square_settings, threat
+from tests.oracles import square as oracle
 from tests.oracles.linear import TwoClassLinear, best_linf
 
 EPS = 8 / 255
@@ -79,6 +88,66 @@ def test_it_starts_with_stripes_and_puts_one_square_of_one_colour():
         lead = model(seen)[:, 0]
         best = torch.where((lead < least)[:, None, None, None], seen, best)
         least = torch.minimum(lead, least)
+
+
+class Exact(torch.nn.Module):
+    """A network in float64, whose logits do not follow the batch size, and how many images it was asked for."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net.double()
+        self.asked = 0
+
+    def forward(self, images):
+        self.asked += len(images)
+        return self.net(images.double()).float().detach()
+
+
+@pytest.mark.parametrize(("norm", "largest"), [("Linf", Fraction(1, 30)), ("L2", Fraction(2))])
+@given(
+    share=st.fractions(min_value=Fraction(1, 20), max_value=1, max_denominator=20),
+    seed=st.integers(0, 2**31),
+    queries=st.sampled_from([1, 33, 150]),
+    p_init=st.sampled_from([0.05, 0.8]),
+    iterate=st.sampled_from(["best", "last"]),
+)
+@settings(max_examples=6, deadline=None)
+def test_a_batch_finds_what_one_image_and_one_query_at_a_time_find(
+    norm, largest, share, seed, queries, p_init, iterate
+):
+    model, images = Exact(small_net(seed=seed % 7)), random_images(3, seed=seed)
+    labels = answers(model, images)
+    what = AttackThreat(
+        protocol="test",
+        attack="square",
+        eps=Eps(largest * share),
+        rules=rules(iterate=iterate),
+        settings=square_settings(queries, p_init, norm=norm),
+    )
+    model.asked = 0
+    found = attack(model, images, labels, what, seed=seed)
+    assert int(found.forwards.sum()) == model.asked
+    values = margin(model(found.images), labels)
+    for row, label in enumerate(labels.tolist()):
+        draws = Draws(seed, (ids(3)[row],), what.id)
+        expected = oracle.square(
+            lambda image: model(image[None])[0],
+            images[row],
+            label,
+            float(what.eps),
+            norm,
+            queries,
+            p_init,
+            iterate == "best",
+            (
+                lambda shape, draws=draws: draws.signs(0, shape)[0],
+                lambda query, draws=draws: draws.uniform(1 + query // 32, (32, 8))[0, query % 32],
+            ),
+        )
+        assert torch.equal(found.images[row], expected.image)
+        assert values[row] == expected.margin
+        assert (values[row] < 0) == expected.fooled
+        assert found.forwards[row] == expected.evaluations
 
 
 def test_squares_lie_everywhere_alike():
