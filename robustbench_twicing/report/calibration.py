@@ -5,7 +5,7 @@ import pandas as pd
 from robustbench_twicing.metrics.table import of
 from robustbench_twicing.report.figures import shown
 from robustbench_twicing.report.numbers import is_missing
-from robustbench_twicing.report.page import Column, Into, Row, Table
+from robustbench_twicing.report.page import Column, Row, Table
 
 
 def calibration_table(summary: pd.DataFrame) -> Table:
@@ -20,8 +20,7 @@ def calibration_table(summary: pd.DataFrame) -> Table:
     for metric in shown_metrics:
         columns.append(Column(metric.name, metric.title, "figure", "keep" if metric.better else "last"))
         if metric.interval:
-            within = Into(metric.name, "\n(", ")")
-            columns.append(Column(f"{metric.name} interval", "95 % interval", "figure interval", within))
+            columns.append(Column(f"{metric.name} interval", "95 % interval", "figure interval", "drop"))
     rows: list[Row] = []
     for threat in here["threat"].unique():
         for _, found in here[here["threat"] == threat].iterrows():

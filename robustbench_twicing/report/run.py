@@ -8,7 +8,7 @@ from robustbench_twicing.metrics.table import Metric, of
 from robustbench_twicing.report.figures import FIGURE, shown
 from robustbench_twicing.report.notes import model_line, notes, state, threat_model
 from robustbench_twicing.report.numbers import is_missing
-from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Sheet, Table
+from robustbench_twicing.report.page import Column, Line, Page, Row, Sheet, Table
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.sides import names_of_runs
 
@@ -116,7 +116,7 @@ def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
 
 _DROP = (
     Column("drop", "drop", "points"),
-    Column("drop_interval", "95 % interval of drop", "points interval", Into("drop", "\n(", ")")),
+    Column("drop_interval", "95 % interval of drop", "points interval", "drop"),
 )
 _OF_A_DROP = ("drop", "drop_interval", "paired")
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.report.arms import arms_page
+from robustbench_twicing.report.calibration import calibration_table
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.formats import terminal
@@ -71,6 +72,7 @@ def _summary(console: Console) -> None:
     summary = summarize(FRAME, suites_of(FRAME))
     tables = [accuracy_table(summary[summary["kind"] != "corruption"], "imagenet")]
     tables.append(corruption_table(summary, "imagenet-c-generated"))
+    tables.append(calibration_table(summary))
     tables.append(suites_table(summarize_suites(FRAME, suites_of(FRAME))))
     terminal.show(Page("a run", tuple(tables)), console)
 
