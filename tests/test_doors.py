@@ -19,6 +19,7 @@ from robustbench_twicing.catalog.mistakes import Mistake, MistakesError
 from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.catalog.resolve import Stated, resolve
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.cli.commands import loaded
 from robustbench_twicing.cli.options import EXPERIMENT, MEANS
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.experiment import Experiment
@@ -114,6 +115,15 @@ def test_the_command_line_has_an_option_for_every_argument() -> None:
         set(signature(evaluate).parameters) - ONLY_PYTHON - {"checkpoints"}
     )  # --model NAME=CHECKPOINT says those
     assert set(EXPERIMENT) | set(MEANS) == arguments
+
+
+@pytest.mark.parametrize("command", ["attack", "corrupt", "run", "compare", "verify", "data check-generated"])
+def test_every_command_that_writes_a_run_computes_it_anew_on_demand(command: str) -> None:
+    name, *inner = command.split()
+    found = loaded(name)
+    for word in inner:
+        found = found.commands[word]
+    assert "--fresh" in [option for parameter in found.params for option in parameter.opts]
 
 
 # --- drawn experiments -----------------------------------------------------------------------------------------------

@@ -20,8 +20,10 @@ from torch import nn
 
 from robustbench_twicing.attention.convert import apply_twicing
 from robustbench_twicing.catalog.locate import package_file
+from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.catalog.zoo import model_spec, model_specs, zoo
 from robustbench_twicing.data.digits import digits
+from robustbench_twicing.data.transforms import recipe_named
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models import build
 from robustbench_twicing.models.build import load_model, new_network
@@ -164,6 +166,8 @@ def test_a_file_of_deits_family_is_prepared_as_its_authors_do_and_says_so(tmp_pa
     torch.save(timm.create_model("deit_tiny_patch16_224").state_dict(), tmp_path / "tiny.pth")
     card = load_model(spec(architecture="deit_tiny_patch16_224", weights=f"file:{tmp_path / 'tiny.pth'}")).card
     assert {recipe.id for recipe in card.recipes} == {"resize256-bicubic-crop224"}
+    for name in ("imagenet", "imagenet-a", "imagenet-r", "imagenet-o"):
+        assert recipe_named("model", card.recipes, suite(name)).id == "resize256-bicubic-crop224"
     assert card.prepared_as == "facebookresearch/deit"
     note = "resize 256 as DeiT's authors evaluate; timm's 248 goes by the name deit_tiny_patch16_224.fb_in1k"
     assert card.weights_note == note
