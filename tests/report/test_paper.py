@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.report.page import Table
@@ -37,6 +38,7 @@ def test_models_are_rows_and_the_papers_attacks_come_first(tmp_path: Path) -> No
     assert "No intervals stand here" in " ".join(text.split())
 
 
+@pytest.mark.dear
 def test_shifted_data_mce_and_extra_corruptions_are_columns(tmp_path: Path) -> None:
     known = suite("imagenet-c")
     names = [*product(known.common, known.severities), *product(known.extra, known.severities)]
