@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from robustbench_twicing.metrics.max_t import max_t
 from robustbench_twicing.metrics.paired import Flips, Pairs, count_flips
@@ -100,11 +101,11 @@ def adjusted_by_max_t(pairs: Mapping[Key, Pairs]) -> dict[Key, float]:
         by_models.setdefault(key[:-1], []).append(key)
     found: dict[Key, float] = {}
     for rows in by_models.values():
-        images = {sample: place for place, sample in enumerate(sorted({i for k in rows for i in pairs[k].sample_ids}))}
+        images = pd.Index(np.concatenate([pairs[key].sample_ids for key in rows])).unique().sort_values()
         differences = np.zeros((len(images), len(rows)), dtype=np.int8)
         for column, key in enumerate(rows):
-            places = [images[sample] for sample in pairs[key].sample_ids]
-            differences[places, column] = pairs[key].candidate.astype(np.int8) - pairs[key].baseline.astype(np.int8)
+            change = pairs[key].candidate.astype(np.int8) - pairs[key].baseline.astype(np.int8)
+            differences[images.get_indexer(pairs[key].sample_ids), column] = change
         found |= zip(rows, np.minimum(1.0, len(by_models) * max_t(differences)).tolist(), strict=True)
     return found
 

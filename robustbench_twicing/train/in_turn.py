@@ -11,7 +11,7 @@ from robustbench_twicing.spec.methods import Attention
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.training import TrainingRecipe
 from robustbench_twicing.train.checkpoints import remove_states
-from robustbench_twicing.train.job import Equipment, Job, Start, TrainingData, share_of
+from robustbench_twicing.train.job import ONE_CPU, Equipment, Job, Start, TrainingData, share_of
 from robustbench_twicing.train.loop import Outcome, Progress, train
 from robustbench_twicing.train.processes import ALONE, Processes
 from robustbench_twicing.train.weights import save_trained, states_of
@@ -77,11 +77,22 @@ def train_in_turn(
         one.job.updates_per_epoch  # noqa: B018 - raises if there is no whole batch
     for one in begun:
         follow = None if progress is None else _follower(one, progress)
-        outcome = train(one.job, equipment, states_of(one.path), follow, processes)
-        if processes.rank == 0:
-            save_trained(one.path, one.job, outcome, equipment)
-            remove_states(states_of(one.path))
-        yield one, outcome
+        yield one, train_and_save(one.job, one.path, equipment, follow, processes)
+
+
+def train_and_save(
+    job: Job,
+    path: Path,
+    equipment: Equipment = ONE_CPU,
+    progress: Callable[[Progress], None] | None = None,
+    processes: Processes = ALONE,
+) -> Outcome:
+    """Train, going on where it was interrupted, and save the weights in `path`: of several processes the first does."""
+    outcome = train(job, equipment, states_of(path), progress, processes)
+    if processes.rank == 0:
+        save_trained(path, job, outcome, equipment)
+        remove_states(states_of(path))
+    return outcome
 
 
 def _follower(one: Begun, progress: Callable[[Begun, Progress], None]) -> Callable[[Progress], None]:

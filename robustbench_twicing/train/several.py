@@ -13,11 +13,11 @@ import torch
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.training import TrainingRecipe
-from robustbench_twicing.train.checkpoints import remove_states
 from robustbench_twicing.train.digits import DigitsData
+from robustbench_twicing.train.in_turn import train_and_save
 from robustbench_twicing.train.job import Job
-from robustbench_twicing.train.loop import Outcome, train
-from robustbench_twicing.train.weights import is_trained, save_trained, states_of
+from robustbench_twicing.train.loop import Outcome
+from robustbench_twicing.train.weights import is_trained
 
 
 class Training(NamedTuple):
@@ -75,8 +75,4 @@ def _begin() -> None:
 
 
 def _train(one: Training) -> Outcome:
-    job = digits_job(one)
-    outcome = train(job, folder=states_of(one.path))
-    save_trained(one.path, job, outcome)
-    remove_states(states_of(one.path))
-    return outcome._replace(weights={}, averaged=None)
+    return train_and_save(digits_job(one), one.path)._replace(weights={}, averaged=None)
