@@ -55,7 +55,7 @@ def evaluate(
     worst_case: bool = False,
     precision: str = "float32",
     eight_bit: bool = False,
-    source_model: str | None = None,
+    source_model: str | Sequence[str] | None = None,
     suites: str | Sequence[str] = (),
     corruptions: str | Sequence[str] = (),
     severities: int | Sequence[int] = (),

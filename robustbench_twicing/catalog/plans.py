@@ -176,6 +176,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     each("models", list, lambda texts: [model(text) for text in texts])
     each("source_model", str, model)
+    each("source_model", list, lambda texts: [model(text) for text in texts])
     each("protocol", str, definition)
     each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
     each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})

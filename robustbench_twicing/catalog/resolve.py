@@ -4,7 +4,7 @@ Every mistake is found at once, each at its place in the form of a plan file (`c
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,17 +129,17 @@ def _plan(
     corrupted = [threat for number, row in enumerate(experiment.suites) for threat in _corrupted(number, row, mistakes)]
     _check_names(experiment, means, mistakes)
     models: list[ModelSpec] = []
-    source: ModelSpec | None = None
+    sources: list[ModelSpec] = []
     if base is not None and not unsure & {"data", "suites"}:  # what models there are depends on the data
         checkpoints = {**(known.checkpoints(base) if known else {}), **experiment.checkpoints}
         models = _models(experiment, base, checkpoints, mistakes)
-        source = _source(experiment, base, checkpoints, mistakes)
+        sources = _sources(experiment, base, checkpoints, mistakes)
     if mistakes.found or rules is None or base is None:
         return None
     _refuse_what_says_nothing(experiment, base, mistakes)
     threats: list[Threat] = [
         *_clean(experiment, base, means),
-        *_as_asked(experiment, rules, attacked, source, mistakes),
+        *_as_asked(experiment, rules, attacked, sources, mistakes),
         *corrupted,
     ]
     _refuse_names_given_twice(experiment, threats, mistakes)
@@ -223,7 +223,7 @@ def _as_asked(
     experiment: Experiment,
     rules: Protocol,
     threats: list[AttackThreat],
-    source: ModelSpec | None,
+    sources: Sequence[ModelSpec],
     mistakes: Mistakes,
 ) -> list[AttackThreat]:
     """The attacks, and all of them together, with what was asked of every one."""
@@ -234,8 +234,10 @@ def _as_asked(
                 mistakes.add((key,), said, "Use a protocol with space = 'pixel', such as standard.")
     if experiment.worst_case and threats:
         threats = threats + (mistakes.tried(("worst_case",), worst_cases, rules, threats) or [])
-    asked = {"precision": experiment.precision, "eight_bit": experiment.eight_bit, "source": source}
-    return [threat.model_copy(update=asked) for threat in threats]
+    asked = {"precision": experiment.precision, "eight_bit": experiment.eight_bit}
+    return [
+        threat.model_copy(update={**asked, "source": source}) for source in sources or (None,) for threat in threats
+    ]
 
 
 def _recipe(experiment: Experiment, base: str, rules: Protocol, mistakes: Mistakes) -> str | None:
@@ -284,7 +286,7 @@ def _specs(
 
 
 def _decided(experiment: Experiment, plan: Plan, known: Settings | None) -> tuple[str, ...]:
-    typed = (*experiment.models, experiment.source_model)
+    typed = (*experiment.models, *experiment.source_model)
     said = {text.partition("=")[0] for text in typed if isinstance(text, str) and "=" in text}
     others = [spec for spec in plan.all_models if spec.name not in said]
     files = {spec: known.decided_here(spec.weights) for spec in others} if known else {}
@@ -299,15 +301,12 @@ def _is_there(file: str) -> bool:
     return True
 
 
-def _source(experiment: Experiment, base: str, checkpoints: Mapping[str, str], mistakes: Mistakes) -> ModelSpec | None:
-    if experiment.source_model is None:
-        return None
-    at: Place = ("source_model",)
-    specs = _specs(at, experiment.source_model, experiment, base, checkpoints, mistakes)
-    if len(specs) > 1:
-        what = f"{experiment.source_model!r} is {len(specs)} models with these weights."
-        mistakes.add(at, what, "Choose the weights raw or ema.")
-    return specs[0] if specs else None
+def _sources(experiment: Experiment, base: str, checkpoints: Mapping[str, str], mistakes: Mistakes) -> list[ModelSpec]:
+    return [
+        spec
+        for text in experiment.source_model
+        for spec in _specs(("source_model",), text, experiment, base, checkpoints, mistakes)
+    ]
 
 
 # --- what cannot be meant --------------------------------------------------------------------------------------------

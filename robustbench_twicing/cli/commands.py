@@ -31,6 +31,7 @@ COMMANDS = {
     "differ.",
     "sweep": "Switch a method on block by block, from the end and by strength, on the same weights, and attack each "
     "setting.",
+    "transfer": "Make attacked images on each model, have all of them judged by all, and print sources × targets.",
     "theory": "Compute the paper's idealised setting: how fast capacity falls with A and with 2A - A², and a "
     "smoother's bias.",
     "bundle": "A run as one file for others, and a check of such files.",

@@ -19,6 +19,7 @@ from robustbench_twicing.catalog.words import in_form, word_of
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
+from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import say
 from robustbench_twicing.spec.means import Means
@@ -56,7 +57,8 @@ ATTACKS: Mapping[str, Any] = {
         typer.Option("--eight-bit", help="Judge attacked images a second time, rounded to 8 bits a pixel."),
     ],
     "source_model": Annotated[
-        str | None, typer.Option(help="Make the attacked images on this model instead: NAME or NAME=CHECKPOINT.")
+        list[str] | None,
+        typer.Option(help="Make the attacked images on this model instead: NAME or NAME=CHECKPOINT; repeatable."),
     ],
 }
 SUITES: Mapping[str, Any] = {
@@ -235,13 +237,13 @@ def means_of(said: Mapping[str, Any]) -> Means:
     return means
 
 
-def evaluate_and_print(said: dict[str, Any], attacked: bool) -> None:
-    """Carry out what the options say, follow the progress, print; exit 1 if samples failed."""
+def evaluate_and_print(said: dict[str, Any], attacked: bool, page: Callable[[api.Run], Page] = run_page) -> None:
+    """Carry out what the options say, follow the progress, print its page; exit 1 if samples failed."""
     quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
     with code_allowed(allow_code):
         understood = stated(said, attacked)
     run = followed(quiet, lambda begin: api.carry_out(understood, begin))
-    print_evaluated(run, as_machine, skip_bad)
+    print_evaluated(run, as_machine, skip_bad, page)
 
 
 Begin = Callable[[dict[Cell, tuple[int, int]]], CellProgress]
@@ -261,9 +263,9 @@ def followed(quiet: bool, carry_out: Callable[[Begin], api.Run]) -> api.Run:
     return run
 
 
-def print_evaluated(run: api.Run, as_machine: bool, skip_bad: bool) -> None:
+def print_evaluated(run: api.Run, as_machine: bool, skip_bad: bool, page: Callable[[api.Run], Page] = run_page) -> None:
     """Print a run; exit 1 if samples failed."""
-    show_page(run_page(run), as_machine)
+    show_page(page(run), as_machine)
     exit_if_failed(run, skip_bad)
 
 

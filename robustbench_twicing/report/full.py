@@ -19,6 +19,7 @@ from robustbench_twicing.report.run import (
     run_tables,
     summary_of,
 )
+from robustbench_twicing.report.transfer import transfer_tables
 from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.comparison import Comparisons
 from robustbench_twicing.results.comparison import Row as ModelRow
@@ -33,6 +34,7 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
     compared = _compared(found) if found else None
     parts = (
         *run_tables(runs),
+        *(transfer_tables(runs[0]) if len(runs) == 1 else ()),
         calibration_table(summary_of(runs)),
         *(compared.parts if compared else ()),
         *([Line(f"Not compared: {refused}", "warning")] if refused else []),

@@ -38,8 +38,8 @@ def threat_model(manifest: Manifest) -> str:
         ]
         if first.precision != manifest.precision:
             parts.append(f"crafted in {first.precision}, judged in {manifest.precision}")
-        if first.source:
-            parts.append(f"made on {first.source.name}")
+        if made_on := list(dict.fromkeys(threat.source.name for threat in threats if threat.source)):
+            parts.append(f"made on {', '.join(made_on)}")
     parts += [f"images {recipe}" for recipe in _recipes(manifest)]
     parts += [f"seed {manifest.plan.seed}", f"{manifest.device.type}, {manifest.precision}"]
     return " · ".join(parts)

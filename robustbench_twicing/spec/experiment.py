@@ -6,7 +6,7 @@ Its fields are the keys of a plan file (docs/plans.md). `catalog.resolve` turns 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from robustbench_twicing.spec.models import ModelSpec, RecipeName
 from robustbench_twicing.spec.threats import Precision
@@ -73,6 +73,8 @@ class Experiment(Frozen):
     """What attacks compute in; verdicts are float32's."""
     eight_bit: Flag = False
     """Judge attacked images a second time, rounded to 8 bits a pixel."""
-    source_model: str | None = None
-    """Another model that the attacked images are made on."""
+    source_model: Annotated[
+        tuple[str, ...], BeforeValidator(lambda said: (said,) if isinstance(said, str) else said)
+    ] = ()
+    """Another model that the attacked images are made on, or several: every attack is then made on each."""
     suites: tuple[SuiteRow, ...] = ()
