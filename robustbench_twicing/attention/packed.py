@@ -21,6 +21,10 @@ Mask = torch.Tensor | Literal["causal"] | None
 """Which tokens each token may look at, as in `torch.nn.functional.scaled_dot_product_attention`: boolean (True takes
 part) or added to the scores; "causal": itself and those before it."""
 
+OnScores = Callable[[torch.Tensor], torch.Tensor] | None
+"""Is given scores (batch, heads, rows, tokens) and returns what the softmax is taken of, such as the same with another
+gradient; None: the scores themselves."""
+
 Weights = Callable[[torch.Tensor], torch.Tensor]
 """Queries to their rows of A."""
 
@@ -59,9 +63,13 @@ def by_strength(strength: float, q: Heads, v: Heads, weights: Weights, read: int
     return torch.sub((1 + strength) * av, attn @ av, alpha=strength) if strength else av
 
 
-def weights_of(k: Heads, scale: float, q: Rows, mask: Mask = None, dropout: float = 0.0) -> torch.Tensor:
-    """A (batch, heads, rows, tokens) of the queries `q`."""
+def weights_of(
+    k: Heads, scale: float, q: Rows, mask: Mask = None, dropout: float = 0.0, on_scores: OnScores = None
+) -> torch.Tensor:
+    """A (batch, heads, rows, tokens) of the queries `q`: the softmax of their scores, which `on_scores` may change."""
     scores = (q * scale) @ k.transpose(-2, -1)
+    if on_scores is not None:
+        scores = on_scores(scores)
     if isinstance(mask, str):
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None and mask.dtype == torch.bool:

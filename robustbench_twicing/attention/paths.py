@@ -19,7 +19,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_twicing.attention.methods import Inputs, Mixing, mixing_of, settled_method
-from robustbench_twicing.attention.packed import Heads, Mask, Rows, Weights, by_strength, packed_attention, weights_of
+from robustbench_twicing.attention.packed import (
+    Heads,
+    Mask,
+    OnScores,
+    Rows,
+    Weights,
+    by_strength,
+    packed_attention,
+    weights_of,
+)
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.methods import SOFTMAX, Method
 
@@ -194,6 +203,8 @@ class MethodAttention(Attention):
     """In eval mode and without a mask, only the first `read` tokens come out; None: all."""
     first: FirstValues | None = None
     """Shared by the blocks of a network of which some need the first one's values."""
+    on_scores: OnScores = None
+    """If given, A is in memory on every path, and no dropout."""
     place: Literal["first", "between", "last"] = "between"
     """Of this block among those: the first fills `first`, the last one that needs it empties it."""
 
@@ -235,7 +246,11 @@ class MethodAttention(Attention):
         mask: Mask = "causal" if is_causal else attn_mask
         read = None if self.training or mask is not None else self.read
         packs, path = plain and read is None and mask is None, choose_path(self.path, x.device, dropout)
-        if path == "triton" and packs and on_chip().fits(qkv):
+        if self.on_scores is not None:
+            weights = partial(weights_of, k, self.scale, mask=mask, on_scores=self.on_scores)
+            inputs = _Explicit(q, k, v, v if first_v is None else first_v, weights)
+            mixed = _mixed_explicitly(inputs, mixing, read).transpose(1, 2)
+        elif path == "triton" and packs and on_chip().fits(qkv):
             mixed = on_chip().on_chip_attention(qkv, self.scale, cast(float, mixing.strength))
         elif path != "explicit":
             mixed = fused_attention(q, k, v, self.scale, mixing, read, mask, first_v).transpose(1, 2)

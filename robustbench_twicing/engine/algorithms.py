@@ -8,8 +8,10 @@ from robustbench_twicing.engine.fgsm import fgsm
 from robustbench_twicing.engine.mifgsm import mifgsm
 from robustbench_twicing.engine.noise import noise
 from robustbench_twicing.engine.pgd import pgd
+from robustbench_twicing.engine.pna_patchout import pna_patchout
 from robustbench_twicing.engine.spsa import spsa
 from robustbench_twicing.engine.square import square
+from robustbench_twicing.engine.tgr import tgr
 from robustbench_twicing.engine.torchattacks_bridge import run_torchattacks
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.attacks import AttackSettings, PythonSettings
@@ -22,8 +24,10 @@ ALGORITHMS: dict[str, Engine] = {
     "mifgsm": mifgsm,
     "noise": noise,
     "pgd": pgd,
+    "pna-patchout": pna_patchout,
     "spsa": spsa,
     "square": square,
+    "tgr": tgr,
     "torchattacks": run_torchattacks,
 }
 

@@ -93,6 +93,12 @@ class Queries:
         # A single chunk's gradient is returned as it is: copying it would cost as much as a step of the attack.
         return torch.cat(all_logits), gradients[0] if len(gradients) == 1 else torch.cat(gradients)
 
+    def network(self) -> torch.nn.Module:
+        """The model as a module, for an attack that looks inside. Raises `UserError` for a mere function."""
+        if not isinstance(self.model, torch.nn.Module):
+            raise UserError("The model is a function, with nothing inside to look at.", "Give a torch.nn.Module.")
+        return self.model
+
     def _part(self, images: Images) -> int:
         """Images of a chunk: as few chunks as fit, all of nearly one size, since a small one costs more an image."""
         return -(-len(images) // -(-len(images) // self.batch_size)) if len(images) else 1

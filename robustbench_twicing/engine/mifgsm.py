@@ -7,7 +7,7 @@ from robustbench_twicing.engine.losses import log_odds_against
 from robustbench_twicing.engine.projections import project, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.spec.attacks import MifgsmSettings
+from robustbench_twicing.spec.attention_attacks import MomentumSettings
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
 
@@ -23,7 +23,7 @@ def mifgsm(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
     model; one that is never fooled comes back as the last iterate, as every sample does with `"last"`.
     """
     settings = threat.settings
-    assert isinstance(settings, MifgsmSettings)
+    assert isinstance(settings, MomentumSettings)
     eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
     standing = Standing(images, labels, threat, draws)
     center, current, momentum = images, images, torch.zeros_like(images)

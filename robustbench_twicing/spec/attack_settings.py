@@ -24,6 +24,8 @@ class AttackSettings(Frozen):
     """It only asks for logits."""
     control: ClassVar[bool] = False
     """What attacks must do better than: beside them it asks nothing of the model, so no comparison counts it."""
+    looks_inside: ClassVar[bool] = False
+    """It changes what attention does to gradients, so it needs a network whose attention it knows."""
     together: ClassVar[bool] = False
     """A sample's draws depend on the samples beside it: nobody can do it again alone."""
     engine: ClassVar[str] = ""

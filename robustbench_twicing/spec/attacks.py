@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.spec.attack_settings import AttackSettings as AttackSettings  # docs/plugins.md: from here
+from robustbench_twicing.spec.attention_attacks import MomentumSettings, PnaPatchOutSettings, TgrSettings
 from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
 
 
@@ -172,18 +173,10 @@ class SquareSettings(AttackSettings):
         return self.queries + 2
 
 
-class MifgsmSettings(AttackSettings):
+class MifgsmSettings(MomentumSettings):
     """Iterated steps along an accumulated gradient (Dong et al. 2018, arXiv 1710.06081, algorithm 1)."""
 
     algorithm: Literal["mifgsm"] = "mifgsm"
-    steps: int = Field(ge=1)
-    step_size: Length
-    decay: float = Field(ge=0)
-    """What is kept of the accumulated gradient in each step; 0 keeps nothing."""
-
-    @property
-    def schedule(self) -> str:
-        return f"{self.steps} steps of {self.step_size}"
 
 
 class NoiseSettings(AttackSettings):
@@ -360,10 +353,12 @@ SETTINGS: dict[str, type[AttackSettings]] = {
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,
     "pgd": PgdSettings,
+    "pna-patchout": PnaPatchOutSettings,
     "python": PythonSettings,
     "sequence": SequenceSettings,
     "spsa": SpsaSettings,
     "square": SquareSettings,
+    "tgr": TgrSettings,
     "torchattacks": TorchattacksSettings,
 }
 """Every algorithm that a protocol file can name -> its settings. A class that is added at run time counts as well."""

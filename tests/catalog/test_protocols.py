@@ -322,6 +322,8 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         "autoattack-l2",
         "fab-min",
         "fab-min-l2",
+        "pna-patchout",
+        "tgr",
     }:
         settings = attack_threat(standard, attack, ONE, engine="torchattacks").settings
         assert settings.norm == standard.attacks[attack].norm

@@ -26,11 +26,14 @@ from tests.engine.tiny import (
     mifgsm_settings,
     noise_settings,
     pgd_settings,
+    pna_patchout_settings,
     random_images,
     rules,
     small_net,
+    small_vit,
     spsa_settings,
     square_settings,
+    tgr_settings,
     threat,
 )
 
@@ -52,11 +55,17 @@ ATTACKS = {
     "mifgsm-l2": mifgsm_settings(3, norm="L2"),
     "noise": noise_settings(3),
     "noise-l2": noise_settings(3, norm="L2"),
+    "pna-patchout": pna_patchout_settings(3),
+    "tgr": tgr_settings(3),
     "square": square_settings(34),  # more than one draw's worth of squares
     "square-l2": square_settings(34, norm="L2"),
     "torchattacks": torchattacks_settings("mifgsm"),
 }
 eps_values = st.fractions(min_value=0, max_value=Fraction(1, 2), max_denominator=1000).map(Eps)
+
+
+def net_for(name, size=8, seed=0):
+    return (small_vit if ATTACKS[name].looks_inside else small_net)(size, seed=seed)
 
 
 def test_every_algorithm_is_covered():
@@ -74,7 +83,7 @@ def test_every_algorithm_is_covered():
 )
 @settings(max_examples=12, deadline=None)
 def test_every_result_passes_the_runners_check(name, eps, seed, count, size, clip, iterate):
-    model, images = small_net(size, seed=seed % 7), random_images(count, size, seed=seed)
+    model, images = net_for(name, size, seed % 7), random_images(count, size, seed=seed)
     clip = clip or name == "torchattacks"
     what = AttackThreat(
         protocol="test", attack=name, eps=eps, rules=rules(clip=clip, iterate=iterate), settings=ATTACKS[name]
@@ -91,7 +100,7 @@ def test_every_result_passes_the_runners_check(name, eps, seed, count, size, cli
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("iterate", ["best", "last"])
 def test_eps_zero_is_the_identity(name, iterate):
-    model, images = small_net(), random_images(3)
+    model, images = net_for(name), random_images(3)
     found = attack(model, images, torch.tensor([0, 1, 2]), threat(ATTACKS[name], "0", iterate=iterate))
     assert torch.equal(found.images, images)
     assert found.images is not images
@@ -104,7 +113,7 @@ PER_SAMPLE = [name for name in ATTACKS if name != "torchattacks"]
 @pytest.mark.parametrize("iterate", ["best", "last"])
 @pytest.mark.parametrize("name", PER_SAMPLE)
 def test_batch_size_order_and_company_change_nothing(name, iterate):
-    model, images = small_net(), random_images(7)
+    model, images = net_for(name), random_images(7)
     labels, what = answers(model, images), threat(ATTACKS[name], "2/255", iterate=iterate)
     together = attack(model, images, labels, what, batch_size=100)
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
@@ -128,7 +137,7 @@ def test_batch_size_order_and_company_change_nothing(name, iterate):
 def test_another_seed_draws_something_else_wherever_something_is_drawn(name, monkeypatch):
     drawn, words = [], Draws.words
     monkeypatch.setattr(Draws, "words", lambda *given: drawn.append(given) or words(*given))
-    model, images = small_net(), random_images(3)
+    model, images = net_for(name), random_images(3)
     labels, what = answers(model, images), threat(ATTACKS[name])
     first, again, other = (attack(model, images, labels, what, seed=seed).images for seed in (0, 0, 1))
     assert torch.equal(first, again)

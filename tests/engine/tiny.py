@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from robustbench_twicing.engine.algorithms import ALGORITHMS
@@ -17,8 +19,10 @@ from robustbench_twicing.spec.attacks import (
     MifgsmSettings,
     NoiseSettings,
     PgdSettings,
+    PnaPatchOutSettings,
     SpsaSettings,
     SquareSettings,
+    TgrSettings,
 )
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat
@@ -39,6 +43,16 @@ def small_net(size: int = 8, classes: int = 5, seed: int = 0) -> nn.Module:
         for parameter in net.parameters():
             parameter.data.mul_(3.0)  # enough slope for a small eps to matter
     return net.eval()
+
+
+def small_vit(size: int = 8, classes: int = 5, seed: int = 0, depth: int = 2) -> VisionTransformer:
+    """timm's vision transformer on (batch, 3, size, size) images in four patches, its weights drawn by numpy."""
+    net = VisionTransformer(size, size // 2, num_classes=classes, embed_dim=8, depth=depth, num_heads=2).eval()
+    random = np.random.default_rng(seed)
+    for name, weights in sorted(net.named_parameters()):
+        drawn = 0.4 * random.standard_normal(weights.shape) + ("norm" in name and name.endswith("weight"))
+        weights.data.copy_(torch.from_numpy(drawn))
+    return net
 
 
 def random_images(count: int, size: int = 8, low: float = 0.0, high: float = 1.0, seed: int = 1) -> torch.Tensor:
@@ -92,6 +106,15 @@ def square_settings(queries: int = 50, p_init: float = 0.8, **changes: Any) -> S
 
 def mifgsm_settings(steps: int = 10, step_size: str = "0.1 eps", decay: float = 1.0, **changes: Any) -> MifgsmSettings:
     return MifgsmSettings(algorithm="mifgsm", steps=steps, step_size=Length.parse(step_size), decay=decay, **changes)
+
+
+def pna_patchout_settings(steps: int = 10, decay: float = 0.0, **changes: Any) -> PnaPatchOutSettings:
+    changes = {"kept": 0.66, "distance_weight": 0.1, **changes}
+    return PnaPatchOutSettings(steps=steps, step_size=Length.parse("0.1 eps"), decay=decay, **changes)
+
+
+def tgr_settings(steps: int = 10, decay: float = 1.0) -> TgrSettings:
+    return TgrSettings(steps=steps, step_size=Length.parse("0.1 eps"), decay=decay)
 
 
 def noise_settings(trials: int = 5, **changes: Any) -> NoiseSettings:

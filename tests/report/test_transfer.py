@@ -9,10 +9,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
-from robustbench_twicing import load_run
+from robustbench_twicing import evaluate, load_run
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.data.digits import digits
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.report.transfer import transfer_tables
@@ -66,3 +67,19 @@ def test_a_source_that_is_named_twice_is_refused(tmp_path: Path, monkeypatch: py
     result = CliRunner().invoke(app, ["transfer", "-m", "deit", "--source-model", "deit", "--source-model", "deit"])
     assert result.exit_code == 2
     assert "Named twice: pgd-linf-1/255-from-deit." in result.output
+
+
+def test_an_attack_through_attention_is_transferred_and_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["transfer", "-m", "deit", "-m", "deit-tw", "--source-model", "deit", "-a", "tgr", "--eps", "16/255"]
+    result = CliRunner().invoke(app, [*words, "--limit", "12", "--json", "-q"])
+    assert result.exit_code == 0, result.output
+    found = {(row["threat"], row["model"]): row["accuracy"] for row in json.loads(result.stdout)["rows"]}
+    assert {threat for threat, _ in found} == {"clean", "tgr-linf-16/255-from-deit"}
+    assert found["tgr-linf-16/255-from-deit", "deit"] < found["clean", "deit"]
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+    with pytest.raises(UserError, match="tgr on flat: This attack looks into attention"):
+        evaluate({"flat": flat}, attacks=["tgr"], limit=5, out="refused")
+    assert not list(Path("refused").glob("records/*"))

@@ -47,6 +47,8 @@ def test_every_attack_that_ships_says_its_schedule() -> None:
         "pgd": "20 steps of 0.125 eps",
         "spsa": "40 steps × 2·128 probes",
         "mifgsm": "10 steps of 0.1 eps",
+        "pna-patchout": "10 steps of 0.1 eps, 66.3 % of the patches in each",
+        "tgr": "10 steps of 0.1 eps",
         "apgd-ce": "100 steps",
         "apgd-dlr": "100 steps",
         "apgd-t": "100 steps × 9 targets",

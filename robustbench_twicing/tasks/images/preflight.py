@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from robustbench_twicing.attention.altered import require_attention
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.preflight import SAMPLES, Finding
 from robustbench_twicing.engine.preflight import preflight as look_at
@@ -36,6 +37,7 @@ def look(
     attacks = [threat for threat in plan.threats if threat.kind == "attack"]
     gradients = any(threat.settings.gradients != 0 for threat in attacks)
     looks: Looks = {}
+    _require_attention(models, [cell for cell, shards in pending.items() if shards])
     for cell in _one_of_each_model([cell for cell, shards in pending.items() if shards]):
         source, attacked = source_of(cell.threat), cell.threat.kind == "attack"
         recipe = source.recipe(models[cell.model.name].card.recipes)
@@ -50,6 +52,18 @@ def look(
                 looks[name] = [ModelFinding(model=name, **f._asdict()) for f in _look(models[name], *how)]
     _refuse(finding for found in looks.values() for finding in found)
     return looks
+
+
+def _require_attention(models: Mapping[str, Classifier], cells: Sequence[Cell]) -> None:
+    """Raise `UserError` if an attack is to look into a model in which it will find nothing."""
+    for cell in cells:
+        threat = cell.threat
+        if threat.kind == "attack" and any(member.settings.looks_inside for member in threat.members):
+            name = (threat.source or cell.model).name
+            try:
+                require_attention(models[name])
+            except UserError as error:
+                raise UserError(f"{threat.attack} on {name}: {error.message}", error.hint) from None
 
 
 def _look(model: Classifier, *how: Any) -> list[Finding]:
