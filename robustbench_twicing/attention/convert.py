@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from timm.models.vision_transformer import Attention as TimmAttention
 from torch import nn
 
+from robustbench_twicing.attention.in_transformers import apply_in_transformers, is_of_transformers
 from robustbench_twicing.attention.methods import mixing_of, settled
 from robustbench_twicing.attention.paths import FirstValues, MethodAttention
 from robustbench_twicing.errors import UserError
@@ -19,9 +20,12 @@ def apply_method(model: M, attention: str | Attention) -> M:
 
     In place; weights and state-dict keys stay. Blocks are numbered from 0; those that are not named get softmax
     attention, which timm's own modules have already. Takes any timm model whose `blocks` are built on timm's
-    `Attention`: ViT, DeiT, distilled DeiT, DeiT III. Raises `UserError`, with the model unchanged, for an unknown
-    method, a number or a block out of range, and another block where a method is to go.
+    `Attention`: ViT, DeiT, distilled DeiT, DeiT III; of Hugging Face's transformers what `apply_in_transformers` takes.
+    Raises `UserError`, with the model unchanged, for an unknown method, a number or a block out of range, and another
+    block where a method is to go.
     """
+    if is_of_transformers(model):
+        return apply_in_transformers(model, attention)
     blocks = blocks_of(model)
     wanted = settled(Attention.parse(attention) if isinstance(attention, str) else attention).methods(len(blocks))
     return _put(
