@@ -114,7 +114,7 @@ def train(
     from robustbench_twicing.train.in_turn import with_controls
 
     models = with_controls(model) if control else list(dict.fromkeys(model))
-    numbers = _seeds(seeds, seed)
+    numbers = seeds_of(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
     asked = _Asked(models, numbers, data, data_dir, _recipe(recipe, adversarial, eps), start, paths, quiet)
     if recipe == "finetune" and start is None:
@@ -128,7 +128,7 @@ def train(
         _train_in_turn(asked, _equipment(device, precision, micro_batch, workers, checkpoint_every), dry_run)
 
 
-def _seeds(text: str | None, seed: int) -> list[int]:
+def seeds_of(text: str | None, seed: int) -> list[int]:
     if text is None:
         return [seed]
     if seed:

@@ -12,19 +12,16 @@ from typing import NamedTuple
 import torch
 
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
-from robustbench_twicing.engine.algorithms import engine_of
 from robustbench_twicing.engine.contract import Queries
-from robustbench_twicing.engine.losses import fooled, log_odds_against
-from robustbench_twicing.engine.measured import verify
+from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.inside.broken import Samples, broken_by, right
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference, Grade, Item
 from robustbench_twicing.inside.gradients import gradient_items, repeatable, require_right
 from robustbench_twicing.inside.surrogates import smoothed, with_plain_gradient
 from robustbench_twicing.metrics.intervals import paired_difference_interval
 from robustbench_twicing.models.classifier import Classifier
-from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
-from robustbench_twicing.tensors import Images, Labels
 
 Say = Callable[[str], None]
 
@@ -46,19 +43,6 @@ USUAL = Budget(steps=100, restarts=2, targets=9, trials=100, queries=300, spsa=5
 THOROUGH = Budget(steps=500, restarts=5, targets=9, trials=500, queries=5000, spsa=40)
 
 
-class Samples(NamedTuple):
-    """Images that are right without an attack."""
-
-    ids: tuple[str, ...]
-    images: Images
-    labels: Labels
-
-    def take(self, rows: torch.Tensor) -> "Samples":
-        """Some of them, by a mask."""
-        ids = tuple(one for one, kept in zip(self.ids, rows.tolist(), strict=True) if kept)
-        return Samples(ids, self.images[rows], self.labels[rows])
-
-
 _PGD = 20
 """Steps of the attack that everybody runs first."""
 _SOME, _SHARE = 3, 0.05
@@ -78,8 +62,7 @@ def diagnose(
 
     What changes the model is a copy. Raises `UserError` if it answers no image rightly.
     """
-    right = ~fooled(Queries(model, model.batch_size)(samples.images), samples.labels)
-    samples = samples.take(right)
+    samples = samples.take(right(model, samples))
     name = model.card.spec.name
     require_right(len(samples.ids), name)
     say(f"{name}: gradients …")
@@ -220,19 +203,8 @@ class _Hunt:
         eps: Eps | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Who of `rows` falls, and the evaluations spent, for all samples."""
-        broken = torch.zeros_like(self.standing)
-        spent = torch.zeros(len(self.samples.ids), dtype=torch.int64, device=rows.device)
-        some = self.samples.take(rows)
-        if not some.ids:
-            return broken, spent
         threat = _threat(attack, eps or self.eps, settings, crafting is not None)
-        queries = Queries(crafting or self.model, self.model.batch_size)
-        draws = Draws(self.seed, some.ids, threat.id)
-        perturbed = engine_of(threat.settings)(queries, some.images, some.labels, threat, draws)
-        made = verify(perturbed, some.images, threat).images
-        broken[rows] = fooled(Queries(self.model, self.model.batch_size)(made), some.labels)
-        spent[rows] = perturbed.forwards
-        return broken, spent
+        return broken_by(self.model, self.samples, threat, self.seed, rows, crafting)
 
 
 def _threat(attack: str, eps: Eps, settings: dict[str, int], elsewhere: bool) -> AttackThreat:

@@ -10,8 +10,12 @@ class Cell(NamedTuple):
     way: str
     """`none`, `one block`, `from the end` or `strength`."""
     name: str
+    attention: str
+    """The same as an attention that other commands take, such as `twicing@4,5`."""
     as_trained: bool
     """It is how the weights were trained; every other setting is drop-in."""
+    seed: int | None
+    """Of weights that were trained for this setting; None: the weights of the model that was named."""
     clean: float
     clean_interval: tuple[float, float]
     robust: float
@@ -20,7 +24,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep:
-    """One model's weights under every setting."""
+    """One model under every setting."""
 
     model: str
     attention: str
@@ -28,3 +32,8 @@ class Sweep:
     n: int
     blocks: int
     cells: tuple[Cell, ...]
+    """On the model's own weights."""
+    retrained: tuple[Cell, ...] = ()
+    """On weights that were trained for each setting, one cell for each seed."""
+    recipe: str = ""
+    """That trained them."""

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.catalog.resolve import Stated
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference
 from robustbench_twicing.inside.found import Collapse
 from robustbench_twicing.inside.swept import Sweep
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
+from robustbench_twicing.runner.retrain import Retraining, retrained
 
 if TYPE_CHECKING:
-    from robustbench_twicing.inside.diagnose import Samples
+    from robustbench_twicing.inside.broken import Samples
     from robustbench_twicing.tasks.images.opened import OpenedImages
 
 Say = Callable[[str], None]
@@ -76,23 +79,32 @@ def diagnose(stated: Stated, say: Say, thorough: bool = False) -> tuple[list[Dia
         return found, [room.difference(found[0], other, ids) for other in found[1:]]
 
 
-def sweep(stated: Stated, say: Say) -> list[Sweep]:
-    """The method of each of the plan's models, switched on part by part, under its first attack. Raises `UserError`."""
+def sweep(stated: Stated, say: Say, how: Retraining | None = None) -> list[Sweep]:
+    """The method of each of the plan's models, switched on part by part, under its first attack; with `how` every part
+    is trained as well. Raises `UserError`."""
     with opened(stated) as here:
-        from robustbench_twicing.inside.sweep import sweep as look
+        from robustbench_twicing.inside import sweep as room
 
-        threat = next(threat for threat in stated.plan.threats if threat.kind == "attack")
-        return [
-            look(here.models[name], samples, threat, stated.plan.seed, say)
-            for name, samples in _clean_samples(here).items()
-        ]
+        threat, seed = next(threat for threat in stated.plan.threats if threat.kind == "attack"), stated.plan.seed
+        if how is not None and stated.plan.data.name != "digits":
+            raise UserError(f"--retrain trains on digits, and the data is {stated.plan.data.name}.", "Leave it away.")
+        found = []
+        for name, samples in _clean_samples(here).items():
+            model = here.models[name]
+            one = room.sweep(model, samples, threat, seed, say)
+            if how is not None:
+                trained = retrained(model, room.settings_of(model), how, say)
+                cells = room.swept_again(trained, samples, threat, seed)
+                one = replace(one, retrained=cells, recipe=how.recipe)
+            found.append(one)
+        return found
 
 
 def _clean_samples(here: "OpenedImages") -> "dict[str, Samples]":
     """Of each of the plan's models all images without an attack."""
     import torch
 
-    from robustbench_twicing.inside.diagnose import Samples
+    from robustbench_twicing.inside.broken import Samples
     from robustbench_twicing.tasks.images.inside import pictures
 
     clean = next(threat for threat in here.plan.threats if threat.kind == "clean")

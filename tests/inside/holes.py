@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_twicing.data.digits import digits
-from robustbench_twicing.inside.diagnose import Samples
+from robustbench_twicing.inside.broken import Samples
 from robustbench_twicing.spec.models import Recipe
 
 

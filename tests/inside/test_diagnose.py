@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.inside.diagnose import Budget, Samples, diagnose, difference
+from robustbench_twicing.inside.broken import Samples
+from robustbench_twicing.inside.diagnose import Budget, diagnose, difference
 from robustbench_twicing.inside.diagnosis import Diagnosis
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier

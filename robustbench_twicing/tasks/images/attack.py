@@ -7,10 +7,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from robustbench_twicing.engine.algorithms import engine_of
+from robustbench_twicing.engine.attacked import attacked
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import fooled
-from robustbench_twicing.engine.measured import verify
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import tensor_cores
@@ -192,8 +191,7 @@ def _craft(
     )
     draws = Draws(seed, tuple(samples.ids), threat.id)
     with tensor_cores(threat.precision == "tf32"):
-        perturbed = engine_of(threat.settings)(crafting, inputs, targets, asked, draws)
-        checked = verify(perturbed, inputs, threat)
+        perturbed, checked = attacked(crafting, inputs, targets, asked, draws)
         believed = fooled(crafting(checked.images), targets) if doubted else torch.zeros_like(targets, dtype=torch.bool)
     judgement = samples.judged(judging(checked.images))
     judgement.error = np.where(judgement.error == "", np.array(checked.reasons, dtype=object), judgement.error)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from robustbench_twicing.engine.algorithms import engine_of
+from robustbench_twicing.engine.attacked import attacked
 from robustbench_twicing.engine.contract import Queries
-from robustbench_twicing.engine.measured import verify
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision, tensor_cores
@@ -82,7 +81,7 @@ def _attacked(
 ) -> torch.Tensor:
     queries = Queries(model, size)
     targets = labels if threat.rules.labels == "true" else queries(images).argmax(1)
-    checked = verify(engine_of(threat.settings)(queries, images, targets, threat, draws), images, threat)
+    _, checked = attacked(queries, images, targets, threat, draws)
     if wrong := next(filter(None, checked.reasons), ""):
         raise UserError(f"{threat.attack} of {model.card.spec.name}: {wrong}.", "Choose another attack.")
     return checked.images
