@@ -60,6 +60,7 @@ def evaluate(
     corruptions: str | Sequence[str] = (),
     severities: int | Sequence[int] = (),
     data: str | None = None,
+    ids: str | Sequence[str] = (),
     recipe: str | None = None,
     limit: int | None = None,
     seed: int = 0,

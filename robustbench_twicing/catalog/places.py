@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from robustbench_twicing.catalog.suites import place_of
+from robustbench_twicing.catalog.suites import FOLDER, place_of
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import EMBEDDED, Plan
@@ -28,7 +28,7 @@ def require_places(plan: Plan, means: Means) -> None:
     """Raise `UserError` unless something lies where the plan's data and frost pictures are said to be."""
     for name in dict.fromkeys(_reads(threat, plan.data.name) for threat in plan.threats):
         if name != EMBEDDED:
-            require_place(folder_of(name, means.directories))
+            require_place(folder_of(name, means.directories), "--data" if name.startswith(FOLDER) else "--data-dir")
     if means.frost_dir not in (None, "drawn") and any(_draws_frost(threat) for threat in plan.threats):
         require_place(Path(str(means.frost_dir)).expanduser(), "--frost-dir")
 

@@ -19,6 +19,7 @@ from robustbench_twicing.catalog.passing import judged_names, never_passing
 from robustbench_twicing.catalog.plugins import PREFIX, refused_code
 from robustbench_twicing.catalog.read_toml import parse_toml, read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
+from robustbench_twicing.catalog.suites import moved
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
@@ -156,7 +157,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         return str(folder / Path(path).expanduser()) if isinstance(path, str) and path else path
 
     def definition(name: Any) -> Any:  # a name, or a file of the user's own
-        return placed(name) if isinstance(name, str) and name.endswith(".toml") else name
+        return moved(name, placed) if isinstance(name, str) else name
 
     def weights(source: Any) -> Any:
         return source if isinstance(source, str) and source.startswith(("timm:", "hf-hub:", PREFIX)) else placed(source)
@@ -177,6 +178,8 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     each("models", list, lambda texts: [model(text) for text in texts])
     each("source_model", str, model)
     each("source_model", list, lambda texts: [model(text) for text in texts])
+    each("data", str, definition)
+    each("ids", str, placed)
     each("protocol", str, definition)
     each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
     each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})

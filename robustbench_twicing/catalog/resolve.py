@@ -15,6 +15,7 @@ from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
 from robustbench_twicing.catalog.plugins import PREFIX
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
+from robustbench_twicing.catalog.sample_ids import picked_ids
 from robustbench_twicing.catalog.suites import is_own, place_of, same_suite, suite, suite_names
 from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats, worst_cases
 from robustbench_twicing.catalog.zoo import known_model, model_specs, zoo
@@ -121,6 +122,7 @@ def _plan(
     """The plan, if there is no mistake. What has a wrong form, `unsure`, was left out of the experiment."""
     rules = mistakes.tried(("protocol",), protocol, experiment.protocol)
     base = _base(experiment, mistakes)
+    ids = mistakes.tried(("ids",), picked_ids, experiment.ids)
     attacked = [
         threat
         for number, row in enumerate(experiment.attacks)
@@ -147,7 +149,7 @@ def _plan(
     recipe = _recipe(experiment, base, rules, mistakes)
     if mistakes.found:
         return None
-    data = {"name": base, "limit": experiment.limit}
+    data = {"name": base, "limit": experiment.limit, "ids": ids}
     content = {"models": models, "threats": threats, "data": data, "recipe": recipe, "seed": experiment.seed}
     try:
         return Plan.model_validate(content)

@@ -1,6 +1,6 @@
 """Suite name -> SuiteSpec, and the class lists that suites name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -10,8 +10,9 @@ from robustbench_twicing.catalog.denominators import denominator
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.plugins import find_plugin, plugin_names
 from robustbench_twicing.catalog.read_toml import read_toml, validated
-from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.errors import UserError, shown, unknown_name
 from robustbench_twicing.spec.corruptions import CORRUPTIONS, families
+from robustbench_twicing.spec.plan import EMBEDDED
 from robustbench_twicing.spec.suite import SuiteDefinition, SuiteSpec
 
 _HINT = "corruptions/README.md lists every key and its allowed values."
@@ -41,22 +42,48 @@ def suite(name: str) -> SuiteSpec:
 
     In a file of the user's own, `index` and `classes` may be paths of text files, `denominator` that of a CSV file, and
     `clean` that of another suite, relative to the TOML file. A suite whose classes are the names of its folders has
-    none until they are seen (`data.layout.find_suite`).
+    none until they are seen (`data.layout.find_suite`). Without a file, `folder:DIR` is the class folders in DIR, and
+    `corrupted:DATA` the corruptions of ImageNet-C, computed from any data set.
     """
+    if name.startswith(CORRUPTED):
+        return _corrupted(name)
+    if name.startswith(FOLDER):
+        return _folder(name)
     return _read(Path(name)) if is_own(name) else _named(name)
 
 
+FOLDER, CORRUPTED = "folder:", "corrupted:"
+"""Before the path of a folder with class folders; before the name of a data set."""
+
+
 def is_own(name: str) -> bool:
-    """`name` is the path of a suite of the user's own."""
-    return name.endswith(".toml")
+    """`name` is a suite of the user's own: the path of a TOML file, `folder:DIR` or `corrupted:DATA`."""
+    return name.endswith(".toml") or name.startswith((FOLDER, CORRUPTED))
+
+
+def moved(name: str, path: Callable[[str], str]) -> str:
+    """The name of a suite, with the path in it, if there is one, changed by `path`."""
+    for prefix in (CORRUPTED, FOLDER):
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            return prefix + (moved(rest, path) if prefix == CORRUPTED else path(rest) if rest.strip() else "")
+    return path(name) if is_own(name) else name
+
+
+def corrupted(data: str | None) -> str:
+    """The suite that corrupts the images of a data set in memory: one that ships, if there is one for it."""
+    made = [name for name in shipped_names() if suite(name).layout == "generated" and suite(name).clean == data]
+    return (made or ["digits-c" if data is None else CORRUPTED + data])[0]
 
 
 def same_suite(name: str) -> str:
     """One spelling for each suite: of a path, from the working folder if it lies below it, else the absolute one."""
-    if not is_own(name):
-        return name
-    path = Path(name).expanduser().absolute()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+    def spelled(text: str) -> str:
+        path = Path(text).expanduser().absolute()
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+    return moved(name, spelled)
 
 
 def place_of(name: str, directories: Mapping[str, Path]) -> Path | None:
@@ -67,12 +94,45 @@ def place_of(name: str, directories: Mapping[str, Path]) -> Path | None:
     said = {same_suite(key): place for key, place in directories.items()}
     if same_suite(name) in said:
         return said[same_suite(name)]
-    if not is_own(name):
+    if name.startswith(FOLDER):
+        return Path(name.removeprefix(FOLDER)).expanduser()
+    if not is_own(name) or name.startswith(CORRUPTED):
         return None
     directory = read_toml(Path(name)).get("directory", ".")
     if not isinstance(directory, str):
         raise UserError(f"{name}: directory = {directory!r} is no path.", 'Write directory = "path/to/the/data".')
     return Path(name).parent / Path(directory).expanduser()
+
+
+def _folder(name: str) -> SuiteSpec:
+    folder = Path(name.removeprefix(FOLDER)).expanduser()
+    if not name.removeprefix(FOLDER).strip():
+        raise UserError(
+            "folder: names no folder.", "Write folder:DIR, where DIR holds a folder of images for each class."
+        )
+    title = shown(folder.absolute().name) or "folder"
+    content = {"name": title, "title": title, "source": "a folder of images", "layout": "imagefolder"}
+    return validated(SuiteSpec, {**content, "own_classes": True}, name, _HINT)
+
+
+def _corrupted(name: str) -> SuiteSpec:
+    data = name.removeprefix(CORRUPTED)
+    if data == EMBEDDED:
+        return suite("digits-c")
+    base = suite(data)
+    if base.severities or base.labels == "outlier":
+        raise UserError(f"{data!r} is no set of clean images, so it cannot be corrupted.", "Name its clean data set.")
+    content = {
+        **base.model_dump(include={"index", "classes", "own_classes"}),
+        **_families_of_the_table(_USUAL, {}, Path(name)),
+        "name": f"{base.name}-c",
+        "title": f"{base.title}, corrupted",
+        "source": "see docs/corruptions.md",
+        "layout": "generated",
+        "clean": data,
+        "severities": [1, 2, 3, 4, 5],
+    }
+    return validated(SuiteSpec, content, name, _HINT)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from robustbench_twicing.catalog.suites import corrupted
 from robustbench_twicing.cli.options import IMAGES, MEANS, MODELS, OUTPUT, SUITES, evaluate_and_print, taking
 
 
@@ -9,6 +10,7 @@ from robustbench_twicing.cli.options import IMAGES, MEANS, MODELS, OUTPUT, SUITE
 def corrupt(**said: Any) -> None:
     """Run models on corrupted or shifted data sets and print their accuracy, errors and mCE.
 
-    Without --suite, on digits-c. The same command again continues an interrupted run, or shows a finished one.
+    Without --suite, the 15 + 4 corruptions of ImageNet-C, computed from --data or from digits. The same command again
+    continues an interrupted run, or shows a finished one.
     """
-    evaluate_and_print({**said, "suites": said["suites"] or ["digits-c"]}, attacked=False)
+    evaluate_and_print({**said, "suites": said["suites"] or [corrupted(said["data"])]}, attacked=False)

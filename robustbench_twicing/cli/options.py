@@ -83,7 +83,14 @@ MODELS: Mapping[str, Any] = {
 IMAGES: Mapping[str, Any] = {
     "data": Annotated[
         str | None,
-        typer.Option(help="Data set. Default: what the suites are made from, or digits, which ships with the tool."),
+        typer.Option(
+            help="Data set (see `catalog`), a TOML file, or folder:DIR with a folder of images for each class. "
+            "Default: what the suites are made from, or digits, which ships with the tool."
+        ),
+    ],
+    "ids": Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Only the samples that this text file lists, one id a line."),
     ],
     "recipe": Annotated[
         str | None,

@@ -71,8 +71,12 @@ def class_positions(index: tuple[str, ...]) -> Mapping[str, int]:
 
 def class_of(suite: SuiteSpec, folder: str) -> str | None:
     """The class that a folder's name stands for; None for a stray one. Numbers count only in a numbered suite."""
+    return _class_of(suite, class_positions(suite.index), folder)
+
+
+def _class_of(suite: SuiteSpec, positions: Mapping[str, int], folder: str) -> str | None:
     name = shown(folder)
-    if name in class_positions(suite.index):
+    if name in positions:
         return name
     if suite.layout == "numbered" and re.fullmatch("[0-9]{1,9}", folder):
         return dict(enumerate(suite.index)).get(int(folder))
@@ -115,8 +119,9 @@ def _class_folders(found: SuiteFolder, part: Part | None, names: Sequence[str]) 
     where = found.tree.where(root)
     folders: dict[str, str] = {}
     strays: list[str] = []
+    positions = class_positions(suite.index)  # once: finding it takes as long as the index is
     for folder in names:
-        name = class_of(suite, folder)
+        name = _class_of(suite, positions, folder)
         if name is None:
             strays.append(join(root, folder))
             continue

@@ -1,6 +1,6 @@
 """What a data set is, whatever it lies in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -49,6 +49,10 @@ class Dataset(Protocol):
 
     @property
     def labels(self) -> Sequence[int]: ...
+
+    def of_ids(self, sample_ids: Collection[str]) -> "Dataset":
+        """Those of the samples that are named, in the same order."""
+        ...
 
     def read(self, positions: Sequence[int], recipes: Sequence[Recipe]) -> Batch:
         """Decode the samples at `positions`. An unreadable one becomes an error of the batch, not an exception."""

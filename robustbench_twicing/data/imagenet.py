@@ -103,6 +103,11 @@ class ImageFiles:
         wanted = set(labels)
         return self._taken([p for p, label in enumerate(self.labels) if label in wanted], f"{self.name}@{name}")
 
+    def of_ids(self, sample_ids: Collection[str]) -> "ImageFiles":
+        """Those of the samples that are named, in the order that they have here."""
+        wanted = set(sample_ids)
+        return self._taken([p for p, name in enumerate(self.sample_ids) if name in wanted], self.name)
+
     def _taken(self, kept: Sequence[int], name: str) -> "ImageFiles":
         taken = replace(
             self,
@@ -212,6 +217,9 @@ def _incomplete(found: SuiteFolder, where: str, inside: Contents) -> tuple[str, 
     unlabelled = [path for path in inside.strays if found.labels and is_image(path.rpartition("/")[2])]
     if unlabelled:
         warnings.append(f"{where}: {len(unlabelled):,} image(s) without a label are left out: {some(unlabelled)}")
+    beside = [path for path in inside.strays if is_image(path) and not found.labels]
+    if suite.own_classes and beside:
+        warnings.append(f"{where}: {len(beside):,} image(s) in no class folder are left out: {some(beside)}")
     if suite.own_classes and inside.no_class:
         warnings.append(
             f"{where}: {len(inside.no_class):,} folder(s) without images are no class: {some(inside.no_class)}"

@@ -1,7 +1,7 @@
 """A data set that fits into memory, such as the embedded one or a few images in a test."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -39,6 +39,14 @@ class MemoryDataset:
         digest = hashlib.sha256(repr((self.sample_ids, self.labels, tuple(self._pixels.shape))).encode())
         digest.update(self._pixels.numpy().tobytes())
         self.fingerprint = digest.hexdigest()[:12]
+
+    def of_ids(self, sample_ids: Collection[str]) -> "MemoryDataset":
+        """Those of the samples that are named."""
+        wanted = set(sample_ids)
+        kept = [position for position, name in enumerate(self.sample_ids) if name in wanted]
+        named = [self.sample_ids[position] for position in kept]
+        labels = [self.labels[position] for position in kept]
+        return MemoryDataset(self.name, self.classes, named, labels, self._pixels[kept])
 
     def read(self, positions: Sequence[int], recipes: Sequence[Recipe]) -> Batch:
         """The samples at `positions`; all can be read. Raises `UserError` for a recipe other than `Recipe()`."""

@@ -21,6 +21,9 @@ from robustbench_twicing.data.label_files import FORMS, LabelFile, find_labels
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 
+_MOST_CLASSES = 50_000
+"""That folders may name: more are images that lie in a folder each."""
+
 _SPLITS = ("val", "validation", "valid", "test", "testing", "dev", "eval")
 """Names of folders that hold a whole data set to evaluate on."""
 
@@ -59,7 +62,13 @@ def _with_classes(found: SuiteFolder) -> SuiteFolder:
         names = sorted(set(found.labels.classes.values()))
     else:
         folders = found.tree.listing(root).folders
-        names = sorted(shown(name) for name in folders if not holds_folders_only(found.tree, join(root, name)))
+        few = len(folders) <= _MOST_CLASSES  # else there is no need to look into each of them
+        names = sorted(shown(n) for n in folders if not (few and holds_folders_only(found.tree, join(root, n))))
+    if len(names) > _MOST_CLASSES:
+        raise UserError(
+            f"{found.tree.where(root)} holds {len(names):,} folders of images ({names[0]}, …), and each names a class.",
+            f"No more than {_MOST_CLASSES:,} can be classes; ImageNet-21k has 21,841. {OWN_CLASSES}",
+        )
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
             f"{found.tree.where(root)} names the classes of suite {found.suite.name!r}, and they are {some(names)}.",

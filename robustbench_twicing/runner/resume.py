@@ -23,7 +23,7 @@ def refuse_other_settings(folder: RunFolder, plan: Plan) -> None:
         return
     had = folder.manifest()
     differ = [] if had.plan.data.name == plan.data.name else ["data"]
-    differ += [] if had.plan.data.limit == plan.data.limit else ["limit"]
+    differ += [key for key in ("limit", "ids") if getattr(had.plan.data, key) != getattr(plan.data, key)]
     differ += [key for key in ("recipe", "seed") if getattr(had.plan, key) != getattr(plan, key)]
     models = {model.name: model.model_dump() for model in plan.models}
     threats = {threat.id: threat.model_dump() for threat in plan.threats}

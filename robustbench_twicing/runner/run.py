@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from robustbench_twicing.catalog.suites import is_own, suite
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
@@ -31,7 +32,8 @@ from robustbench_twicing.tasks.task import NOBODY, Looks, Progress, evaluations_
 def default_folder(plan: Plan) -> Path:
     """Where a plan's run goes if the user names no folder: the same plan always goes to the same place, and resumes."""
     protocols = {threat.protocol: None for threat in plan.threats if threat.kind == "attack"}
-    return RUNS / "-".join([plan.data.name, *protocols, plan.hash])
+    name = plan.data.name
+    return RUNS / "-".join([suite(name).name if is_own(name) else name, *protocols, plan.hash])
 
 
 @plain_torch()

@@ -59,6 +59,8 @@ class Experiment(Frozen):
     """Which checkpoint a model's name stands for where it is given alone."""
     data: str | None = None
     """What is attacked; left out: digits, or what the suites are made from."""
+    ids: str | tuple[str, ...] = ()
+    """Only these samples, by their ids, or a text file with one id a line."""
     limit: Count | None = None
     """Samples for each threat; left out: all, or what the protocol suggests for a dear attack."""
     seed: Seed = 0

@@ -1,9 +1,9 @@
 """A plan: models × threats on one data set, with a seed. A cell is one (model, threat)."""
 
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from robustbench_twicing.spec.models import ModelSpec, RecipeName
 from robustbench_twicing.spec.threats import Threat
@@ -24,6 +24,14 @@ class DataSpec(Frozen):
     directory: str | None = None
     limit: int | None = Field(default=None, ge=1)
     """Samples per threat; None takes all of them, or the attack's `suggested_limit`."""
+    ids: tuple[str, ...] = ()
+    """Only these samples, by their ids; empty: every one."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, as_usual: Any) -> dict[str, Any]:  # pydantic's handler
+        """Without `ids` where there are none, so that other plans have the hash that they had before there were any."""
+        content: dict[str, Any] = as_usual(self)
+        return {key: value for key, value in content.items() if key != "ids" or value}
 
 
 class Cell(NamedTuple):

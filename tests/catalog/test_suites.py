@@ -14,12 +14,15 @@ from robustbench_twicing.spec.suite import Denominator
 
 SHIPPED = [
     "imagenet",
+    "imagenet-3dcc",
     "imagenet-a",
     "imagenet-c",
+    "imagenet-c-bar",
     "imagenet-o",
     "imagenet-r",
     "imagenet-real",
     "imagenet-sketch",
+    "imagenet-stylized",
     "imagenet-v2",
 ]
 GENERATED = 'title = "t"\nsource = "s"\nlayout = "generated"\nclean = "imagenet"\nimages = 3\nseverities = [1]\n'
@@ -50,13 +53,16 @@ def test_every_suite_can_be_read_and_names_its_source(name: str) -> None:
         ("imagenet-r", 30_000, 200),
         ("imagenet-o", 2_000, 200),
         ("imagenet-c", 50_000, 1000),
+        ("imagenet-c-bar", None, 1000),  # the authors' README and code; no count is published
+        ("imagenet-3dcc", None, 1000),
+        ("imagenet-stylized", 50_000, 1000),
     ],
 )
-def test_counts_are_the_published_ones(name: str, images: int, classes: int) -> None:
+def test_counts_are_the_published_ones(name: str, images: int | None, classes: int) -> None:
     spec = suite(name)
     assert (spec.images, len(spec.mask)) == (images, classes)
     assert spec.masked == (classes == 200)
-    assert spec.images_per_class in (None, images // classes)
+    assert spec.images_per_class in (None, (images or 0) // classes)
 
 
 def test_the_index_is_timms_order_of_the_logits() -> None:
@@ -94,6 +100,13 @@ def test_imagenet_c_has_fifteen_corruptions_four_extras_and_the_alexnet_constant
     with (definitions("corruptions") / "alexnet-errors.csv").open() as file:
         constants = [row["corruption"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
     assert set(constants) - {"clean"} == set(spec.common)
+
+
+@pytest.mark.parametrize(("name", "corruptions"), [("imagenet-c-bar", 10), ("imagenet-3dcc", 12)])
+def test_other_corruptions_of_imagenet_have_no_mce(name: str, corruptions: int) -> None:
+    spec = suite(name)
+    assert (len(spec.parts()), spec.extra, spec.denominator) == (5 * corruptions, (), None)
+    assert not set(spec.common) & set(suite("imagenet-c").common)
 
 
 @pytest.mark.parametrize("name", ["imagenet-c-generated", "digits-c"])

@@ -21,9 +21,12 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from typer.testing import CliRunner
 
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.catalog.suites import suite
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.results.run import load_run
+from robustbench_twicing.spec.plan import Plan
 from tests.imagenet_trees import pack_tar, photograph, picture_of
 
 PETS = ("Great Dane", "cat", "größe")
@@ -82,6 +85,69 @@ def _timms_answer(network: Any, file: Path) -> int:
     transform = create_transform(**resolve_data_config(network.pretrained_cfg), is_training=False)
     with torch.no_grad():
         return int(network(transform(Image.open(file).convert("RGB"))[None]).argmax())
+
+
+# --- folders without a TOML file -------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_data_by_its_path_alone_and_ids_pick_from_it(saved, tmp_path: Path) -> None:
+    _pets(tmp_path / "data" / "pets", "val")
+    picture_of(0).save(tmp_path / "data" / "pets" / "val" / "loose.png")
+    Path("ids.txt").write_text("cat/photo 1\n\ngröße/photo 0\n", encoding="utf-8")
+    whole, _ = _run("attack", "-m", saved("test_vit", 3), "--data", "folder:data/pets", "-a", "fgsm")
+    run = load_run("run")
+    assert run.manifest.suites["folder:data/pets"].spec.index == tuple(sorted(PETS))
+    assert "1 image(s) in no class folder are left out: val/loose.png" in "".join(run.manifest.data["clean"].warnings)
+    words = ("-m", saved("test_vit", 3), "--data", "folder:data/pets", "-c", "fog", "--severity", "3")
+    result = CliRunner().invoke(app, ["corrupt", *words, "--ids", "ids.txt", "-q"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (folder,) = Path("results/runs").glob("pets-*")
+    some = load_run(folder).records
+    assert set(some["sample_id"]) == {"cat/photo 1", "größe/photo 0"}
+    assert set(some["threat"]) == {"clean", "corrupted:folder:data/pets:fog-3"}
+    clean = {
+        frame: records[records["threat"] == "clean"].set_index("sample_id")["prediction"]
+        for frame, records in (("whole", whole), ("some", some))
+    }
+    assert (clean["whole"].loc[clean["some"].index] == clean["some"]).all()
+
+
+def test_a_plan_names_its_folder_and_ids_from_where_it_lies_and_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "plans").mkdir()
+    Path("plans/ids.txt").write_text("b/1\na/2\n")
+    Path("plans/p.toml").write_text('models = ["test_vit"]\ndata = "folder:../pets"\nids = "ids.txt"\n[[attacks]]\n')
+    plan = read_plan("plans/p.toml", settings()).plan
+    assert (plan.data.name, plan.data.ids) == ("folder:plans/../pets", ("a/2", "b/1"))
+    assert Plan.model_validate_json(plan.model_dump_json()).data == plan.data
+    without = plan.model_copy(update={"data": plan.data.model_copy(update={"ids": ()})})
+    assert "ids" not in without.model_dump()["data"]
+    assert without.hash != plan.hash
+
+
+def test_folders_and_ids_that_are_none_are_refused_by_name(saved, tmp_path: Path) -> None:
+    _pets(tmp_path / "pets")
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    (tmp_path / "flat").mkdir()
+    for place in ("one/cat", "flat"):
+        picture_of(0).save(tmp_path / place / "a.png")
+    model = saved("test_vit", 3)
+    for data, said in (
+        ("one", "names the classes of suite 'one', and they are cat. Two class folders are needed at least."),
+        ("flat", "found 1 image(s) in no class folder (a.png)"),
+        ("nowhere", "Nothing at nowhere. Check --data;"),
+        ("", "folder: names no folder."),
+    ):
+        assert said in _refused("attack", "-m", model, "--data", f"folder:{data}", "-a", "fgsm")
+    other = _refused("attack", "-m", saved(SMALL, 10), "--data", "folder:pets", "-a", "fgsm")
+    assert "has 10 classes, data set 'pets' has 3." in other
+    assert "is no set of clean images" in _refused("corrupt", "-m", model, "--suite", "corrupted:imagenet-c")
+    for text, said in (
+        ("", "lists no sample."),
+        ("a\na\n", "lists 1 sample(s) twice, such as a."),
+        ("cat/photo 1\ncat/photo 7\n", "1 of the 2 ids name no sample of 'pets', such as cat/photo 7."),
+    ):
+        Path("ids.txt").write_text(text)
+        assert said in _refused("attack", "-m", model, "--data", "folder:pets", "-a", "fgsm", "--ids", "ids.txt")
 
 
 # --- imagefolder -----------------------------------------------------------------------------------------------------

@@ -40,15 +40,20 @@ def _truth(dataset: ImageFiles) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "name", ["imagenet", "imagenet-v2", "imagenet-sketch", "imagenet-a", "imagenet-r", "imagenet-o", "imagenet-c"]
+    "name",
+    [
+        *("imagenet", "imagenet-v2", "imagenet-sketch", "imagenet-a", "imagenet-r", "imagenet-o", "imagenet-c"),
+        *("imagenet-c-bar", "imagenet-3dcc", "imagenet-stylized"),
+    ],
 )
 def test_ids_labels_and_pixels_of_each_layout(tmp_path: Path, name: str) -> None:
-    part = Part("fog", 3) if name == "imagenet-c" else None
-    planted = build_tree(tmp_path, name, per_class=2, parts=[Part("fog", 3)])
+    corruption = {"imagenet-c": "fog", "imagenet-c-bar": "sparkles", "imagenet-3dcc": "fog_3d"}.get(name)
+    part = Part(corruption, 3) if corruption else None
+    planted = build_tree(tmp_path, name, per_class=2, parts=[part] if part else None)
     dataset = _dataset(name, tmp_path, part)
     assert dataset.classes == 1000
     assert _truth(dataset) == {image.sample_id: image.label for image in planted}
-    assert _answers(dataset, Recipe() if part else DEIT) == _truth(dataset)
+    assert _answers(dataset, Recipe() if suite(name).image_size else DEIT) == _truth(dataset)
 
 
 def test_labels_are_those_of_the_index_and_not_of_the_order(tmp_path: Path) -> None:

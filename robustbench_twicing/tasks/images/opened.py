@@ -260,7 +260,8 @@ def open_images(plan: Plan, means: Means, device: torch.device, models: Mapping[
         if model.card.classes != dataset.classes:
             raise UserError(
                 f"Model {name!r} has {model.card.classes} classes, data set {dataset.name!r} has {dataset.classes}.",
-                "Choose a model that was trained for this data set.",
+                "Choose a model that was trained for this data set. NAME=CHECKPOINT makes a network with as many "
+                "classes as the file has. Class folders that are some of ImageNet's: docs/add-a-suite.md.",
             )
     return OpenedImages(plan, loaded, sources.source, sources.suite, device, means.frost_dir)
 

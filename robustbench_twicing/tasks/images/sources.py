@@ -81,8 +81,8 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
     found, definition = _open_suites(plan.data.name, directories)
 
     @cache
-    def whole(name: str) -> Dataset:
-        return digits() if name == EMBEDDED else index_images(found(name))
+    def whole(name: str, part: Part | None = None) -> Dataset:
+        return _picked(digits() if name == EMBEDDED else index_images(found(name), part), plan)
 
     def source_of(dataset: Dataset, spec: SuiteSpec | None, scored: tuple[int, ...] | None) -> Source:
         if spec is None:
@@ -105,7 +105,7 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
     @cache
     def suites_own(name: str, part: Part | None) -> Source:
         spec = definition(name)
-        dataset = index_images(found(name), part) if part else whole(name)
+        dataset = whole(name, part)
         return source_of(dataset, spec, spec.mask if spec.masked else None)
 
     @cache
@@ -125,6 +125,25 @@ def open_sources(plan: Plan, directories: Mapping[str, Path]) -> Sources:
         return base(threat.classes_of if threat.kind == "clean" else None)
 
     return Sources(source, definition)
+
+
+def _picked(dataset: Dataset, plan: Plan) -> Dataset:
+    """Those samples that the plan names, if it names any. Raises `UserError` for a name that means none.
+
+    A suite with photographs of its own has other ids than its clean partner; there, each takes what it holds.
+    """
+    if not plan.data.ids:
+        return dataset
+    held = set(dataset.sample_ids)
+    missing = [name for name in plan.data.ids if name not in held]
+    several = any(threat.kind == "shift" for threat in plan.threats)
+    if missing and (len(missing) == len(plan.data.ids) or not several):
+        raise UserError(
+            f"{len(missing):,} of the {len(plan.data.ids):,} ids name no sample of {dataset.name!r}, such as "
+            f"{missing[0]}.",
+            f"Its ids look like {dataset.sample_ids[0]}; column sample_id of a run's records has them all.",
+        )
+    return dataset.of_ids(plan.data.ids)
 
 
 def _always(name: str, fixed: Recipe) -> Callable[[Recipes], Recipe]:
