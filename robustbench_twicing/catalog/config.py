@@ -83,8 +83,7 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
     Raises `UserError`, with the nearest names, for a key or an environment variable that does not exist.
     """
     environment = os.environ if environment is None else environment
-    places = dict.fromkeys([folder or _here(), user_config_path("twicing-bench", appauthor=False)])
-    files = {place / FILE: (place / FILE).is_file() for place in places}
+    files = {place: place.is_file() for place in files_looked_for(folder)}
     defaults: dict[str, Mapping[str, str | None]] = {
         "defaults": DEFAULTS,
         "data": dict.fromkeys(on_disk()),
@@ -108,6 +107,12 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
         error = unknown_name("data set", str(data.value), titles())
         raise UserError(f"{error.message[:-1]} (from {data.origin}).", error.hint)
     return Settings(tables, files)
+
+
+def files_looked_for(folder: Path | None = None) -> list[Path]:
+    """Where values may be set, in order of precedence, whether or not something is there."""
+    places = dict.fromkeys([folder or _here(), user_config_path("twicing-bench", appauthor=False)])
+    return [place / FILE for place in places]
 
 
 def _here() -> Path:

@@ -40,6 +40,7 @@ COMMANDS = {
     "baseline": "Make a run the baseline that `gate` compares with, or show who did.",
     "catalog": "List models, protocols, attacks and data sets; `catalog show NAME` explains one.",
     "config": "Where data sets and checkpoints lie, and defaults; `config show` lists them.",
+    "info": "Versions, device and paths of this installation, to copy into a report of a fault.",
     "data": "Check a data set before hours are spent on it, or write a corrupted copy of one.",
 }
 """Names in the order of the help, with the first sentence of each one's own help."""

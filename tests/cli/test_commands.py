@@ -1,6 +1,7 @@
 """Commands are imported when they are given, and help knows them without."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,17 @@ def test_a_misspelled_command_is_put_right() -> None:
     said = CliRunner().invoke(app, ["repot"])
     assert said.exit_code == 2
     assert "Did you mean 'report'?" in said.output
+
+
+def test_info_says_versions_and_places_and_names_neither_people_nor_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWICING_BENCH_DATA_IMAGENET", "/secret/place")
+    said = CliRunner().invoke(app, ["info", "--json"])
+    assert said.exit_code == 0, said.output
+    facts = json.loads(said.stdout)
+    assert {"twicing-bench", "python", "torch", "timm", "torchattacks", "cuda", "package"} <= set(facts)
+    assert "TWICING_BENCH_DATA_IMAGENET" in facts["variables"]
+    assert "secret" not in said.output
+    assert str(Path.home()) not in said.output
 
 
 def test_groups_and_commands_have_no_options_of_the_whole() -> None:
