@@ -5,11 +5,14 @@ moment of its work.
 
     python benchmarks/kill_storm.py                # fifty kills, a few minutes on two cores
     python benchmarks/kill_storm.py --kills 5 --seed 1
+    python benchmarks/kill_storm.py --executor ray # workers of a Ray cluster of this machine compute; half of the kills
+                                                   # are of one of them, after which the run must go on by itself
 
 A plan that comes to its end between two kills is checked and begun anew. Exit code 1 if anything is wrong.
 """
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -32,9 +35,30 @@ eps = ["1/255", "2/255", "4/255"]
 RECORDS = 2 * 4 * 597
 
 
-def begin(place: Path, name: str) -> "subprocess.Popen[bytes]":
+MARK = f"KILL_STORM_{os.getpid()}"
+"""In the environment of every process that is started here, so that no other is killed."""
+
+
+def begin(place: Path, name: str, executor: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "robustbench_twicing", "run", "plan.toml", "--fresh", "--quiet", "--out", name]
-    return subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*command, "--executor", executor],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, MARK: "1"},
+    )
+
+
+def workers() -> list[int]:
+    """The processes of Ray's workers that compute for us (Linux)."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            ours = MARK.encode() in (place / "environ").read_bytes()
+            if ours and (place / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                found.append(int(place.name))
+    return sorted(found)
 
 
 def phase(run: Path, begun: int) -> str:
@@ -77,13 +101,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executor", choices=["local", "ray"], default="local")
     arguments = parser.parse_args()
     moments, wrong, ends, phases = random.Random(arguments.seed), list[str](), 0, Counter[str]()
     with TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "plan.toml").write_text(PLAN)
         began = time.monotonic()
-        process = begin(place, "whole")
+        process = begin(place, "whole", arguments.executor)
         wait_for_work(process, place / "whole", time.time_ns())
         working = time.monotonic()
         if process.wait():
@@ -92,13 +117,19 @@ def main() -> int:
         expected, run = (place / "whole" / "summary.csv").read_bytes(), place / "killed"
         print(f"uninterrupted: {duration:.1f} s, {work:.1f} s of it at work", flush=True)
         while phases.total() < arguments.kills:
-            process, begun = begin(place, "killed"), time.time_ns()
+            process, begun = begin(place, "killed", arguments.executor), time.time_ns()
             longest = duration
             if moments.random() < 0.8:
                 wait_for_work(process, run, begun)
                 longest = work
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=longest * moments.random())
+            alive = process.poll() is None
+            if alive and arguments.executor == "ray" and moments.random() < 0.5 and (found := workers()):
+                os.kill(moments.choice(found), signal.SIGKILL)
+                phases["a worker"] += 1
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=longest * moments.random())
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -112,7 +143,7 @@ def main() -> int:
                 ends += 1
                 wrong += faults(run, expected)
                 shutil.rmtree(run)
-        if begin(place, "killed").wait():
+        if begin(place, "killed", arguments.executor).wait():
             wrong.append("the last resumed run failed")
         else:
             ends += 1

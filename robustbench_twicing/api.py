@@ -75,6 +75,10 @@ def evaluate(
     compiles: bool = False,
     frost_dir: str | None = None,
     keep_images: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    gpus_per_model: float | None = None,
+    workers: int | None = None,
     fresh: bool = False,
     out: str | Path | None = None,
     begin: Begin | None = None,
@@ -82,18 +86,16 @@ def evaluate(
     """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
 
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}`, or functions,
-    that take RGB images in [0, 1] and return logits: put normalisation inside. They are frozen and put into eval mode
-    while they are evaluated, and are afterwards as they were. Where images are prepared for the model, `image_size`
-    says how large those for modules of your own are, for all or by name; left out, it is looked for. Nobody can see
-    whether such a module's code has changed, so it is always computed anew, unless `versions` gives it one by its name:
-    then the same call continues, as it does for models that have names. `attacks` left out takes the protocol's own
-    list, unless `suites` are named and no `eps`. `eps` as papers write it ("1/255", which is the default), or a number:
-    8/255, 0.03. `suites`: such as `"digits-c"`, `"imagenet-a"`, with `corruptions` and `severities` of those that have
-    some.
+    that take RGB images in [0, 1] and return logits: put normalisation inside. They are frozen and in eval mode while
+    they are evaluated, and are afterwards as they were. `image_size`: of the images that modules of your own are given,
+    for all or by name; left out, it is looked for. Nobody can see whether such a module's code has changed, so it is
+    always computed anew, unless `versions` gives it one by its name: then the same call continues, as it does for
+    models that have names. `attacks` left out takes the protocol's own list, unless `suites` are named and no `eps`.
+    `eps` as papers write it ("1/255", the default), or a number: 8/255, 0.03. `suites`: such as `"digits-c"`, with
+    `corruptions` and `severities` of those that have some.
 
-    The other arguments are the fields of `spec.experiment.Experiment` and `spec.means.Means`, which say what each of
-    them means; those that are left out may be configured (docs/configuration.md: where data lies, checkpoints, device,
-    frost pictures). `begin` follows the progress. Raises `UserError`, where it can with all that is wrong at once.
+    The others are the fields of `spec.experiment.Experiment` and `spec.means.Means`; those that are left out may be
+    configured (docs/configuration.md). `begin` follows the progress. Raises `UserError`, if it can of all at once.
     """
     said = dict(locals())
     begin = said.pop("begin")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_FAILED_RECORDS = 1
-"""The run went to its end, but some samples could not be evaluated."""
+"""The run went to its end, but some samples, or some shards of them, could not be evaluated."""
 EXIT_USAGE = 2
 EXIT_REGRESSED = 3
 EXIT_INCONCLUSIVE = 4
@@ -25,6 +25,8 @@ class UserError(Exception):
     `message` says what was wrong and what was found; `hint` says what is allowed and what to do next.
     """
 
+    exit_code = EXIT_USAGE
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(shown(message))
         self.message = shown(message)
@@ -32,6 +34,12 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class LeftUndoneError(UserError):
+    """A run went to its end, but for some shards that could not be computed."""
+
+    exit_code = EXIT_FAILED_RECORDS
 
 
 def no_working_folder() -> UserError:

@@ -13,7 +13,6 @@ from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     UserError,
     internal_error,
     no_working_folder,
@@ -64,7 +63,7 @@ def _refused(error: UserError) -> typer.Exit:
     say(f"Error: {error.message}", "bad", stderr=True)
     if error.hint:
         say(error.hint, stderr=True)
-    return typer.Exit(EXIT_USAGE)
+    return typer.Exit(error.exit_code)
 
 
 app = App(

@@ -112,6 +112,18 @@ COMPUTING: Mapping[str, Any] = {
         int | None,
         typer.Option(help="Keep so many images of each model under each threat, broken ones first: PNG and .npz."),
     ],
+    "executor": Annotated[
+        str | None, typer.Option(help="Who computes: local, this process; or ray, workers of a Ray cluster.")
+    ],
+    "address": Annotated[
+        str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Default: one on this machine.")
+    ],
+    "gpus_per_model": Annotated[
+        float | None, typer.Option(help="Part of a GPU that a worker of Ray takes, such as 0.5. Default 1.")
+    ],
+    "workers": Annotated[
+        int | None, typer.Option(help="Workers of Ray. Default: one for each GPU; without GPUs, one a core.")
+    ],
     "fresh": Annotated[
         bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over from other runs.")
     ],

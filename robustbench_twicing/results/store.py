@@ -216,15 +216,15 @@ class RunFolder:
 
     def write_shard(self, shard: Shard, rows: pd.DataFrame) -> Path:
         """Keep the records of one finished shard; returns its file."""
-        table = pa.Table.from_pandas(rows[[column.name for column in COLUMNS]], schema=SCHEMA, preserve_index=False)
-        name, content = shard_file(shard, table)
+        name, content = file_of_rows(shard, rows)
         file = self.path / RECORDS / shard.cell / name
         write_whole(file, content)
         return file
 
-    def replace_shard(self, shard: Shard, rows: pd.DataFrame) -> None:
-        """Keep the records of one finished shard in place of those that were there, of a module computed anew."""
-        file = self.write_shard(shard, rows)
+    def keep(self, shard: Shard, name: str, content: bytes) -> None:
+        """Keep the file of one finished shard in place of those that were there, of a module computed anew."""
+        file = self.path / RECORDS / shard.cell / name
+        write_whole(file, content)
         for other in self.files_of(shard):
             if other != file:
                 other.unlink()
@@ -242,6 +242,12 @@ def as_csv(table: pd.DataFrame) -> bytes:
 def no_formula(value: Any) -> Any:
     """Text that a spreadsheet would compute, such as a model's name, behind an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def file_of_rows(shard: Shard, rows: pd.DataFrame) -> tuple[str, bytes]:
+    """Name and content of the file of a shard with these records."""
+    columns = [column.name for column in COLUMNS]
+    return shard_file(shard, pa.Table.from_pandas(rows[columns], schema=SCHEMA, preserve_index=False))
 
 
 def shard_file(shard: Shard, table: pa.Table) -> tuple[str, bytes]:

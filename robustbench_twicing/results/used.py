@@ -117,6 +117,8 @@ class MeansUsed(Frozen):
     attention: Settled | None = None
     """The path of all attention: explicit, fused or auto."""
     memory_format: Settled | None = None
+    workers: int = Field(default=1, ge=1)
+    """Processes that computed side by side when the run was begun or continued last."""
     compilation: Settled | None = None
 
 

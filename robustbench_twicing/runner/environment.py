@@ -25,7 +25,7 @@ def environment(device: torch.device, plan: Plan) -> dict[str, Any]:
     """Fields of the manifest: versions, device and source state."""
     return {
         "command": tuple(sys.argv),
-        "versions": {"python": platform.python_version(), "twicing-bench": __version__, **_versions(plan)},
+        "versions": {**versions_of_this(), **_versions(plan)},
         "device": Device(
             type=device.type,
             name=torch.cuda.get_device_name(device)
@@ -48,6 +48,16 @@ def made_by(device: torch.device, plan: Plan) -> Maker:
     return Maker(code=_code(), versions=_versions(plan), device=name)
 
 
+def code_and_versions() -> tuple[str, dict[str, str]]:
+    """Of `made_by` what no plan and no device has a part in."""
+    return _code(), _installed()
+
+
+def versions_of_this() -> dict[str, str]:
+    """Of Python and of this package."""
+    return {"python": platform.python_version(), "twicing-bench": __version__}
+
+
 @cache
 def _code() -> str:
     """First 12 hex digits of the SHA-256 of the package's own source files, whatever git says."""
@@ -59,7 +69,11 @@ def _code() -> str:
 
 
 def _versions(plan: Plan) -> dict[str, str]:
-    found = _plugins(plan)
+    return {**_plugins(plan), **_installed()}
+
+
+def _installed() -> dict[str, str]:
+    found = {}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

@@ -1,7 +1,8 @@
 """From a plan to a finished run folder."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -17,8 +18,10 @@ from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
 from robustbench_twicing.results.manifest import Manifest, Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.results.used import Maker, MeansUsed
-from robustbench_twicing.runner.environment import environment, made_by
+from robustbench_twicing.runner.environment import environment
 from robustbench_twicing.runner.execute import execute
+from robustbench_twicing.runner.executors.executor import Executor, chosen_executor, refuse_other_means
+from robustbench_twicing.runner.executors.local import LocalExecutor
 from robustbench_twicing.runner.keep_images import keep_images
 from robustbench_twicing.runner.preflight import as_said, kept, taking_part
 from robustbench_twicing.runner.prepare import Ready, prepare
@@ -27,6 +30,9 @@ from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell, Plan
 from robustbench_twicing.tasks.table import task_of
 from robustbench_twicing.tasks.task import NOBODY, Looks, Progress, evaluations_of
+
+Begin = Callable[[dict[Cell, tuple[int, int]]], Progress]
+"""Who is told what is to be done, and follows it: see `run_plan`."""
 
 
 def default_folder(plan: Plan) -> Path:
@@ -42,7 +48,7 @@ def run_plan(
     means: Means,
     *,
     models: Mapping[str, Any] = MappingProxyType({}),
-    begin: Callable[[dict[Cell, tuple[int, int]]], Progress] | None = None,
+    begin: Begin | None = None,
     notes: Mapping[str, Any] = MappingProxyType({}),
     warnings: Sequence[str] = (),
 ) -> RunFolder:
@@ -54,49 +60,79 @@ def run_plan(
     a finished run is computed anew, and one that was stopped goes on. Raises `UserError` if the folder holds a run with
     other settings, for a model that no attack can say anything about, and as `prepare`.
     """
-    device = choose_device(means.device)
+    refuse_other_means(means, list(models))
+    # Where others compute, this process only looks at what it has: the machine that it is on may have no GPU.
+    device = choose_device(means.device) if means.executor == "local" else torch.device("cpu")
     plan = task_of(plan).settled(plan, means)
     folder = RunFolder(means.out or default_folder(plan))
     refuse_other_settings(folder, plan)
     ready = prepare(plan, means, device, models)
-    maker = made_by(device, plan)
     with folder.locked():
         refuse_other_settings(folder, plan)  # once more, now that nobody else can begin a run here
         old = folder.manifest() if folder.exists() else None
         if old and old.status == "finished" and means.fresh:
             folder.retire(old.shards)
             old = None
-        draft = _draft(ready, old, maker, notes)
-        pending, taken = _pending(ready, folder, draft, maker, not means.fresh)
-        computes = any(pending.values())
-        # Where nothing is computed, what was said about where it was computed stays.
-        manifest = _of_this_session(draft, device, maker, folder) if computes or old is None else draft
-        progress = (begin or without_progress)(_to_do(ready, pending))
-        for line in (*manifest.decided, *warnings):
-            progress.say(line)
-        before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
-        looks, remarks = _looks(ready, before, pending, means.preflight, progress)
-        folder.remarks += [*warnings, *remarks] if begin is None else []  # where nobody follows, it is said afterwards
-        used = draft.means
-        if computes:
-            # As before, if it is continued: another path or size would change the last bits of the logits.
-            used = _warmed_up(ready, means, draft.means if old and maker in old.made_by else MeansUsed(), progress)
-        manifest = manifest.model_copy(update={"means": used, "preflight": as_said(ready.opened, looks)})
-        if computes or old is None:
-            folder.write_manifest(manifest)
-        elif maker not in old.made_by:
-            folder.remarks.append(_made_otherwise(old, maker))
-        execute(ready.opened, pending, folder, progress)
-        refuse_lacking(
-            f"The run in {folder.path} went to its end and",
-            lacking_of(folder, manifest),
-            "Something else changed the folder while it was running. The same command again computes them again.",
-        )
-        finished = _now() if computes or old is None or old.finished is None else old.finished
-        folder.write_manifest(manifest.model_copy(update={"status": "finished", "finished": finished}))
-        folder.remove_retired()
+        with _executor(ready, means, folder, old) as executor:
+            manifest = _computed(ready, means, folder, old, executor, (begin, notes, warnings))
         keep_images(ready, folder, means, manifest)
     return folder
+
+
+@contextmanager
+def _executor(ready: Ready, means: Means, folder: RunFolder, old: Manifest | None) -> Iterator[Executor]:
+    """Who computes. A cluster is not asked where nothing is left to compute."""
+    if means.executor != "local" and old and not lacking_of(folder, _draft(ready, old, old.made_by[-1], {})):
+        here = LocalExecutor(ready, means)
+        here.maker = here.maker.model_copy(update={"device": old.made_by[-1].device})
+        yield here
+    else:
+        with chosen_executor(ready, means) as executor:
+            yield executor
+
+
+def _computed(
+    ready: Ready,
+    means: Means,
+    folder: RunFolder,
+    old: Manifest | None,
+    executor: Executor,
+    said: tuple[Begin | None, Mapping[str, Any], Sequence[str]],
+) -> Manifest:
+    """Do what is left, as `old` has it; returns the manifest of the finished run. `said` is as in `run_plan`."""
+    (begin, notes, warnings), maker = said, executor.maker
+    draft = _draft(ready, old, maker, notes)
+    pending, taken = _pending(ready, folder, draft, maker, not means.fresh)
+    computes = any(pending.values())
+    # Where nothing is computed, what was said about where it was computed stays.
+    manifest = _of_this_session(draft, executor, folder) if computes or old is None else draft
+    progress = (begin or without_progress)(_to_do(ready, pending))
+    for line in (*manifest.decided, *warnings):
+        progress.say(line)
+    before = [*(RunFolder(RUNS / name).manifest() for name in taken), *([old] if old else [])]
+    looks, remarks = _looks(ready, before, pending, executor if means.preflight else None, progress)
+    folder.remarks += [*warnings, *remarks] if begin is None else []  # where nobody follows, it is said afterwards
+    used = draft.means
+    if computes:
+        # As before, if it is continued: another path or size would change the last bits of the logits.
+        known = draft.means if old and maker in old.made_by else MeansUsed()
+        used = _warmed_up(ready, means, known, executor, progress)
+    manifest = manifest.model_copy(update={"means": used, "preflight": as_said(ready.opened, looks)})
+    if computes or old is None:
+        folder.write_manifest(manifest)
+    elif maker not in old.made_by:
+        folder.remarks.append(_made_otherwise(old, maker))
+    execute(executor, pending, folder, progress)
+    refuse_lacking(
+        f"The run in {folder.path} went to its end and",
+        lacking_of(folder, manifest),
+        "Something else changed the folder while it was running. The same command again computes them again.",
+    )
+    finished = _now() if computes or old is None or old.finished is None else old.finished
+    manifest = manifest.model_copy(update={"status": "finished", "finished": finished})
+    folder.write_manifest(manifest)
+    folder.remove_retired()
+    return manifest
 
 
 def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str, Any]) -> Manifest:
@@ -115,13 +151,14 @@ def _draft(ready: Ready, old: Manifest | None, maker: Maker, notes: Mapping[str,
     )
 
 
-def _of_this_session(draft: Manifest, device: torch.device, maker: Maker, folder: RunFolder) -> Manifest:
+def _of_this_session(draft: Manifest, executor: Executor, folder: RunFolder) -> Manifest:
     """The manifest of a session that computes, beside those that did before; what differs is said."""
+    maker = executor.maker
     made_by = draft.made_by if maker in draft.made_by else (*draft.made_by, maker)
     if len(made_by) > 1:
         differ = _differences(made_by[0], made_by[-1])
         folder.remarks.append(f"This run was begun and continued under different conditions: {differ}.")
-    return draft.model_copy(update={**environment(device, draft.plan), "made_by": made_by})
+    return draft.model_copy(update={**executor.environment(), "made_by": made_by})
 
 
 def _to_do(ready: Ready, pending: Mapping[Cell, Sequence[Shard]]) -> dict[Cell, tuple[int, int]]:
@@ -137,28 +174,30 @@ def _looks(
     ready: Ready,
     before: Sequence[Manifest],
     pending: Mapping[Cell, Sequence[Shard]],
-    wanted: bool,
+    executor: Executor | None,
     progress: Progress,
 ) -> tuple[Looks, list[str]]:
-    """What is known of the models: from runs `before`, and by a new look at those that compute, if that is wanted.
+    """What is known of the models: from runs `before`, and by a new look of who computes, if that is wanted.
 
     Also what the new look found, in lines.
     """
     looks = kept(ready.opened, before)
-    if not wanted:  # what is computed now, nobody looks at
+    if executor is None:  # what is computed now, nobody looks at
         return {name: found for name, found in looks.items() if name not in taking_part(pending)}, []
-    new = ready.opened.preflight(pending)  # before anything is measured, which a model may not survive
+    if not any(pending.values()):
+        return looks, []
+    new = executor.preflight(pending)  # before anything is measured, which a model may not survive
     remarks = [finding.text for finding in chain.from_iterable(new.values())]
     for remark in remarks:
         progress.say(remark)
     return looks | new, remarks
 
 
-def _warmed_up(ready: Ready, means: Means, known: MeansUsed, progress: Progress) -> MeansUsed:
+def _warmed_up(ready: Ready, means: Means, known: MeansUsed, executor: Executor, progress: Progress) -> MeansUsed:
     """How the models are evaluated, settled before the work begins; what a user should know is said."""
     if (known.compilation.choice == "compiled") if known.compilation else means.compiles:
         progress.say("Compiling each model first, which takes seconds to minutes.")
-    used = ready.opened.tune(means, known)
+    used = executor.tune(known)
     data = [ready.opened.data_used(threat) for threat in ready.plan.threats]
     warnings = dict.fromkeys(chain.from_iterable(part.warnings for part in data))
     for warning in list(warnings)[:3]:  # the report says how many more

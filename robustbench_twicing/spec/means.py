@@ -48,6 +48,14 @@ class Means(Frozen):
     """Look at each model before it is attacked (`engine.preflight`)."""
     keep_images: Count | None = None
     """Images to keep of each model under each threat, as PNG and exactly (docs/run-folder.md); left out: none."""
+    executor: Literal["local", "ray"] = "local"
+    """Who computes: this process, or workers on the machines of a Ray cluster (docs/scale.md)."""
+    address: Annotated[str, Field(min_length=1)] | None = None
+    """Of a Ray cluster: `auto` or HOST:PORT; left out: one that is started on this machine."""
+    gpus_per_model: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The part of a GPU that a worker takes; left out: a whole one where there are any."""
+    workers: Count | None = None
+    """Of a Ray cluster; left out: as many as it has GPUs for, and without GPUs one a core."""
     fresh: Flag = False
     """Compute a finished run anew, and take nothing over from other runs; one that was stopped goes on."""
     out: Folder | None = None

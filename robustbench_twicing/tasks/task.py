@@ -94,11 +94,12 @@ class Opened(Protocol):
         ...
 
     def records(
-        self, pending: Mapping[Cell, Sequence[Shard]], progress: Progress
+        self, pending: Mapping[Cell, Sequence[Shard]], progress: Progress, whole: bool = False
     ) -> Iterator[tuple[Cell, Shard, pd.DataFrame]]:
         """Do these shards, each handed out with its records as soon as they are there, without the `common` columns.
 
-        Their order is the task's: so that a sample is read once, whoever needs it.
+        Their order is the task's: so that a sample is read once, whoever needs it. `whole`: what samples that are read
+        together share is computed for all of them, so that no last bit hangs on which other shards are pending.
         """
         ...
 

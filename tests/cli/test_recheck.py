@@ -14,7 +14,7 @@ from robustbench_twicing.cli.app import app
 from robustbench_twicing.metrics.intervals import most_wrong
 from robustbench_twicing.results.drawn import drawn
 from robustbench_twicing.results.run import load_run
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.store import RunFolder, file_of_rows
 from robustbench_twicing.tasks.images import agreement
 from tests.records_builder import records, run_folder
 
@@ -66,7 +66,7 @@ def _alter(share: float, **answer: Any) -> list[tuple[str, str]]:
     start = 0
     for shard in run.manifest.shards:
         count = shard.stop - shard.start
-        folder.replace_shard(shard, rows.iloc[start : start + count])
+        folder.keep(shard, *file_of_rows(shard, rows.iloc[start : start + count]))
         start += count
     return sorted((rows.loc[number, "threat"], rows.loc[number, "sample_id"]) for number in chosen)
 
@@ -130,7 +130,7 @@ def test_a_margin_that_is_made_up_is_a_wrong_record() -> None:
     shard = next(iter(run.manifest.shards))
     rows = run.records.iloc[: shard.stop].copy()
     rows.loc[3, "margin"] += 0.1
-    folder.replace_shard(shard, rows)
+    folder.keep(shard, *file_of_rows(shard, rows))
     said = json.loads(_call("recheck", "run", "--sample", "200", "--quiet", "--json", code=5).stdout)
     assert [(one["column"], one["sample"]) for one in said["differ"]] == [("margin", rows.loc[3, "sample_id"])]
 

@@ -117,7 +117,10 @@ class OpenedImages:
 
     def tune(self, means: Means, known: MeansUsed) -> MeansUsed:
         """As `Opened.tune`; `means.compiles` allows a measurement, no more."""
-        gradients = any(t.kind == "attack" and t.settings.gradients != 0 for t in self.plan.threats)
+        attacks = [threat for threat in self.plan.threats if threat.kind == "attack"]
+        if self.device.type != "cuda" and any(threat.precision == "tf32" for threat in attacks):
+            raise UserError("TF32 is a mode of NVIDIA cards; this is a CPU.", "Pass --precision float32 or bfloat16.")
+        gradients = any(threat.settings.gradients != 0 for threat in attacks)
         models = list(self.models.values())
         memory_format = settle_memory_format(models, self.device, gradients, _choice(known.memory_format))
         attention = settle_attention(models, self.device, gradients, means.attention_path or _choice(known.attention))
@@ -142,16 +145,15 @@ class OpenedImages:
         return look(self.plan, self.models, self.source, self.device, pending)
 
     def records(
-        self, pending: Mapping[Cell, Sequence[Shard]], progress: Progress
+        self, pending: Mapping[Cell, Sequence[Shard]], progress: Progress, whole: bool = False
     ) -> Iterator[tuple[Cell, Shard, pd.DataFrame]]:
         """As `Opened.records`: a picture is decoded once however many models and threats need it."""
         # Threat by threat, so that what is computed once for a threat (a corruption) serves every model.
         cells = sorted(pending, key=lambda cell: self.plan.threats.index(cell.threat))
         work = [self._work(cell, pending[cell]) for cell in cells if pending[cell]]
         for dataset in {id(item.source.dataset): item.source.dataset for item in work}.values():
-            yield from self._of_one_dataset(
-                dataset, [item for item in work if item.source.dataset is dataset], progress
-            )
+            some = [item for item in work if item.source.dataset is dataset]
+            yield from self._of_one_dataset(dataset, some, progress, self._end(dataset) if whole else 0)
 
     def checked(
         self, recorded: Mapping[Cell, pd.DataFrame], progress: Progress
@@ -210,15 +212,24 @@ class OpenedImages:
         starts = dict.fromkeys(place // size * size for place in positions)
         return [place for start in starts for place in range(start, min(start + size, last))]
 
+    def _end(self, dataset: Dataset) -> int:
+        """How many samples of a data set the plan needs."""
+        needs = (threat for threat in self.plan.threats if self.source(threat).dataset is dataset)
+        return max(self.plan.samples_for(threat, len(dataset.labels)) for threat in needs)
+
     def _of_one_dataset(
-        self, dataset: Dataset, work: Sequence[Work], progress: Progress
+        self, dataset: Dataset, work: Sequence[Work], progress: Progress, least: int
     ) -> Iterator[tuple[Cell, Shard, pd.DataFrame]]:
+        """`least`: up to which sample at least a block is read."""
         recipes = list(dict.fromkeys(item.recipe for item in work))
         due: dict[int, list[tuple[Work, Shard]]] = {}
         for item in work:
             for shard in item.pending:
                 due.setdefault(shard.start // BLOCK, []).append((item, shard))
-        spans = [range(block * BLOCK, max(shard.stop for _, shard in due[block])) for block in sorted(due)]
+        spans = [
+            range(block * BLOCK, max(min(least, (block + 1) * BLOCK), *(shard.stop for _, shard in due[block])))
+            for block in sorted(due)
+        ]
         pin = self.device.type == "cuda"
         ahead = read_ahead(dataset, spans, recipes, os.cpu_count() or 1, pin_memory=pin)
         with closing(ahead) as batches, tensor_cores(allowed=False):
@@ -254,8 +265,6 @@ def open_images(plan: Plan, means: Means, device: torch.device, models: Mapping[
         or (load_plugged(spec, side, device) if spec.is_plugged else load_model(spec, device))
         for spec in plan.all_models
     }
-    if device.type != "cuda" and any(t.kind == "attack" and t.precision == "tf32" for t in plan.threats):
-        raise UserError("TF32 is a mode of NVIDIA cards; this is a CPU.", "Pass --precision float32 or bfloat16.")
     for dataset, (name, model) in product(datasets, loaded.items()):
         if model.card.classes != dataset.classes:
             raise UserError(

@@ -1,0 +1,139 @@
+"""What workers on Ray cost and gain on this machine, and how much memory the driver needs for very many shards.
+
+    python benchmarks/scale.py                 # everything, ten minutes on two quiet cores; writes scale.csv
+    python benchmarks/scale.py --only memory   # 100,000 shards that nobody computes, half a minute
+
+One worker beside `local`, and two workers with a thread each beside one: wall time of a digits plan, without the
+seconds that starting takes (from the manifest on the disk to the end). Records are compared to the bit. The numbers
+mean something only while nothing else runs: the CSV says how busy the machine was.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+from conditions import commit, installed, processor
+
+PLAN = """
+models = ["deit", "deit-tw"]
+[[attacks]]
+names = ["pgd", "apgd-ce", "square"]
+eps = ["1/255", "4/255"]
+"""
+SHARDS = 100_000
+
+
+def seconds_at_work(place: Path, name: str, *options: str) -> float:
+    """Of a run in a process of its own, one thread for each worker, from its manifest to its end."""
+    command = [sys.executable, "-m", "robustbench_twicing", "run", "plan.toml", "--fresh", "--quiet", "--out", name]
+    begun = time.time()
+    with subprocess.Popen(
+        [*command, *options], cwd=place, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        manifest = place / name / "run.json"
+        while process.poll() is None and not (manifest.exists() and manifest.stat().st_mtime > begun):
+            time.sleep(0.01)
+        at_work = time.monotonic()
+    if process.returncode:
+        raise SystemExit(f"{name} ended with exit code {process.returncode}")
+    return time.monotonic() - at_work
+
+
+def records(run: Path) -> pd.DataFrame:
+    """Of a run, without what is measured."""
+    found = pd.concat([pd.read_parquet(file) for file in sorted(run.glob("records/*/*.parquet"))])
+    keys = ["model", "threat", "sample_id"]
+    return found.drop(columns="seconds").sort_values(keys).reset_index(drop=True)
+
+
+def speed() -> Iterator[dict[str, Any]]:
+    """Wall time of the same plan, three ways in turns."""
+    ways = {
+        "local": (),
+        "ray, 1 worker": ("--executor", "ray", "--workers", "1"),
+        "ray, 2 workers": ("--executor", "ray", "--workers", "2"),
+    }
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "plan.toml").write_text(PLAN)
+        for turn in range(3):
+            for way, options in ways.items():
+                seconds = seconds_at_work(place, way.replace(", ", "-").replace(" ", "-"), *options)
+                print(f"{way}: {seconds:.1f} s", flush=True)
+                yield {"what": f"{way}, s", "turn": turn, "value": seconds}
+        expected = records(place / "local")
+        for run in ("ray-1-worker", "ray-2-workers"):
+            pd.testing.assert_frame_equal(records(place / run), expected, check_exact=True)
+
+
+def memory() -> Iterator[dict[str, Any]]:
+    """The driver's own memory: loads are cut, given and taken back; the workers are made up and answer at once."""
+    from robustbench_twicing.catalog.plans import read_plan
+    from robustbench_twicing.results.manifest import Shard
+    from robustbench_twicing.results.used import MeansUsed
+    from robustbench_twicing.runner.executors.flight import Flight
+    from robustbench_twicing.runner.executors.loads import Load, Piece
+    from robustbench_twicing.tasks.task import NOBODY
+
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "plan.toml").write_text(PLAN)
+        cells = read_plan(Path(folder) / "plan.toml").plan.cells
+    before = _resident()
+    loads = [Load((Piece(0, Shard("cell", start, start + 8), 1.0),)) for start in range(0, 8 * SHARDS, 8)]
+    flight = Flight(_made_up(), [_worker() for _ in range(64)], [], MeansUsed(), loads)
+    done = sum(1 for _ in flight.finished(cells, NOBODY))
+    assert done == SHARDS
+    print(f"driver: {_resident():.0f} MB with torch, {_resident() - before:.0f} MB of it for {SHARDS:,} shards")
+    yield {"what": "driver, MB", "turn": 0, "value": _resident()}
+    yield {"what": f"of it for {SHARDS:,} shards, MB", "turn": 0, "value": _resident() - before}
+
+
+def _resident() -> float:
+    """Most megabytes so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def _worker() -> Any:
+    def remote(job: Any, known: Any, asked: Any) -> Iterator[Any]:
+        return ((place, shard, "file", bytes(25_000)) for place, shard in asked)
+
+    return SimpleNamespace(finished=SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote)))
+
+
+def _made_up() -> Any:
+    error = type("RayError", (Exception,), {})
+    kinds = SimpleNamespace(RayError=error, RayTaskError=error, ActorDiedError=error)
+    return SimpleNamespace(wait=lambda some, **_: (some[:1], some[1:]), get=lambda result: result, exceptions=kinds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["speed", "memory"])
+    only, load = parser.parse_args().only, round(os.getloadavg()[0], 1)
+    rows = [row for name, part in {"memory": memory, "speed": speed}.items() if only in (None, name) for row in part()]
+    table = pd.DataFrame(rows).assign(
+        processor=processor(),
+        cores=os.cpu_count(),
+        torch=torch.__version__,
+        ray=installed("ray"),
+        commit=commit(),
+        load_before=load,
+        load_after=round(os.getloadavg()[0], 1),
+    )
+    if only is None:
+        table.to_csv(Path(__file__).with_name("scale.csv"), index=False)
+    print(table.groupby("what", sort=False)["value"].median())
+
+
+if __name__ == "__main__":
+    main()
