@@ -91,8 +91,7 @@ def evaluate(
     for all or by name; left out, it is looked for. Nobody can see whether such a module's code has changed, so it is
     always computed anew, unless `versions` gives it one by its name: then the same call continues, as it does for
     models that have names. `attacks` left out takes the protocol's own list, unless `suites` are named and no `eps`.
-    `eps` as papers write it ("1/255", the default), or a number: 8/255, 0.03. `suites`: such as `"digits-c"`, with
-    `corruptions` and `severities` of those that have some.
+    `eps` as papers write it ("1/255", the default), or a number: 8/255, 0.03. `suites`: such as `"digits-c"`.
 
     The others are the fields of `spec.experiment.Experiment` and `spec.means.Means`; those that are left out may be
     configured (docs/configuration.md). `begin` follows the progress. Raises `UserError`, if it can of all at once.

@@ -177,6 +177,10 @@ THE_REST = {
     "compiles": st.just(True),
     "frost_dir": st.just("drawn"),
     "keep_images": st.just(2),
+    "executor": one("local", "ray"),
+    "address": one("auto", "head:6379"),
+    "gpus_per_model": st.just(0.5),
+    "workers": st.just(3),
     "fresh": st.just(True),
 }
 WRONG = {

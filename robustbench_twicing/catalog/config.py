@@ -19,6 +19,7 @@ from robustbench_twicing.catalog.plugins import refused_code
 from robustbench_twicing.catalog.read_toml import read_toml
 from robustbench_twicing.catalog.zoo import known_model, zoo
 from robustbench_twicing.errors import UserError, no_working_folder, unknown_name
+from robustbench_twicing.machine.remote import is_remote, place_of_text
 from robustbench_twicing.spec.means import Means
 
 FILE = "twicing-bench.toml"
@@ -51,7 +52,7 @@ class Settings:
 
     def directories(self) -> dict[str, Path]:
         """Where each data set lies."""
-        return {name: Path(value) for name, (value, _) in self.tables["data"].items() if value}
+        return {name: place_of_text(value) for name, (value, _) in self.tables["data"].items() if value}
 
     def means(self) -> Means:
         """Where data sets lie, and the device and the frost pictures that are set."""
@@ -145,7 +146,7 @@ def data_dirs(flags: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
             name, place = names[0], text
         if not place:
             raise UserError(f"--data-dir {text} names no folder.", f"Write --data-dir {name}=/path/to/it")
-        places[name] = Path(place).expanduser()
+        places[name] = place_of_text(place)
     return places
 
 
@@ -211,4 +212,4 @@ def _located(table: str, key: str, value: str, folder: Path) -> str:
         return value
     if table == "models" and value.startswith(("timm:", "hf-hub:", CODE)):
         return value
-    return str(folder / Path(value).expanduser())
+    return value if is_remote(value) else str(folder / Path(value).expanduser())

@@ -21,6 +21,7 @@ from robustbench_twicing.catalog.read_toml import parse_toml, read_toml
 from robustbench_twicing.catalog.resolve import require_models, stated_or_none
 from robustbench_twicing.catalog.suites import moved
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.machine.remote import is_remote
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
 from robustbench_twicing.spec.experiment import Experiment
@@ -154,7 +155,9 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The content with its paths relative to the working folder. What has the wrong form is left for the validation."""
 
     def placed(path: Any) -> Any:
-        return str(folder / Path(path).expanduser()) if isinstance(path, str) and path else path
+        if not isinstance(path, str) or not path or is_remote(path):
+            return path
+        return str(folder / Path(path).expanduser())
 
     def definition(name: Any) -> Any:  # a name, or a file of the user's own
         return moved(name, placed) if isinstance(name, str) else name

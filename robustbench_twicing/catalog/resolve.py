@@ -5,7 +5,6 @@ Every mistake is found at once, each at its place in the form of a plan file (`c
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from robustbench_twicing.catalog.suites import is_own, place_of, same_suite, sui
 from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_eps, suite_threats, worst_cases
 from robustbench_twicing.catalog.zoo import known_model, model_specs, zoo
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.spec.experiment import AttackRow, Experiment, SuiteRow
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
@@ -298,7 +298,7 @@ def _decided(experiment: Experiment, plan: Plan, known: Settings | None) -> tupl
 
 
 def _is_there(file: str) -> bool:
-    if not Path(file).expanduser().is_file():
+    if not place_of_text(file).is_file():
         raise UserError(f"No checkpoint at {file}.", "Check the path.")
     return True
 

@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ from robustbench_twicing.catalog.plugged_methods import known_methods
 from robustbench_twicing.catalog.plugins import PREFIX, plugin_names
 from robustbench_twicing.catalog.read_toml import read_toml, validated
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.spec.methods import FORMS, Attention
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.values import Frozen
@@ -340,7 +340,7 @@ def _source(checkpoint: str) -> str | None:
         return None
     if checkpoint.startswith(("timm:", "hf-hub:")):
         return checkpoint
-    return f"file:{Path(checkpoint).expanduser()}"
+    return f"file:{place_of_text(checkpoint)}"
 
 
 def _architecture(source: str, entry: ZooWeights) -> str:

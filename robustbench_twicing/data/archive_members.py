@@ -4,6 +4,7 @@ Archives come from elsewhere, so nothing in them is believed: whatever a parser 
 the archive, or an `OSError` of the one member that is read.
 """
 
+import json
 import stat
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from robustbench_twicing.data.foreign_names import foreign_file
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.remote import RemotePath
 
 # How a member lies in its archive.
 _AS_IS, _STORED, _DEFLATED = range(3)
@@ -58,8 +60,28 @@ class Odd(NamedTuple):
     what: str
 
 
+_KINDS: dict[str, type[Member] | type[Link] | type[Odd]] = {kind.__name__: kind for kind in (Member, Link, Odd)}
+
+
 def members(archive: Path) -> Iterator[Member | Link | Odd]:
-    """Everything in an archive. Raises `UserError` if it is damaged, cut short, or compressed as a whole."""
+    """Everything in an archive. Raises `UserError` if it is damaged, cut short, or compressed as a whole.
+
+    Of one that lies elsewhere the list is kept in the cache: a tar is asked for each of its headers.
+    """
+    if not isinstance(archive, RemotePath):
+        yield from _members(archive)
+        return
+    with _believed(archive):
+        listed = archive.derived("members", lambda: _as_json(_members(archive)))
+    for kind, *values in json.loads(listed):
+        yield _KINDS[kind](*values)
+
+
+def _as_json(found: Iterator[Member | Link | Odd]) -> bytes:
+    return json.dumps([[type(member).__name__, *member] for member in found]).encode()
+
+
+def _members(archive: Path) -> Iterator[Member | Link | Odd]:
     with _believed(archive):
         with archive.open("rb") as file:
             start = file.read(512)
@@ -134,8 +156,9 @@ def read_member(archive: Path, kind: int, offset: int, packed: int, size: int, c
 
 
 def raw_place(archive: Path, kind: int, offset: int, packed: int, size: int, crc: int) -> tuple[Path, int, int] | None:
-    """(archive, offset, bytes) of a member that lies there as it is; None in a zip, whose checksum must be seen."""
-    return (archive, offset, size) if kind == _AS_IS else None
+    """(archive, offset, bytes) of a member that lies there as it is; None in a zip,
+    whose checksum must be seen, and where the archive is not on this machine's disk."""
+    return (archive, offset, size) if kind == _AS_IS and not isinstance(archive, RemotePath) else None
 
 
 def _behind_local_header(header: bytes, offset: int) -> int:
@@ -157,7 +180,7 @@ _UNPACK = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd"}
 
 def _zip_members(archive: Path) -> Iterator[Member | Link | Odd]:
     try:
-        with zipfile.ZipFile(archive) as file:
+        with archive.open("rb") as whole, zipfile.ZipFile(whole) as file:
             entries = file.infolist()
     except zipfile.BadZipFile as error:
         raise damaged(archive, f"its table of contents is missing or wrong ({error})") from None

@@ -25,6 +25,7 @@ from robustbench_twicing.data.archive_members import (
     read_member,
 )
 from robustbench_twicing.errors import UserError, shown
+from robustbench_twicing.machine.remote import RemotePath
 
 
 class Listing(NamedTuple):
@@ -77,6 +78,11 @@ def open_tree(root: Path) -> Tree:
             raise UserError(f"Nothing at {root}.", "Check --data-dir; see docs/datasets.md.")
         if root.is_file():
             return ArchiveTree(root, [root])
+        if isinstance(root, RemotePath):
+            raise UserError(
+                f"{root} is a folder, and elsewhere only archives are read.",
+                "Name a .tar or .zip of it, or copy the folder to this machine.",
+            )
         tree = FolderTree(root)
         top = tree.listing("")
     except OSError as error:

@@ -18,6 +18,7 @@ from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.zoo import is_drop_in, trained_with
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.malloc import keep_freed_blocks
+from robustbench_twicing.machine.remote import RemotePath, place_of_text
 from robustbench_twicing.models.checkpoints import Checkpoint, read_checkpoint
 from robustbench_twicing.models.classifier import Classifier, ModelCard
 from robustbench_twicing.models.downloads import downloaded
@@ -148,7 +149,13 @@ def _from_package(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
 
 
 def _from_file(spec: ModelSpec, place: str) -> tuple[Any, Checkpoint]:
-    return _from_path(spec, Path(place).expanduser())
+    path = place_of_text(place)
+    if isinstance(path, RemotePath):
+        try:
+            path = path.local_copy()
+        except OSError as error:
+            raise UserError(f"{place} cannot be read: {error.strerror or error}.", "Check the address.") from None
+    return _from_path(spec, path)
 
 
 def _from_path(spec: ModelSpec, path: Path) -> tuple[Any, Checkpoint]:

@@ -10,6 +10,7 @@ import numpy as np
 from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.device import choose_device
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.drawn import Differs, Rechecked, drawn, evidence
 from robustbench_twicing.results.manifest import Manifest
@@ -81,7 +82,7 @@ def _of_the_reviewer(plan: Plan, weights: Mapping[str, str], models: Mapping[str
     for name, file in weights.items():
         if name not in names:
             raise unknown_name("model of this run", name, names)
-        if not Path(file).expanduser().is_file():
+        if not place_of_text(file).is_file():
             raise UserError(f"No checkpoint at {file}.", "Check the path.")
 
     def mine(spec: Any) -> Any:
@@ -92,7 +93,7 @@ def _of_the_reviewer(plan: Plan, weights: Mapping[str, str], models: Mapping[str
         if spec.in_memory and spec.name not in models:
             what = f"{spec.name!r} was a module in the memory of whoever ran it: no file holds it."
             raise UserError(what, "Give the module in Python: robustbench_twicing.runner.recheck, models={name: …}.")
-        if kind == "file" and not Path(place).expanduser().is_file():
+        if kind == "file" and not place_of_text(place).is_file():
             what = f"The weights of {spec.name!r} are not here: {place}."
             raise UserError(what, f"Say where you have them: --model {spec.name}=CHECKPOINT.")
     threats = [

@@ -60,7 +60,7 @@ def run_plan(
     a finished run is computed anew, and one that was stopped goes on. Raises `UserError` if the folder holds a run with
     other settings, for a model that no attack can say anything about, and as `prepare`.
     """
-    refuse_other_means(means, list(models))
+    refuse_other_means(means, [spec.name for spec in plan.all_models if spec.in_memory])
     # Where others compute, this process only looks at what it has: the machine that it is on may have no GPU.
     device = choose_device(means.device) if means.executor == "local" else torch.device("cpu")
     plan = task_of(plan).settled(plan, means)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.spec.experiment import Count, Flag
 from robustbench_twicing.spec.values import Frozen
 
@@ -19,7 +20,7 @@ def _named(value: Any) -> Any:
 
 def _at_home(path: Path) -> Path:
     try:
-        return path.expanduser()
+        return place_of_text(path)
     except RuntimeError as error:  # ~nobody
         raise ValueError(f"{path}: {error}") from None
 

@@ -124,9 +124,12 @@ def _require_answer(ray: Any, address: str) -> None:
     answered = threading.Event()
 
     def ask() -> None:
-        with suppress(Exception):  # what is wrong, joining it says
+        try:
             client(address=address)
-            answered.set()
+        except Exception as error:  # noqa: BLE001 - what is wrong with a cluster that answers, joining it says
+            if "Authentication" not in type(error).__name__:
+                return
+        answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

@@ -143,7 +143,7 @@ class Flight:
             result: tuple[int, Shard, str, bytes] = self._ray.get(next(stream))
         except StopIteration:
             del worker.given[stream]
-            self._again([piece for piece in given.left if piece.shard in self._undone])  # none, of a worker of ours
+            self._blame(given, self._failed, TRIES, "its worker handed nothing out for it")  # which none of ours does
             return None
         except self._ray.exceptions.RayTaskError as error:
             del worker.given[stream]
