@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
     from robustbench_twicing.attention.convert import apply_method, apply_twicing
     from robustbench_twicing.engine.corruptions import corrupt
     from robustbench_twicing.errors import UserError
+    from robustbench_twicing.models.named import load_model
 
 try:
     __version__ = version("twicing-bench")
@@ -23,10 +24,20 @@ _WHERE = {
     "apply_twicing": "robustbench_twicing.attention.convert",
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
+    "load_model": "robustbench_twicing.models.named",
     "load_run": "robustbench_twicing.api",
 }
 
-__all__ = ["UserError", "__version__", "apply_method", "apply_twicing", "corrupt", "evaluate", "load_run"]
+__all__ = [
+    "UserError",
+    "__version__",
+    "apply_method",
+    "apply_twicing",
+    "corrupt",
+    "evaluate",
+    "load_model",
+    "load_run",
+]
 
 if not TYPE_CHECKING:  # a type checker that sees this function takes every misspelled name for Any
 

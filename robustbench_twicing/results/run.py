@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,20 @@ class Run(Viewed):
         """One model as a side of a comparison, under another name if one is given."""
         threats = {threat.id: threat for threat in self.manifest.plan.threats}
         return Side(name or model, self.rows(model), self.manifest.suites, threats)
+
+    def compare(self, *models: str, alpha: float = 0.05, margin: float | None = None) -> Any:
+        """`results.comparison.Comparisons` of its models, or of those that are named: as `api.compare(…, run=RUN)`."""
+        from robustbench_twicing.results.comparison import compare_sides  # both read runs, so they stand above
+        from robustbench_twicing.results.sides import sides_of
+
+        return compare_sides(sides_of(models, self.path), alpha, margin=margin)
+
+    def gate(self, baseline: str | Path) -> Any:
+        """`results.gate.GateResult`: this run judged against an accepted baseline, its name or folder."""
+        from robustbench_twicing.results.baselines import load_baseline
+        from robustbench_twicing.results.gate import check_run
+
+        return check_run(load_finished(self.path), load_baseline(Path(baseline)))
 
     def rows(self, model: str) -> pd.DataFrame:
         """The records of one model."""
