@@ -93,6 +93,9 @@ def entry_page(name: str) -> Page:
     if name in datasets.titles():
         parts.append(Line(f"Data set {name}: {datasets.titles()[name]}", "strong"))
         facts["data"] = datasets.titles()[name]
+    if name in (refused := torchattacks_table().refused) and not parts:
+        parts.append(Line(f"Attack {name} of torchattacks cannot be run at an eps: {refused[name]}.", "strong"))
+        facts["refused"] = refused[name]
     if not parts:
         attacks = (attack for content in protocols.values() for attack in content.attacks)
         raise unknown_name("name", name, {*models, *METHODS, *protocols, *datasets.titles(), *attacks})

@@ -16,6 +16,8 @@ from robustbench_twicing.catalog.protocols import attack_threat, protocol, proto
 from robustbench_twicing.catalog.resolve import resolve
 from robustbench_twicing.catalog.torchattacks import as_torchattacks, torchattacks_settings, torchattacks_table
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.report.catalog import entry_page
+from robustbench_twicing.report.page import Line
 from robustbench_twicing.spec.attacks import (
     SETTINGS,
     AttackSettings,
@@ -238,6 +240,13 @@ def test_every_attack_of_torchattacks_is_in_the_table_or_refused():
     table = torchattacks_table()
     assert {*table.attacks, *table.refused} == {name.lower() for name in torchattacks.__all__}
     assert not {*table.attacks} & {*table.refused}
+
+
+def test_the_catalog_says_why_an_attack_of_torchattacks_cannot_be_run():
+    assert entry_page("cw").facts["refused"] == torchattacks_table().refused["cw"]
+    for name, why in torchattacks_table().refused.items():
+        said = "\n".join(part.text for part in entry_page(name).parts if isinstance(part, Line))
+        assert why in said or name in protocol("standard").attacks
 
 
 @pytest.mark.parametrize("name", torchattacks_table().attacks)
