@@ -16,13 +16,20 @@ from typer.testing import CliRunner
 
 from robustbench_twicing.attention.convert import apply_method
 from robustbench_twicing.attention.paths import set_attention_path
+from robustbench_twicing.catalog.zoo import model_spec
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.data.digits import digits
+from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.collapse import Given, Subject, collapse
 from robustbench_twicing.inside.running import Running
 from robustbench_twicing.inside.watch import Mixed, parts_of, transformer_in, watching
+from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.report.collapse import collapse_page
+from robustbench_twicing.spec.models import Recipe
+from robustbench_twicing.spec.threats import ShiftThreat
+from robustbench_twicing.tasks.images.inside import require_pixels
 from tests.attention.small import images, small
 
 
@@ -136,14 +143,21 @@ def test_the_command_measures_pairs_and_writes_every_form(tmp_path: Path, monkey
     models = ["--model", "deit", "--model", "deit-tw"]
     files = [word for form in ("json", "csv", "html") for word in ("--to", f"it.{form}")]
     arguments = ["collapse", *models, "--limit", "12", "--attack", "fgsm", "--eps", "4/255", "--quiet", *files]
+    arguments += ["--suite", "digits-c", "--corruption", "brightness", "--severity", "3"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     facts = json.loads(Path("it.json").read_text())
     assert facts["images"] == 12
     values = {(row["model"], row["threat"], row["number"], row["figure"]): row["value"] for row in facts["figures"]}
-    assert {threat for _, threat, _, _ in values} == {"clean", "fgsm-linf-4/255"}
+    assert {threat for _, threat, _, _ in values} == {"clean", "fgsm-linf-4/255", "digits-c:brightness-3"}
+    pictures, deit = digits().read(range(12), [Recipe()]).images[Recipe()], load_model(model_spec("deit", "digits"))
+    brighter = corrupt(pictures, "brightness", 3, 0, digits().sample_ids[:12])
+    subject = Subject("deit", deit, transformer_in(deit.network))
+    for row in collapse_page(collapse([subject], [Given("brighter", {"deit": brighter})], "digits")).facts["figures"]:
+        there = values["deit", "digits-c:brightness-3", row["number"], row["figure"]]
+        assert there == pytest.approx(row["value"], rel=1e-4, abs=1e-6)
     differences = [row for row in facts["differences"] if row["figure"] == "similarity" and row["number"] == 6]
-    assert [row["threat"] for row in differences] == ["clean", "fgsm-linf-4/255"]
+    assert [row["threat"] for row in differences] == ["clean", "digits-c:brightness-3", "fgsm-linf-4/255"]
     for row in differences:
         where = row["threat"], 6, "similarity"
         assert row["value"] == pytest.approx(values["deit-tw", *where] - values["deit", *where])
@@ -155,3 +169,5 @@ def test_the_command_measures_pairs_and_writes_every_form(tmp_path: Path, monkey
     assert "similarity in % over behind block" in page
     refused = CliRunner().invoke(app, ["collapse", "-m", "deit", "-a", "pgd", "--protocol", "paper"])
     assert "normalised images" in refused.output
+    with pytest.raises(UserError, match="imagenet-a has other pictures than the clean run"):
+        require_pixels([ShiftThreat(suite="imagenet-a")])

@@ -1,4 +1,4 @@
-"""The pictures of a plan's threats for whoever looks into its models: a batch at a time, attacked where it says so."""
+"""The pictures of a plan's threats for whoever looks into its models: a batch at a time, attacked or corrupted."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -7,12 +7,13 @@ import torch
 
 from robustbench_twicing.engine.attacked import attacked
 from robustbench_twicing.engine.contract import Queries
+from robustbench_twicing.engine.corruptions import corrupt
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision, tensor_cores
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import SequenceSettings
-from robustbench_twicing.spec.threats import AttackThreat, Threat
+from robustbench_twicing.spec.threats import AttackThreat, CorruptionThreat, Threat
 from robustbench_twicing.tasks.images.attack import with_smaller_batches
 from robustbench_twicing.tasks.images.opened import OpenedImages
 
@@ -33,8 +34,11 @@ class Pictures(NamedTuple):
 def require_pixels(threats: Sequence[Threat]) -> None:
     """Raise `UserError` for a threat whose images cannot be handed on."""
     for threat in threats:
-        if threat.kind not in ("clean", "attack"):
-            raise UserError(f"Cannot look into a model under {threat.id}.", "Leave --suite away; name an attack.")
+        if threat.kind == "shift" or (threat.kind == "corruption" and not threat.generated):
+            raise UserError(
+                f"{threat.id} has other pictures than the clean run, which every figure is compared with.",
+                "Name a generated suite, such as digits-c or imagenet-c-generated, or an attack.",
+            )
         if isinstance(threat, AttackThreat):
             if threat.rules.space != "pixel":
                 raise UserError(
@@ -67,6 +71,9 @@ def pictures(opened: OpenedImages, threat: Threat) -> Iterator[Pictures]:
 def _under(
     threat: Threat, opened: OpenedImages, name: str, images: torch.Tensor, labels: torch.Tensor, ids: tuple[str, ...]
 ) -> torch.Tensor:
+    if isinstance(threat, CorruptionThreat):
+        how = (threat.corruption, threat.severity, opened.plan.seed, ids, threat.jpeg_quality, opened.frost_dir)
+        return corrupt(images, *how)
     if not isinstance(threat, AttackThreat):
         return images
     model = opened.models[name]
