@@ -16,7 +16,7 @@ from tests.records_builder import records, run_folder
 )
 def test_reading_results_never_imports_torch(module: str) -> None:
     """Nor what takes a tenth of a second, and only some pages need or a lighter part of scipy does as well."""
-    late = ("torch", "timm", "sklearn", "jinja2", "scipy.stats", "scipy.integrate")
+    late = ("torch", "timm", "sklearn", "jinja2", "scipy.stats", "scipy.integrate", "scipy.optimize")
     heavy = f"sorted(name for name in {late} if name in sys.modules)"
     code = f"import sys, robustbench_twicing.{module}; print({heavy})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

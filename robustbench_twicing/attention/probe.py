@@ -7,7 +7,6 @@ from itertools import combinations, compress, product
 from typing import Any
 
 import torch
-from scipy.optimize import least_squares
 from torch import nn
 
 from robustbench_twicing.attention.convert import blocks_of, unknown_block
@@ -168,7 +167,11 @@ def _fitted(seen: _Seen, name: str, parameters: Sequence[Parameter], start: Sequ
     def missed(chosen: Iterable[float]) -> Any:
         return seen.missed(name, filled(chosen)).flatten().numpy()
 
-    best = least_squares(missed, list(compress(start, free)), method="lm").x if any(free) else ()
+    best: Iterable[float] = ()
+    if any(free):
+        from scipy.optimize import least_squares  # a sixth of a second, which softmax and twicing do not need
+
+        best = least_squares(missed, list(compress(start, free)), method="lm").x
     return [min(max(value, float(p.low)), float(p.high)) for value, p in zip(filled(best), parameters, strict=True)]
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 from scipy.special import betaincinv, stdtrit
 
 from robustbench_twicing.errors import UserError
@@ -106,9 +105,16 @@ def _lower_end(lost: int, gained: int, n: int, z: float) -> float:
     observed = (gained - lost) / n
     if observed == -1:
         return -1.0
-    # The score falls steadily from infinity at -1 to 0 at the observed difference.
-    just_inside = -1 + 1e-12
-    return float(brentq(lambda d: paired_score(lost, gained, n, d) - z, just_inside, observed, xtol=1e-13))
+    # The score falls steadily from infinity at -1 to 0 at the observed difference. By halving, since importing
+    # scipy.optimize takes longer than a report needs for all of its intervals.
+    low, high = -1 + 1e-12, observed
+    while high - low > 1e-13:
+        middle = (low + high) / 2
+        if paired_score(lost, gained, n, middle) > z:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def _z(level: float) -> float:
