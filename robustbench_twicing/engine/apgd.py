@@ -1,13 +1,12 @@
 """Auto-PGD: gradient ascent with momentum that finds its own step size."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import dlr, log_odds_against, targeted_dlr, wrong_classes
+from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
@@ -20,8 +19,15 @@ from robustbench_twicing.tensors import Counts, Images, Labels, Logits, Mask, Pe
 # checkpoints that must raise the loss, or the step size is halved.
 _ALPHA, _RHO = 0.75, 0.75
 
-RowLoss = Callable[[Logits, Counts], PerSample]
-"""A loss of some rows of the batch; the second argument says which."""
+_ROWS = 4
+"""Walks side by side, in batches of the model: enough to fill some, few enough for the memory."""
+
+WalkLoss = Callable[[Logits, Counts], PerSample]
+"""A loss of some walks. The second argument names each: its row of the batch, times the number of ranks, plus its rank,
+where rank r is that of the wrong class to which it leads; without targets there is one rank."""
+
+Walks = Sequence[tuple[int, int]]
+"""Walks of a sample that are computed side by side, in order: the draw of each one's start, and its rank."""
 
 
 def apgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -40,11 +46,11 @@ def apgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, d
     assert isinstance(settings, ApgdSettings)
     objective = log_odds_against if settings.loss == "ce" else dlr
 
-    def loss(logits: Logits, rows: Counts) -> PerSample:
-        return objective(logits, labels[rows])
+    def loss(logits: Logits, walks: Counts) -> PerSample:
+        return objective(logits, labels[walks])
 
-    runs = [(restart, loss) for restart in range(settings.restarts)]
-    return _climb(model, images, labels, threat, draws, settings.steps, runs)
+    rounds = [[(restart, 0)] for restart in range(settings.restarts)]
+    return _climb(model, images, labels, threat, draws, settings.steps, rounds, (1, loss))
 
 
 def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -53,22 +59,38 @@ def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: Attack
 
     Everything else as in `apgd`. Any wrong answer fools the model, not only the target. Restart r towards the wrong
     class of rank t (from 0) starts at draw r x (classes - 1) + t. Raises `UserError` for fewer than 4 classes.
+
+    The first walk breaks most of the samples that break at all, so it goes alone; the others go side by side. What
+    comes back is what one after the other would find: a walk stops as soon as one before it in order has fooled the
+    model. `forwards` and `backwards` also count the steps that such walks had taken.
     """
     settings = threat.settings
     assert isinstance(settings, ApgdTargetedSettings)
+    together = max(1, _ROWS * model.batch_size // settings.targets)
+    together = -(-len(images) // -(-len(images) // together))
+    parts = []
+    for start in range(0, len(images), together):
+        rows = range(start, min(start + together, len(images)))
+        part = slice(rows.start, rows.stop)
+        parts.append(_towards_targets(model, images[part], labels[part], threat, settings, draws.take(rows)))
+    return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _towards_targets(
+    model: Queries, images: Images, labels: Labels, threat: AttackThreat, settings: ApgdTargetedSettings, draws: Draws
+) -> Perturbed:
     clean = model(images)
     others = clean.shape[1] - 1
     targets = wrong_classes(clean, labels, min(settings.targets, others))
+    ranks = targets.shape[1]
 
-    def loss(rank: int, logits: Logits, rows: Counts) -> PerSample:
-        return targeted_dlr(logits, labels[rows], targets[rows, rank])
+    def loss(logits: Logits, walks: Counts) -> PerSample:
+        return targeted_dlr(logits, labels[walks // ranks], targets.flatten()[walks])
 
-    runs = [
-        (restart * others + rank, partial(loss, rank))
-        for restart in range(settings.restarts)
-        for rank in range(targets.shape[1])
-    ]
-    found = _climb(model, images, labels, threat, draws, settings.steps, runs)
+    walks = [(restart * others + rank, rank) for restart in range(settings.restarts) for rank in range(ranks)]
+    later = [walks[start : start + ranks] for start in range(ranks, len(walks), ranks)]
+    rounds = [some for some in (walks[:1], walks[1:ranks], *later) if some]
+    found = _climb(model, images, labels, threat, draws, settings.steps, rounds, (ranks, loss))
     return found._replace(forwards=found.forwards + 1)
 
 
@@ -102,34 +124,95 @@ def _climb(
     threat: AttackThreat,
     draws: Draws,
     steps: int,
-    runs: Sequence[tuple[int, RowLoss]],
+    rounds: Sequence[Walks],
+    loss: tuple[int, WalkLoss],
 ) -> Perturbed:
-    """One walk for each of `runs` (draw of its start, loss), for the samples that the ones before it did not break."""
-    eps, norm, bounds = float(threat.eps), threat.settings.norm, threat.bounds
+    """The walks of each round side by side, for the samples that the rounds before it did not break. `loss`: how many
+    ranks there are, and it."""
     standing = Standing(images, labels, threat, draws)
-    if eps == 0:
+    if float(threat.eps) == 0:
         return standing.perturbed()
-    since = _checkpoints(steps)
-    for index, loss in runs:
-        center = images[standing.rows]
-        walk = _begin(center, random_start(center, eps, norm, bounds, standing.draws, index), 2 * eps)
-        for k in range(steps + 1):
-            if k > 0:
-                walk = _moved(walk, eps, norm, bounds, 1.0 if k == 1 else _ALPHA)
-            if k < steps:
-                logits, gradient = model.gradient(walk.current, standing.rows, loss)
-            else:
-                logits, gradient = model(walk.current), walk.gradient
-            standing.count(forwards=1, backwards=int(k < steps))
-            walk = _ranked(walk, loss(logits, standing.rows), gradient)
-            if (left := standing.judge(logits, walk.current)) is not None:
-                walk = walk.take(left)
-                if not standing:
-                    return standing.perturbed()
-            if k in since:
-                walk = _checked(walk, since[k])
-        standing.keep(walk.best)
+    for walks in rounds:
+        _round(model, standing, images[standing.rows], threat, steps, walks, loss)
+        if not standing:
+            break
     return standing.perturbed()
+
+
+def _round(
+    model: Queries,
+    standing: Standing,
+    images: Images,
+    threat: AttackThreat,
+    steps: int,
+    walks: Walks,
+    loss: tuple[int, WalkLoss],
+) -> None:
+    """`walks` of each of those who stand, whose images are `images`. A sample is broken by the first in order of its
+    walks that fools the model, at the first iterate that does."""
+    eps, norm, bounds = float(threat.eps), threat.settings.norm, threat.bounds
+    (ranks, loss_of), since = loss, _checkpoints(steps)
+    crowd = _Crowd(standing.rows, standing.labels, [rank for _, rank in walks], ranks)
+    starts = [random_start(images, eps, norm, bounds, standing.draws, draw) for draw, _ in walks]
+    walk = _begin(images.repeat_interleave(len(walks), 0), torch.stack(starts, dim=1).flatten(0, 1), 2 * eps)
+    found = images.clone()
+    for k in range(steps + 1):
+        if k > 0:
+            walk = _moved(walk, eps, norm, bounds, 1.0 if k == 1 else _ALPHA)
+        if k < steps:
+            logits, gradient = model.gradient(walk.current, crowd.names, loss_of)
+        else:
+            logits, gradient = model(walk.current), walk.gradient
+        crowd.count(k < steps)
+        walk = _ranked(walk, loss_of(logits, crowd.names), gradient)
+        if standing.judges and (done := fooled(logits, crowd.labels)).any():
+            walk = walk.take(crowd.leave(done, walk.current, found))
+            if not len(crowd.owner):
+                break
+        if k in since:
+            walk = _checked(walk, since[k])
+    last = crowd.order == len(walks) - 1  # only who was never fooled still has it
+    found[crowd.owner[last]] = walk.best[last]
+    standing.count(*crowd.spent)
+    standing.keep(found)
+    if (done := crowd.broken_by < len(walks)).any():
+        standing.leave(done, found)
+
+
+class _Crowd:
+    """Walks that go side by side, those of a sample one after the other."""
+
+    def __init__(self, rows: Counts, labels: Labels, ranks: list[int], of: int) -> None:
+        count, device = len(ranks), rows.device
+        self.owner: Counts = torch.arange(len(rows), device=device).repeat_interleave(count)
+        """Whose each walk is, of those who stood when it began."""
+        self.order: Counts = torch.arange(count, device=device).repeat(len(rows))
+        """Which of its sample's walks it is."""
+        self.names: Counts = rows[self.owner] * of + torch.tensor(ranks, device=device)[self.order]
+        self.labels: Labels = labels[self.owner]
+        self.broken_by: Counts = torch.full_like(rows, count)
+        """Of each sample, the first in order of the walks that fooled the model; as many as there are for none."""
+        self.spent = torch.zeros_like(rows), torch.zeros_like(rows)
+        """Evaluations and gradients of each sample."""
+
+    def count(self, gradient: bool) -> None:
+        """Each walk at work has cost an evaluation more, and perhaps a gradient."""
+        at_work = torch.bincount(self.owner, minlength=len(self.broken_by))
+        for spent in self.spent[: 1 + gradient]:
+            spent += at_work
+
+    def leave(self, done: Mask, images: Images, found: torch.Tensor) -> Mask:
+        """`done` are fooled by their iterates `images`. The first in order of each sample goes into `found`, which has
+        a row for each; it and all walks behind it leave. Returns which of those that were at work still are."""
+        before = self.broken_by[self.owner]
+        self.broken_by = self.broken_by.scatter_reduce(0, self.owner[done], self.order[done], "amin")
+        now = self.broken_by[self.owner]
+        first = done & (self.order == now) & (now < before)
+        found[self.owner[first]] = images[first]
+        left = self.order < now
+        self.owner, self.order = self.owner[left], self.order[left]
+        self.names, self.labels = self.names[left], self.labels[left]
+        return left
 
 
 def _checkpoints(steps: int) -> dict[int, int]:

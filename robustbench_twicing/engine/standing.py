@@ -37,10 +37,10 @@ class Standing:
         """The random numbers of those who stand."""
         return self._draws.take(self.rows.tolist())
 
-    def count(self, forwards: int, backwards: int = 0) -> None:
+    def count(self, forwards: int | Counts, backwards: int | Counts = 0) -> None:
         """Each of those who stand has cost so many evaluations and gradients more."""
         self._forwards[self.rows] += forwards
-        if backwards:
+        if isinstance(backwards, torch.Tensor) or backwards:
             self._backwards[self.rows] += backwards
 
     def judge(self, logits: Logits, images: Images) -> Mask | None:

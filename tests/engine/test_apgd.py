@@ -145,6 +145,40 @@ def test_a_sample_that_stands_costs_all_steps(settings):
     assert settings.gradients == 3 * 6
 
 
+class Exact(torch.nn.Module):
+    """A network in float64, whose logits do not follow the batch size, and how many images it was asked for."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net.double()
+        self.asked = 0
+
+    def forward(self, images):
+        self.asked += len(images)
+        return self.net(images.double()).float()
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_targets_side_by_side_find_what_one_after_the_other_finds(restarts):
+    """Whoever breaks by the first targets comes back as the same image, however many more go beside them."""
+    model, images = Exact(small_net(size=16, seed=3)), random_images(24, size=16)
+    labels, model.asked = answers(model, images), 0
+    before, broken_before = images, torch.zeros(24, dtype=torch.bool)
+    for targets in (1, 2, 3, 4):
+        what = threat(apgd_t_settings(8, targets=targets, restarts=restarts), "6/255", iterate="best")
+        found = attack(model, images, labels, what, batch_size=100)
+        assert int(found.forwards.sum()) == model.asked
+        parted = attack(model, images, labels, what, batch_size=3)
+        assert torch.equal(parted.images, found.images)
+        assert torch.equal(parted.forwards, found.forwards)
+        broken = answers(model, found.images) != labels
+        if restarts == 1:
+            assert torch.equal(found.images[broken_before], before[broken_before])
+            assert (broken | ~broken_before).all()
+        before, broken_before, model.asked = found.images, broken, 0
+    assert 0 < broken.sum() < 24
+
+
 def test_a_fooled_sample_costs_nothing_more():
     model, images = small_net(), random_images(8)
     labels = (answers(model, images) + 1) % 5  # every sample is fooled from the start
