@@ -7,7 +7,7 @@ from typing import Literal
 from robustbench_twicing.catalog.in_python import Mine, stated_in_python
 from robustbench_twicing.report.notebook import show_in_notebooks
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_mechanisms
-from robustbench_twicing.results.arms import ARM_COLUMNS, arms_of_cells
+from robustbench_twicing.results.arms import ARM_COLUMNS, arms_of
 from robustbench_twicing.results.baselines import load_baseline
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.gate import GateResult, check_run
@@ -136,7 +136,7 @@ def compare_arms(
     `UserError` for what is no arm (`results.arms.arms_of`).
     """
     manifest, cells = load_cells(run_folder(run), ARM_COLUMNS)
-    found = arms_of_cells(cells, listed(stated_arms(run) if arms is None else arms))
+    found = arms_of(cells, listed(stated_arms(run) if arms is None else arms))
     return compare_mechanisms(manifest, found, images=images, alpha=alpha, margin=margin)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from robustbench_twicing.catalog.suites import suite_definition, suite_names
+from robustbench_twicing.results.cells import by_cell, of_model
 from robustbench_twicing.results.manifest import CellEntry, Manifest, Shard, samples_hash
 from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder, cell_folder
@@ -112,8 +113,7 @@ def suites_of(frame: pd.DataFrame) -> dict[str, SuiteDefinition]:
 def side(frame: pd.DataFrame, model: str) -> Side:
     """One model of a frame as a side of a comparison."""
     threats = (_threat(rows.iloc[0]) for _, rows in frame.groupby("threat", sort=False))
-    mine = frame[frame["model"] == model]
-    return Side(model, mine, suites_of(frame), {threat.id: threat for threat in threats})
+    return Side(model, of_model(by_cell(frame), model), suites_of(frame), {threat.id: threat for threat in threats})
 
 
 def with_flips(n: int, right: int, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +166,7 @@ def run_folder(path: Path, frame: pd.DataFrame, **manifest: Any) -> Path:
     models = {str(name): _model(rows.iloc[0]) for name, rows in frame.groupby("model", sort=False)}
     given = {"cells": tuple(entries.values()), "data": data, "models": models, "suites": suites_of(frame), **manifest}
     folder.write_manifest(manifest_of(plan, **given))
-    folder.write_summary(summarize(frame, suites_of(frame)))
+    folder.write_summary(summarize(by_cell(frame), suites_of(frame)))
     return path
 
 

@@ -11,6 +11,7 @@ a value for every single image, and `intervals.mean_interval`.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.special import ndtri, stdtrit
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.calibration import Confidence, Hits
 from robustbench_twicing.metrics.intervals import Estimate, Interval
-from robustbench_twicing.metrics.left_out import AT_ONCE, IF_CALIBRATED
+from robustbench_twicing.metrics.left_out import AT_ONCE, IF_CALIBRATED, OF_HITS
 
 Images = Int[np.ndarray, " samples"]
 """Which image each sample is of, as a number from 0."""
@@ -100,9 +101,11 @@ def _if_calibrated(
 ) -> list[float]:
     """Errors of a calibrated model with these confidences, one answer to each image."""
     generator = np.random.default_rng((seed, 1))
-    codes = np.arange(len(confidence)) if images is None else images
+    order = np.argsort(confidence, kind="stable")
+    confidence, codes = confidence[order], order if images is None else images[order]
     count = int(codes.max()) + 1
-    return [compute(confidence, generator.random(count)[codes] < confidence) for _ in range(_NULL_DRAWS)]
+    error = OF_HITS[compute](confidence) if compute in OF_HITS else partial(compute, confidence)
+    return [error(generator.random(count)[codes] < confidence) for _ in range(_NULL_DRAWS)]
 
 
 def _estimate(

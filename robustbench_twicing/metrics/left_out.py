@@ -18,6 +18,7 @@ from robustbench_twicing.metrics.calibration import (
     calibrated_gaps,
     equal_bins,
     expected_calibration_error,
+    rms_calibration_error,
 )
 
 Groups = Int[np.ndarray, " samples"]
@@ -57,6 +58,41 @@ AT_ONCE: Mapping[Callable[..., float], Callable[..., Left]] = {
     aurc: lambda *arguments: 1 - _aurra(*arguments),
 }
 """By the function that finds the figure of all samples."""
+
+
+def _ece_of_hits(confidence: Confidence, bins: int = 15) -> Callable[[Hits], float]:
+    cuts = np.searchsorted(confidence, np.arange(1, bins) / bins, side="right")
+    expected = np.array([part.sum() for part in np.split(confidence, cuts)])
+
+    def error(correct: Hits) -> float:
+        right = np.array([np.count_nonzero(part) for part in np.split(correct, cuts)])
+        return float(np.abs(right - expected).sum() / len(correct))
+
+    return error
+
+
+def _rms_of_hits(confidence: Confidence, bin_size: int = 100) -> Callable[[Hits], float]:
+    if (confidence[1:] == confidence[:-1]).any():  # samples of equal confidence share their mean correctness
+        return lambda correct: rms_calibration_error(confidence, correct, bin_size)
+    bins = max(1, len(confidence) // bin_size)
+    starts = np.arange(bins) * bin_size
+    sizes = np.diff(np.append(starts, len(confidence)))
+    expected = np.add.reduceat(confidence, starts)
+
+    def error(correct: Hits) -> float:
+        whole = correct[: bins * bin_size].reshape(bins, -1)
+        right = np.count_nonzero(whole, axis=1)
+        right[-1] += np.count_nonzero(correct[bins * bin_size :])
+        return float(np.sqrt(((right - expected) ** 2 / sizes).sum() / len(correct)))
+
+    return error
+
+
+OF_HITS: Mapping[Callable[..., float], Callable[[Confidence], Callable[[Hits], float]]] = {
+    expected_calibration_error: _ece_of_hits,
+    rms_calibration_error: _rms_of_hits,
+}
+"""For the same confidences, the lowest first, with many different answers: what finds the figure of each."""
 
 IF_CALIBRATED: Mapping[Callable[..., float], Callable[[Confidence], tuple[float, float]]] = {
     expected_calibration_error: calibrated_gaps,

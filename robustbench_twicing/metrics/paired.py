@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -119,34 +119,72 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame, *, draws: bool = Fals
     same weights, which differ by the draws alone); if a frame is empty, mixes several models or threats, or holds a
     sample twice; if a sample's label differs; and if no sample is left.
     """
-    _check_one_cell(baseline, "baseline")
-    _check_one_cell(candidate, "candidate")
+    _refuse_mixed(baseline, "baseline")
+    _refuse_mixed(candidate, "candidate")
     if not (draws and draws_differ(baseline, candidate)):
         _refuse_other_settings(baseline, candidate)
-    columns = ["sample_id", "label", "status", "correct"]
-    on_both_sides = baseline[columns].merge(candidate[columns], on="sample_id", suffixes=("", "_candidate"))
-    answered = (on_both_sides["status"] == "ok") & (on_both_sides["status_candidate"] == "ok")
-    both = on_both_sides[answered].sort_values("sample_id")
+    on_both_sides, ids = _on_both_sides(baseline, candidate)
+    answered = ((on_both_sides["status"] == "ok") & (on_both_sides["status_candidate"] == "ok")).to_numpy(dtype=bool)
+    both = on_both_sides if answered.all() else on_both_sides[answered]
     if both.empty:
         raise UserError(
             f"{_name(baseline)} and {_name(candidate)} share no sample that both answered.",
             "Look at the records' error column, or evaluate both with the same --limit.",
         )
-    other_label = both.loc[both["label"] != both["label_candidate"], "sample_id"]
-    if not other_label.empty:
+    ids = ids if len(both) == len(ids) else ids[answered]
+    labels = both["label"].to_numpy(dtype=np.int64)
+    other_label = ids[labels != both["label_candidate"].to_numpy()]
+    if other_label.size:
         raise UserError(
-            f"{len(other_label)} sample(s) have another label on each side, the first being {other_label.iloc[0]}.",
+            f"{len(other_label)} sample(s) have another label on each side, the first being {other_label[0]}.",
             "The two runs did not read the same data set; evaluate both models in one run.",
         )
     return Pairs(
-        sample_ids=both["sample_id"].to_numpy(),
-        labels=both["label"].to_numpy(dtype=np.int64),
+        sample_ids=ids,
+        labels=labels,
         baseline=both["correct"].to_numpy(dtype=bool),
         candidate=both["correct_candidate"].to_numpy(dtype=bool),
         baseline_left_out=_left_out(baseline, missing=len(candidate) - len(on_both_sides)),
         candidate_left_out=_left_out(candidate, missing=len(baseline) - len(on_both_sides)),
         bounds=_bounds(on_both_sides),
     )
+
+
+class _InOrder:
+    """The ids of the cell before, put in order: mostly those of the next one, too."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Any, np.ndarray, np.ndarray, bool] | None = None
+
+    def __call__(self, ids: "pd.Series[str]") -> tuple[np.ndarray, np.ndarray, bool]:
+        """Which row is where in the order of the ids, the ids in it, and whether each is there once."""
+        known, here = self._known, ids.array
+        if known is None or not (known[0] is here or (len(known[0]) == len(here) and known[0].equals(here))):
+            order = ids.argsort(kind="stable").to_numpy()
+            there = ids.to_numpy(dtype=object)[order]
+            known = self._known = (here, order, there, not ids.duplicated().any())
+        return known[1:]
+
+
+_in_order = _InOrder()
+
+
+def _on_both_sides(baseline: pd.DataFrame, candidate: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Label, status and correct of the samples that both sides hold, in the order of their ids; and these ids."""
+    columns, suffix = ["label", "status", "correct"], "_candidate"
+    one, other = baseline["sample_id"].array, candidate["sample_id"].array
+    if one is other or (len(one) == len(other) and one.equals(other)):
+        order, ids, once = _in_order(baseline["sample_id"])
+        if not once:
+            _refuse_repeated(baseline, "baseline")
+        found = {name: baseline[name].array.take(order) for name in columns}
+        found |= {f"{name}{suffix}": candidate[name].array.take(order) for name in columns}
+        return pd.DataFrame(found, copy=False), ids
+    _refuse_repeated(baseline, "baseline")
+    _refuse_repeated(candidate, "candidate")
+    columns = ["sample_id", *columns]
+    both = baseline[columns].merge(candidate[columns], on="sample_id", suffixes=("", suffix)).sort_values("sample_id")
+    return both, both["sample_id"].to_numpy(dtype=object)
 
 
 def match_suite(
@@ -165,6 +203,16 @@ def match_suite(
             "A suite is compared over the same threats: evaluate both models under all of them.",
         )
     pairs = {threat: match(baseline[threat], candidate[threat], draws=draws) for threat in baseline}
+    first = next(iter(pairs.values()))
+    if all(p.sample_ids is first.sample_ids and np.array_equal(p.labels, first.labels) for p in pairs.values()):
+        return SuitePairs(
+            threats=tuple(pairs),
+            sample_ids=first.sample_ids,
+            labels=first.labels,
+            baseline=np.column_stack([p.baseline for p in pairs.values()]),
+            candidate=np.column_stack([p.candidate for p in pairs.values()]),
+            incomplete=0,
+        )
     columns = {
         threat: pd.DataFrame({"label": p.labels, "baseline": p.baseline, "candidate": p.candidate}, index=p.sample_ids)
         for threat, p in pairs.items()
@@ -278,6 +326,9 @@ def count_flips(baseline: Bool[np.ndarray, " samples"], candidate: Bool[np.ndarr
 
 
 def _bounds(on_both_sides: pd.DataFrame) -> Bounds:
+    if not (on_both_sides["status"].ne("ok") | on_both_sides["status_candidate"].ne("ok")).any():
+        flips = count_flips(*(on_both_sides[side].to_numpy(dtype=bool) for side in ("correct", "correct_candidate")))
+        return Bounds(flips, flips)
     tried = on_both_sides[on_both_sides["status"].ne("skipped") & on_both_sides["status_candidate"].ne("skipped")]
 
     def outcomes(suffix: str, failed_are: bool) -> np.ndarray:
@@ -312,11 +363,6 @@ def _refuse_other_settings(baseline: pd.DataFrame, candidate: pd.DataFrame) -> N
 
 def _name(frame: pd.DataFrame) -> str:
     return str(frame["model"].iloc[0])
-
-
-def _check_one_cell(frame: pd.DataFrame, side: str) -> None:
-    _refuse_mixed(frame, side)
-    _refuse_repeated(frame, side)
 
 
 def _refuse_mixed(frame: pd.DataFrame, side: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_twicing.metrics.accuracy import mean
 from robustbench_twicing.metrics.intervals import Interval, mean_interval
 from robustbench_twicing.metrics.jackknife import Answers, Images, calibration_estimate, image_count, jackknife
 from robustbench_twicing.metrics.table import Metric, computed
@@ -33,9 +34,11 @@ def interval(
     if metric.needs[0].endswith("_scores"):  # of two sets
         sets = {name: Answers([scores]) for name, scores in zip(metric.needs, needed, strict=True)}
     else:
-        order = np.argsort(needed[0], kind="stable")  # once: most of the time would go into sorting again
-        of = None if images is None else images[order]
-        sets = {"samples": Answers([values[order] for values in needed], of)}
+        sets = {"samples": Answers(needed, images)}
+        if metric.compute is not mean and (needed[0][1:] < needed[0][:-1]).any():
+            order = np.argsort(needed[0], kind="stable")  # once: most of the time would go into sorting again
+            of = None if images is None else images[order]
+            sets = {"samples": Answers([values[order] for values in needed], of)}
     if min(map(image_count, sets.values())) < 2:
         return None
     if metric.interval == "from zero":

@@ -7,7 +7,9 @@ that order. What does not count is named; nothing is changed here. No torch.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,8 @@ _TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 _TIMING = "seconds"
 """The one column in which two computations of the same shard differ."""
 _ROUNDING = 1e-9
+_AHEAD = 3
+"""Cells that are read before they are asked for."""
 
 
 class Lack(NamedTuple):
@@ -81,10 +85,14 @@ def accepted_records(folder: RunFolder, manifest: Manifest) -> Accepted:
 
 def accepted_cells(folder: RunFolder, manifest: Manifest) -> Iterator[tuple[CellEntry, list[pa.Table], list[Lack]]]:
     """Of each cell in order the tables of its shards that count, texts in a dictionary, and what is lacking."""
-    samples = _Samples()
-    for cell in _cells(manifest):
-        found, lacks = _read(folder, cell, samples)
-        yield cell.entry, list(found.values()), lacks
+    samples, cells = _Samples(), _cells(manifest)
+    with ThreadPoolExecutor(2) as pool:  # decoding lets the other thread check
+        waiting = deque(pool.submit(_read, folder, cell, samples) for cell in cells[:_AHEAD])
+        for number, cell in enumerate(cells, start=_AHEAD):
+            found, lacks = waiting.popleft().result()
+            if number < len(cells):
+                waiting.append(pool.submit(_read, folder, cells[number], samples))
+            yield cell.entry, list(found.values()), lacks
 
 
 def lacking_of(folder: RunFolder, manifest: Manifest) -> list[Lack]:

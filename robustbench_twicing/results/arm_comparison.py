@@ -78,7 +78,7 @@ _Found = list[tuple[Arm, str, ArmPairs]]
 
 def compare_run(run: Run, patterns: ArmPatterns) -> ArmComparisons:
     """As `compare_mechanisms`, of a run that was read."""
-    return compare_mechanisms(run.manifest, arms_of(run.records, patterns))
+    return compare_mechanisms(run.manifest, arms_of(run.cells, patterns))
 
 
 def compare_mechanisms(

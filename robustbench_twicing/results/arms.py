@@ -9,6 +9,7 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.metrics.paired import MUST_AGREE, ArmPairs, match_arms
+from robustbench_twicing.results.cells import Cells
 from robustbench_twicing.spec.arms import ArmPatterns, members, wrong_arms
 
 _MUST_BE_ONE = {
@@ -28,9 +29,6 @@ ARM_COLUMNS = tuple(dict.fromkeys((*_OF_A_MODEL, *_OF_A_SAMPLE)))
 
 BEGAN_WITH = ".from-"
 """In a stated recipe, between what trained the weights and the hash of the weights that this began with."""
-
-Cells = Mapping[tuple[str, str], pd.DataFrame]
-"""Records with `ARM_COLUMNS`, by model and threat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +57,7 @@ def require_arms(patterns: ArmPatterns, models: Sequence[str], *, compared: bool
         raise error
 
 
-def arms_of(records: pd.DataFrame, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
-    """As `arms_of_cells`, of records."""
-    groups = records[list(ARM_COLUMNS)].groupby(["model", "threat"], sort=False, observed=True)
-    cells = {(str(key[0]), str(key[1])): rows for key, rows in groups}
-    return arms_of_cells(cells, patterns, compared=compared)
-
-
-def arms_of_cells(cells: Cells, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
+def arms_of(cells: Cells, patterns: ArmPatterns, *, compared: bool = True) -> list[Arm]:
     """The arms that patterns of model names (`*` and `?` as in a shell) make of some records.
 
     Raises `UserError` for a pattern that fits no model, a model in two arms, fewer than three seeds, models of one arm

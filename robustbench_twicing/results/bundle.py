@@ -112,6 +112,6 @@ def _still_named(run: Run, names: dict[str, str]) -> Iterator[str]:
     rest = json.dumps(cleaned_texts(run.manifest.model_dump(mode="json"), names), ensure_ascii=False)
     if cleaned(rest, names) != rest:
         yield "names or settings in run.json"
-    ids = run.records["sample_id"].drop_duplicates()
+    ids = set[str]().union(*(rows["sample_id"] for rows in run.cells.values()))
     if any(cleaned(sample, names) != sample for sample in ids):
         yield "ids of samples"

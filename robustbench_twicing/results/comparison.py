@@ -5,6 +5,7 @@ Computed from records alone. No torch.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from robustbench_twicing.metrics.paired import Pairs, draws_differ, match_suite
 from robustbench_twicing.metrics.verdict import Comparison, Verdict, check_margin
 from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
-from robustbench_twicing.results.side import Side, by_threat, matched, refuse_other_suites
+from robustbench_twicing.results.side import Side, matched, refuse_other_suites
 from robustbench_twicing.results.slices import NOT_ASKED, Outcomes, Slices, clean_margins, find_slices
 from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
 from robustbench_twicing.results.viewed import Viewed
@@ -31,11 +32,16 @@ class Row:
     candidate: str
     threat: str
     pairs: Pairs
-    changed: pd.DataFrame
-    """The samples that changed sides: sample_id, label, change ("lost" or "gained") and both models' predictions."""
+    records: tuple[pd.DataFrame, pd.DataFrame]
+    """Of both models."""
     outcome: Comparison
     outside: Outside | None
     """Why the row is not in the family of hypotheses that Holm's correction counts; None if it is."""
+
+    @cached_property
+    def changed(self) -> pd.DataFrame:
+        """What changed sides: sample_id, label, change ("lost" or "gained") and both models' predictions."""
+        return _changed(self.pairs, *self.records)
 
     @property
     def baseline_accuracy(self) -> float:
@@ -150,7 +156,7 @@ class _Match(NamedTuple):
     candidate: str
     threat: str
     pairs: Pairs
-    changed: pd.DataFrame
+    records: tuple[pd.DataFrame, pd.DataFrame]
     outside: Outside | None
 
     @property
@@ -172,7 +178,7 @@ def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str
     """Every threat that both sides have and that has an accuracy; and what is not compared."""
     found, not_compared = [], []
     for baseline, candidate in sides:
-        left, right = by_threat(baseline.records), by_threat(candidate.records)
+        left, right = baseline.cells, candidate.cells
         refuse_other_suites(baseline.name, baseline.suites, candidate.name, candidate.suites)
         shared = [threat for threat in left if threat in right]
         outliers = [threat for threat in shared if baseline.has_outliers(threat)]
@@ -182,8 +188,8 @@ def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str
             pairs = matched(threat, left[threat], right[threat])
             if draws_differ(left[threat], right[threat]):
                 outside[threat] = Outside("draws")
-            changed = _changed(pairs, left[threat], right[threat])
-            found.append(_Match(baseline.name, candidate.name, threat, pairs, changed, outside.get(threat)))
+            records = left[threat], right[threat]
+            found.append(_Match(baseline.name, candidate.name, threat, pairs, records, outside.get(threat)))
         not_compared += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]
         not_compared += [f"{candidate.name} only: {threat}" for threat in right if threat not in left]
         not_compared += [
@@ -211,7 +217,7 @@ def _changed(pairs: Pairs, baseline: pd.DataFrame, candidate: pd.DataFrame) -> p
 
 def _curves(baseline: Side, candidate: Side, alpha: float) -> list[Curve]:
     """One curve for each attack with clean samples and at least one eps on both sides."""
-    left, right = by_threat(baseline.records), by_threat(candidate.records)
+    left, right = baseline.cells, candidate.cells
     return [
         curve
         for over in eps_curves({name: records.iloc[0] for name, records in left.items() if name in right})

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-import pandas as pd
-
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
 from robustbench_twicing.results.baselines import Baseline
 from robustbench_twicing.results.begun import begun, moment
+from robustbench_twicing.results.cells import Cells, by_cell
 from robustbench_twicing.results.changes import Change, changes
 from robustbench_twicing.results.gate_arms import cells_of, with_training
 from robustbench_twicing.results.gate_cells import Cell, CellResult, Verdict, judge
@@ -86,7 +85,7 @@ def check_run(
 def _check_one(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> GateResult:
     refuse_other_suites("The run", run.manifest.suites, "the baseline", baseline.manifest.run.suites)
     theirs = with_training(baseline.records, baseline.manifest.run.models)
-    return check(run.records, theirs, policy, arms)
+    return check(run.cells, by_cell(theirs), policy, arms)
 
 
 def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> int:
@@ -113,9 +112,7 @@ def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy, arms: Arm
     return count
 
 
-def check(
-    records: pd.DataFrame, baseline: pd.DataFrame, policy: Policy, arms: ArmPatterns = MappingProxyType({})
-) -> GateResult:
+def check(records: Cells, baseline: Cells, policy: Policy, arms: ArmPatterns = MappingProxyType({})) -> GateResult:
     """Judge a run's records against a baseline's. Raises `UserError` if a shared cell was not run alike on both sides,
     if they share none, if a pattern of the policy fits no cell, or if `arms` are none on some side.
     """

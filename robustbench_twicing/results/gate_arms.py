@@ -6,16 +6,16 @@ import pandas as pd
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.arms import arms_of
+from robustbench_twicing.results.cells import Cells
 from robustbench_twicing.results.gate_cells import Frames
-from robustbench_twicing.results.side import by_threat
 from robustbench_twicing.results.used import ModelUsed
 from robustbench_twicing.spec.arms import ArmPatterns
 
-Cells = Mapping[tuple[str, str], Frames]
+Judged = Mapping[tuple[str, str], Frames]
 """Records by model, by the name of the model or arm and the threat."""
 
 
-def cells_of(side: str, records: pd.DataFrame, arms: ArmPatterns) -> Cells:
+def cells_of(side: str, records: Cells, arms: ArmPatterns) -> Judged:
     """The cells of one side: each arm under the threats that all of its models have, then every other model.
 
     Raises `UserError`, beginning with the `side`, for what is no arm (`results.arms.arms_of`).
@@ -31,10 +31,8 @@ def cells_of(side: str, records: pd.DataFrame, arms: ArmPatterns) -> Cells:
         if len(frames) == len(arm.models)
     }
     taken = {model for arm in found for model in arm.models}
-    for model, mine in records.groupby("model", sort=False):
-        if model not in taken:
-            cells |= {(str(model), threat): {str(model): frame} for threat, frame in by_threat(mine).items()}
-    return cells
+    alone = {(model, threat): {model: rows} for (model, threat), rows in records.items() if model not in taken}
+    return cells | alone
 
 
 def with_training(records: pd.DataFrame, models: Mapping[str, ModelUsed]) -> pd.DataFrame:

@@ -74,4 +74,4 @@ def parquet_table(content: bytes, file: Path, hint: str, encoded: Sequence[str] 
     Texts of the `encoded` columns stay numbers in a dictionary, which is far smaller where few differ.
     """
     with boundary(file, hint):
-        return pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(encoded)).read()
+        return pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(encoded)).read(use_threads=False)

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import Lack, accepted_cells, accepted_records, refuse_lacking
+from robustbench_twicing.results.cells import READ, Cells, Compact, of_model
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder
@@ -27,26 +27,33 @@ class Run(Viewed):
 
     path: Path
     manifest: Manifest
-    records: pd.DataFrame
-    """One row per (model, threat, sample) that counts; columns in docs/records.md."""
+    cells: Cells
+    """Of each model and threat the records that count, with the columns `results.cells.READ`."""
     remarks: tuple[str, ...] = ()
     """What a user should know: damaged, taken over or continued shards, metrics of packages that cannot be had."""
     lacking: tuple[Lack, ...] = field(default=())
-    """What the manifest promises and `records` lacks: shards that are missing or do not count, or still to be done."""
+    """What the manifest promises and `cells` lacks: shards that are missing or do not count, or still to be done."""
 
     def __repr__(self) -> str:
         models, threats = len(self.manifest.plan.models), len(self.manifest.plan.threats)
         return f"Run({str(self.path)!r}: {self.manifest.status}, {models} model(s) × {threats} threat(s))"
 
     @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row per (model, threat, sample) that counts; columns in docs/records.md. Read when it is first asked for:
+        all columns of many records are large.
+        """
+        return accepted_records(RunFolder(self.path), self.manifest).records
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row per (model, threat), computed from `records`."""
-        return summarize(self.records, self.manifest.suites)
+        """One row per (model, threat), computed from the records."""
+        return summarize(self.cells, self.manifest.suites)
 
     @cached_property
     def suites(self) -> pd.DataFrame:
         """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
-        return summarize_suites(self.records, self.manifest.suites)
+        return summarize_suites(self.cells, self.manifest.suites)
 
     @property
     def is_whole(self) -> bool:
@@ -61,7 +68,7 @@ class Run(Viewed):
     def side(self, model: str, name: str = "") -> Side:
         """One model as a side of a comparison, under another name if one is given."""
         threats = {threat.id: threat for threat in self.manifest.plan.threats}
-        return Side(name or model, self.rows(model), self.manifest.suites, threats)
+        return Side(name or model, of_model(self.cells, model), self.manifest.suites, threats)
 
     def compare(self, *models: str, alpha: float = 0.05, margin: float | None = None) -> Any:
         """`results.comparison.Comparisons` of its models, or of those that are named: as `api.compare(…, run=RUN)`."""
@@ -77,10 +84,6 @@ class Run(Viewed):
 
         return check_run(load_finished(self.path), load_baseline(Path(baseline)))
 
-    def rows(self, model: str) -> pd.DataFrame:
-        """The records of one model."""
-        return self.records[self.records["model"] == model]
-
 
 def load_run(path: str | Path) -> Run:
     """Read a run folder. Nothing in it is changed.
@@ -89,9 +92,19 @@ def load_run(path: str | Path) -> Run:
     """
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
-    records, lacking = accepted_records(folder, manifest)
+    cells, lacking = read_cells(folder, manifest)
     refused = add_plugged_metrics()
-    return Run(folder.path, manifest, records, remarks=tuple(refused), lacking=lacking)
+    return Run(folder.path, manifest, cells, remarks=tuple(refused), lacking=lacking)
+
+
+def read_cells(folder: RunFolder, manifest: Manifest, columns: Sequence[str] = READ) -> tuple[Cells, tuple[Lack, ...]]:
+    """Some columns of the records that count, cell by cell, and what is lacking."""
+    compact, lacking, cells = Compact(columns), list[Lack](), dict[tuple[str, str], pd.DataFrame]()
+    for entry, tables, lacks in accepted_cells(folder, manifest):
+        lacking += lacks
+        if tables:
+            cells[entry.model, entry.threat] = compact.frame(pa.concat_tables(tables))
+    return cells, tuple(lacking)
 
 
 def load_finished(path: str | Path) -> Run:
@@ -110,25 +123,12 @@ def _refuse_unfinished(path: Path, manifest: Manifest) -> None:
         raise UserError(f"The run in {path} is not finished.", "The command that began it, given again, continues it.")
 
 
-def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, dict[tuple[str, str], pd.DataFrame]]:
-    """Some columns of a finished run's records, by model and threat: a tenth of the memory that all of them take.
-
-    Texts that are few in a cell are categories. Raises `UserError` as `load_finished`.
-    """
+def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, Cells]:
+    """Some columns of a finished run's records, by model and threat. Raises `UserError` as `load_finished`."""
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     _refuse_unfinished(folder.path, manifest)
-    others = [name for name in columns if name != "sample_id"]
-    cells, lacking = dict[tuple[str, str], pd.DataFrame](), list[Lack]()
-    known, ids = pa.chunked_array([], pa.string()), np.array([], dtype=object)
-    for entry, tables, lacks in accepted_cells(folder, manifest):
-        lacking += lacks
-        if tables:
-            rows = pa.concat_tables(tables)
-            here = rows["sample_id"].cast(pa.string())
-            if not here.equals(known):  # one copy of what mostly all cells share
-                known, ids = here, here.to_numpy(zero_copy_only=False).astype(object)
-            cells[entry.model, entry.threat] = rows.select(others).to_pandas(ignore_metadata=True).assign(sample_id=ids)
+    cells, lacking = read_cells(folder, manifest, columns)
     refuse_lacking(f"The run in {folder.path}", lacking, _AGAIN)
     add_plugged_metrics()
     return manifest, cells

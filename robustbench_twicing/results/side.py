@@ -17,7 +17,8 @@ class Side(NamedTuple):
     """One model's records, and what to call it."""
 
     name: str
-    records: pd.DataFrame
+    cells: Mapping[str, pd.DataFrame]
+    """By threat."""
     suites: Mapping[str, SuiteDefinition]
     """Those of its run, by the name that the records give them."""
     threats: Mapping[str, Threat]
@@ -26,11 +27,6 @@ class Side(NamedTuple):
     def has_outliers(self, threat: str) -> bool:
         """It is a suite of outliers, to which no answer is right."""
         return threat in self.suites and self.suites[threat].spec.labels == "outlier"
-
-
-def by_threat(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The records of one model under each threat, in the order of the records."""
-    return {str(threat): group for threat, group in records.groupby("threat", sort=False)}
 
 
 def matched(threat: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:

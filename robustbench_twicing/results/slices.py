@@ -15,6 +15,7 @@ import pandas as pd
 
 from robustbench_twicing.metrics.paired import Pairs
 from robustbench_twicing.metrics.verdict import benjamini_hochberg, mcnemar_exact
+from robustbench_twicing.results.cells import answered
 from robustbench_twicing.results.side import CLEAN, Side
 from robustbench_twicing.spec.threats import Threat
 
@@ -76,7 +77,9 @@ def clean_margins(baseline: Side, candidate: Side) -> "pd.Series[float] | None":
     """The mean of two models' margins on clean images that both answered; the same whichever is the candidate."""
     of = []
     for side in (baseline, candidate):
-        here = side.records[(side.records["threat"] == CLEAN) & (side.records["status"] == "ok")]
+        if CLEAN not in side.cells:
+            return None
+        here = answered(side.cells[CLEAN])
         of.append(pd.Series(here["margin"].to_numpy(), here["sample_id"].to_numpy()))
     both = ((of[0] + of[1]) / 2).dropna()
     return both if len(both) else None

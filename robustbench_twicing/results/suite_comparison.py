@@ -14,7 +14,7 @@ from robustbench_twicing.metrics.jackknife import Answers, jackknife_difference
 from robustbench_twicing.metrics.paired import SuitePairs, match_suite
 from robustbench_twicing.metrics.table import Metric, computed, of
 from robustbench_twicing.metrics.table_intervals import reach
-from robustbench_twicing.results.side import CLEAN, Side, by_threat, matched
+from robustbench_twicing.results.side import CLEAN, Side, matched
 from robustbench_twicing.results.suite_figures import denominator_inputs, outlier_inputs
 
 
@@ -52,7 +52,7 @@ class _Inputs(NamedTuple):
 
 def compare_suites(baseline: Side, candidate: Side, alpha: float = 0.05) -> list[SuiteFigure]:
     """Every figure with a paired interval, of every suite that both were run on as a whole."""
-    left, right = by_threat(baseline.records), by_threat(candidate.records)
+    left, right = baseline.cells, candidate.cells
     names = [records["suite"].iloc[0] for threat, records in left.items() if threat in right]
     found = []
     for suite in dict.fromkeys(name for name in names if name):
@@ -114,7 +114,7 @@ def _of_corruptions(suite: str, baseline: Side, candidate: Side) -> _Inputs | No
     mCE only by a denominator outside the run, the same on both sides: what a model of the run makes of errors is known
     as well as the errors themselves.
     """
-    left, right = by_threat(baseline.records), by_threat(candidate.records)
+    left, right = baseline.cells, candidate.cells
     spec, denominator = baseline.suites[suite].spec, baseline.suites[suite].denominator
     cells = {}
     for threat, records in left.items():

@@ -1,6 +1,6 @@
 """The figures over whole suites, computed from the records. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import pandas as pd
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.corruption_error import Cell, family_means, severity_means
 from robustbench_twicing.metrics.table import columns, computed, of
+from robustbench_twicing.results.cells import Cells, answered, image_numbers, same_samples, two_at_once
 from robustbench_twicing.results.side import CLEAN
-from robustbench_twicing.results.summary import SummaryColumn, ends, sample_inputs, with_plugged
+from robustbench_twicing.results.summary import SummaryColumn, by_confidence, ends, sample_inputs, with_plugged
 from robustbench_twicing.spec.suite import Denominator, SuiteDefinition, SuiteSpec
 
 SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
@@ -25,34 +26,47 @@ SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
 )
 
 
-def summarize_suites(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
-    """One row per model and suite of the records, with the columns of `SUITE_COLUMNS`; a figure without data is nan.
+def summarize_suites(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
+    """One row per model and suite of the cells, with the columns of `SUITE_COLUMNS`; a figure without data is nan.
 
     `suites` are the run's own, by the name that the records give them; whose errors mCE divides by stands there.
     """
-    ok = records[records["status"] == "ok"]
-    rows = [_row(ok, str(model), str(suite), suites[suite]) for model, suite in _pairs(ok)]
-    table = pd.DataFrame(rows, columns=with_plugged(SUITE_COLUMNS, "suite"))
+    ok: dict[str, dict[str, pd.DataFrame]] = {}
+    for (model, threat), rows in cells.items():
+        if len(kept := answered(rows)):
+            ok.setdefault(model, {})[threat] = kept
+    pairs = dict.fromkeys((model, _suite(rows)) for model, mine in ok.items() for rows in mine.values())
+    wanted = [(model, suite) for model, suite in pairs if suite]
+    made = two_at_once(lambda pair: _row(ok, *pair, suites[pair[1]]), wanted)
+    table = pd.DataFrame(made, columns=with_plugged(SUITE_COLUMNS, "suite"))
     return table.astype({name: float for metric in of("suite") for name in columns(metric)})
 
 
-def _pairs(records: pd.DataFrame) -> list[tuple[str, str]]:
-    named = records[records["suite"] != ""]
-    return [(model, suite) for model, suite in named[["model", "suite"]].drop_duplicates().itertuples(index=False)]
+_Mine = Mapping[str, pd.DataFrame]
+"""The answered records of a model, by threat."""
 
 
-def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) -> dict[str, Any]:
-    mine = ok[ok["model"] == model]
-    here = mine[mine["suite"] == suite]
+def _suite(rows: pd.DataFrame) -> str:
+    return str(rows["suite"].iloc[0])
+
+
+def _on(mine: _Mine, suite: str) -> list[pd.DataFrame]:
+    return [rows for rows in mine.values() if _suite(rows) == suite]
+
+
+def _row(ok: Mapping[str, _Mine], model: str, suite: str, definition: SuiteDefinition) -> dict[str, Any]:
+    mine = ok[model]
+    here = _on(mine, suite)
     inputs, note = _inputs(ok, mine, here, definition)
     by_image = _by_image(mine, here, definition) if definition.spec.families else {}
-    images = pd.factorize(here["sample_id"])[0] if definition.spec.families else None
-    n = int(here["threat"].value_counts().min())
+    images = image_numbers(here) if definition.spec.families else None
+    n = min(map(len, here))
     row: dict[str, Any] = {"model": model, "suite": suite, "n": n, "images": definition.spec.images or n}
     row |= {"denominator": "", "family_errors": {}}
     if definition.spec.families:
         row["denominator"] = definition.denominator.name if definition.denominator else ""
         row["family_errors"] = family_errors(inputs["errors"], definition.spec)
+    inputs, images = by_confidence(inputs, images)
     for metric in of("suite"):
         try:
             row[metric.name] = computed(metric, inputs)
@@ -63,60 +77,57 @@ def _row(ok: pd.DataFrame, model: str, suite: str, definition: SuiteDefinition) 
 
 
 def _inputs(
-    ok: pd.DataFrame, mine: pd.DataFrame, here: pd.DataFrame, definition: SuiteDefinition
+    ok: Mapping[str, _Mine], mine: _Mine, here: Sequence[pd.DataFrame], definition: SuiteDefinition
 ) -> tuple[dict[str, Any], str]:
     """What a metric can need of one model (`mine`) on one suite (`here`), and why something of that is missing."""
     spec, outliers = definition.spec, definition.spec.labels == "outlier"
-    inputs: dict[str, Any] = sample_inputs(here, outliers)
+    inputs: dict[str, Any] = sample_inputs(here, outliers, "suite")
     if outliers:
-        clean = mine[mine["threat"] == f"clean[{here['suite'].iloc[0]}]"]
-        if clean.empty:
+        clean = mine.get(f"clean[{_suite(here[0])}]")
+        if clean is None:
             return inputs, "no clean run to tell the outliers from"
-        return inputs | outlier_inputs(here, clean), ""
+        return inputs | outlier_inputs(here[0], clean), ""
     if not spec.families:
         return inputs, ""
     inputs |= {"errors": _errors(here), "families": spec.families, "severities": spec.severities}
-    clean = mine[mine["threat"] == "clean"]
-    if not clean.empty:
-        inputs["clean_error"] = _clean_error(clean)
+    if CLEAN in mine:
+        inputs["clean_error"] = _error(mine[CLEAN])
     denominator = definition.denominator
     if denominator is None:
         return inputs, ""
     if not denominator.measured_here:
         return inputs | denominator_inputs(denominator), ""
-    theirs = ok[ok["model"] == denominator.name]
-    if theirs.empty:
+    theirs = ok.get(denominator.name)
+    if theirs is None:
         return inputs, f"no mCE: its denominator {denominator.name!r} is no model of this run"
-    inputs["denominators"] = _errors(theirs[theirs["suite"] == here["suite"].iloc[0]])
-    clean = theirs[theirs["threat"] == "clean"]
-    if not clean.empty:
-        inputs["clean_denominator"] = _clean_error(clean)
+    inputs["denominators"] = _errors(_on(theirs, _suite(here[0])))
+    if CLEAN in theirs:
+        inputs["clean_denominator"] = _error(theirs[CLEAN])
     return inputs, ""
 
 
-def _by_image(mine: pd.DataFrame, here: pd.DataFrame, definition: SuiteDefinition) -> dict[str, Any]:
+def _by_image(mine: _Mine, here: Sequence[pd.DataFrame], definition: SuiteDefinition) -> dict[str, Any]:
     """The errors (0. or 1.) of each image that was answered in all cells and in the clean run, if there is one.
 
     Empty where the suite's mean lacks a cell, and for a denominator that is a model of the run: what it makes of errors
     is known as well as the errors themselves.
     """
-    cells = {
-        (str(group["corruption"].iloc[0]), int(group["severity"].iloc[0])): group
-        for _, group in here.groupby(["corruption", "severity"], sort=False)
-    }
+    cells = {_cell(rows): rows for rows in here}
     wanted = definition.spec.parts(definition.spec.common)
     if not all(cell in cells for cell in wanted):
         return {}
     frames: dict[Any, pd.DataFrame] = {cell: cells[cell] for cell in wanted}
-    clean = mine[mine["threat"] == "clean"]
-    if not clean.empty:
-        frames[CLEAN] = clean
-    right = {key: pd.Series(one["correct"].to_numpy(), one["sample_id"]) for key, one in frames.items()}
-    # Mostly all are about the same samples in the same order; then this is an alignment for nothing.
-    errors = 1.0 - pd.concat(right, axis=1, join="inner").astype(float)
-    found: dict[str, Any] = {"errors": {cell: errors[cell].to_numpy() for cell in wanted}}
-    if not clean.empty:
-        found["clean_error"] = errors[CLEAN].to_numpy()
+    if CLEAN in mine:
+        frames[CLEAN] = mine[CLEAN]
+    if same_samples(frames.values()):
+        errors = {key: 1.0 - rows["correct"].to_numpy() for key, rows in frames.items()}
+    else:
+        right = {key: pd.Series(rows["correct"].to_numpy(), rows["sample_id"]) for key, rows in frames.items()}
+        joined = 1.0 - pd.concat(right, axis=1, join="inner").astype(float)
+        errors = {key: joined[key].to_numpy() for key in frames}
+    found: dict[str, Any] = {"errors": {cell: errors[cell] for cell in wanted}}
+    if CLEAN in mine:
+        found["clean_error"] = errors[CLEAN]
     if definition.denominator is not None and definition.denominator.measured_here:
         found["denominators"] = None
     return found
@@ -148,14 +159,13 @@ def family_errors(errors: Mapping[Cell, float], spec: SuiteSpec) -> dict[str, fl
     return {name: float(value) for name, value in found.items()}
 
 
-def _clean_error(clean: pd.DataFrame) -> float:
-    return 1 - float(clean["correct"].mean())
+def _cell(rows: pd.DataFrame) -> Cell:
+    return str(rows["corruption"].iloc[0]), int(rows["severity"].iloc[0])
 
 
-def _errors(records: pd.DataFrame) -> dict[Cell, float]:
-    right = records.groupby(["corruption", "severity"], sort=False)["correct"].mean()
-    corruptions, severities = (right.index.get_level_values(level) for level in ("corruption", "severity"))
-    return {
-        (str(name), int(severity)): 1 - float(value)
-        for name, severity, value in zip(corruptions, severities, right, strict=True)
-    }
+def _error(rows: pd.DataFrame) -> float:
+    return 1 - float(rows["correct"].mean())
+
+
+def _errors(cells: Sequence[pd.DataFrame]) -> dict[Cell, float]:
+    return {_cell(rows): _error(rows) for rows in cells}

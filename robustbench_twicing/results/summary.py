@@ -11,6 +11,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import paired_difference_interval
 from robustbench_twicing.metrics.table import Metric, columns, computed, of
 from robustbench_twicing.metrics.table_intervals import interval
+from robustbench_twicing.results.cells import Cells, answered, same_samples, two_at_once, values
 from robustbench_twicing.spec.suite import SuiteDefinition
 
 
@@ -47,39 +48,36 @@ _FIRST = (
     *("protocol", "protocol_hash", "seed", "precision"),
 )
 
-_SAMPLES = (
+SAMPLES = (
     *("correct", "correct_unmasked", "correct_8bit", "top5_correct", "confidence", "loss", "brier"),
     *("linf_distance", "precision", "rejected", "forwards", "backwards"),
 )
+"""Columns of records that metrics may need."""
 _OF_THE_ANSWER = ("correct", "correct_unmasked", "correct_8bit", "top5_correct", "loss", "brier")
 """What an outlier has not: no answer to it is right."""
 
 
-def summarize(records: pd.DataFrame, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
-    """One row per model and threat, in the order of the records, with the columns of `COLUMNS`.
+def summarize(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
+    """One row per model and threat, in the order of the cells, with the columns of `COLUMNS`.
 
     `suites` are the run's own, by the name that the records give them.
 
     Timing is left out on purpose: a run that was killed and resumed gives the same file as one that was not.
     """
-    rows: list[dict[str, Any]] = []
-    groups = {(str(key[0]), str(key[1])): group for key, group in records.groupby(["model", "threat"], sort=False)}
-    for (model, threat), group in groups.items():
-        suite = str(group["suite"].iloc[0])
+
+    def row(key: tuple[str, str]) -> dict[str, Any]:
+        (model, threat), rows = key, cells[key]
+        suite = str(rows["suite"].iloc[0])
         outliers = bool(suite) and suites[suite].spec.labels == "outlier"
-        inputs = sample_inputs(group[group["status"] == "ok"], outliers)
+        ok = answered(rows)
+        inputs, _ = by_confidence(sample_inputs([ok], outliers))
         if not outliers:
-            inputs |= _beside_clean(groups, model, threat)
-        rows.append(
-            {
-                "model": model,
-                "threat": threat,
-                **{name: group[name].iloc[0] for name in _FIRST},
-                "n": int((group["status"] == "ok").sum()),
-                "failed": int((group["status"] == "failed").sum()),
-                **_figures(inputs),
-            }
-        )
+            inputs |= _beside_clean(cells, model, threat)
+        first = {name: rows[name].iloc[0] for name in _FIRST}
+        failed = int((rows["status"] == "failed").sum()) if len(ok) < len(rows) else 0
+        return {"model": model, "threat": threat, **first, "n": len(ok), "failed": failed, **_figures(inputs)}
+
+    rows = two_at_once(row, list(cells))
     table = pd.DataFrame(rows, columns=with_plugged(COLUMNS, "threat"))
     return table.astype({name: float for metric in of("threat") for name in columns(metric)})
 
@@ -106,27 +104,40 @@ def ends(metric: Metric, inputs: Mapping[str, Any], images: np.ndarray | None = 
     return {} if found is None else {f"{metric.name}_low": found.low, f"{metric.name}_high": found.high}
 
 
-def sample_inputs(ok: pd.DataFrame, outliers: bool) -> dict[str, np.ndarray]:
-    """What a metric can need of answered samples, by the names of `metrics.table.INPUTS`."""
-    names = [name for name in _SAMPLES if not (outliers and name in _OF_THE_ANSWER)]
-    return {name: ok[name].to_numpy() for name in names}
+def sample_inputs(
+    ok: Sequence[pd.DataFrame], outliers: bool, what: Literal["threat", "suite"] = "threat"
+) -> dict[str, np.ndarray]:
+    """What metrics need of the answered samples of some cells, by the names of `metrics.table.INPUTS`."""
+    needed = {need for metric in of(what) for need in metric.needs}
+    names = [name for name in SAMPLES if name in needed and not (outliers and name in _OF_THE_ANSWER)]
+    return {name: values(ok, name) for name in names}
 
 
-def _beside_clean(groups: Mapping[tuple[str, str], pd.DataFrame], model: str, threat: str) -> dict[str, Any]:
+def by_confidence(
+    inputs: Mapping[str, Any], images: np.ndarray | None = None
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The same samples, the least confident first: most of the time would go into sorting them figure by figure."""
+    order = np.argsort(inputs["confidence"], kind="stable")
+    ordered = {name: one[order] if name in SAMPLES else one for name, one in inputs.items()}
+    return ordered, None if images is None else images[order]
+
+
+def _beside_clean(cells: Cells, model: str, threat: str) -> dict[str, Any]:
     """The outcomes under a threat and in the clean run that its drop is measured from; nothing without one.
 
     Of the samples that both answered, but for a shifted data set, which has photographs of its own.
     """
-    here = groups[model, threat]
+    here = cells[model, threat]
     kind, suite = here["kind"].iloc[0], here["suite"].iloc[0]
     partner = threat if kind == "clean" else f"clean[{suite}]"
-    clean = groups.get((model, partner), groups.get((model, "clean")))
+    clean = cells.get((model, partner), cells.get((model, "clean")))
     if clean is None:
         return {}
-    clean, here = (some.loc[some["status"] == "ok", ["sample_id", "correct"]] for some in (clean, here))
+    clean, here = answered(clean), answered(here)
     same = kind != "shift"
-    if same and not np.array_equal(clean["sample_id"], here["sample_id"]):
-        both = here.merge(clean, on="sample_id", suffixes=("", "_clean"))
+    if same and not same_samples([clean, here]):
+        columns = ["sample_id", "correct"]
+        both = here[columns].merge(clean[columns], on="sample_id", suffixes=("", "_clean"))
         outcomes = both["correct_clean"], both["correct"]
     else:
         outcomes = clean["correct"], here["correct"]

@@ -14,10 +14,11 @@ import pandas as pd
 
 from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.acceptance import accepted_records, refuse_lacking
+from robustbench_twicing.results.acceptance import refuse_lacking
 from robustbench_twicing.results.bundle import SUITES, SUMS, claimed_of_suites
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, parse_manifest
 from robustbench_twicing.results.parse import boundary
+from robustbench_twicing.results.run import read_cells
 from robustbench_twicing.results.store import RECORDS, SUMMARY, RunFolder, as_csv, explained
 from robustbench_twicing.results.suite_figures import summarize_suites
 from robustbench_twicing.results.summary import summarize
@@ -65,12 +66,12 @@ def verify_bundle(path: Path) -> Verified:
         manifest = parse_manifest(claims[MANIFEST], path / MANIFEST)
         if manifest.status != "finished":
             raise UserError(f"The run in {path} is not finished.", _HINT)
-        records, lacking = accepted_records(RunFolder(Path(place)), manifest)
+        cells, lacking = read_cells(RunFolder(Path(place)), manifest)
     refuse_lacking(str(path), lacking, _HINT)
     add_plugged_metrics()
     follows = {
-        SUMMARY: (summarize(records, manifest.suites), ("model", "threat")),
-        SUITES: (claimed_of_suites(summarize_suites(records, manifest.suites)), ("model", "suite")),
+        SUMMARY: (summarize(cells, manifest.suites), ("model", "threat")),
+        SUITES: (claimed_of_suites(summarize_suites(cells, manifest.suites)), ("model", "suite")),
     }
     values, wrong, unknown = 0, list[Contradiction](), list[str]()
     for name, (table, keys) in follows.items():
@@ -82,7 +83,7 @@ def verify_bundle(path: Path) -> Verified:
             raise UserError(f"{path}: {name} has no column {missing[0]}.", _HINT)
         values += theirs[known].size
         wrong += _contradictions(name, theirs[known], mine, keys)
-    return Verified(path, manifest, len(records), values, tuple(wrong), tuple(unknown))
+    return Verified(path, manifest, sum(map(len, cells.values())), values, tuple(wrong), tuple(unknown))
 
 
 def _contradictions(name: str, theirs: pd.DataFrame, mine: pd.DataFrame, keys: Sequence[str]) -> list[Contradiction]:

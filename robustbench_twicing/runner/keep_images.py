@@ -5,6 +5,7 @@ import pandas as pd
 
 from robustbench_twicing.results.manifest import CellEntry, Manifest
 from robustbench_twicing.results.run import load_finished
+from robustbench_twicing.results.side import CLEAN
 from robustbench_twicing.results.store import RunFolder, write_whole
 from robustbench_twicing.runner.prepare import Ready
 from robustbench_twicing.spec.means import Means
@@ -20,11 +21,11 @@ def keep_images(ready: Ready, folder: RunFolder, means: Means, manifest: Manifes
     """
     if not means.keep_images:
         return
-    records = load_finished(folder.path).records
+    cells = load_finished(folder.path).cells
     wanted, entries = {}, dict(zip(ready.plan.cells, ready.entries, strict=True))
     for cell, entry in entries.items():
-        mine = records[records["model"] == entry.model]
-        rows = _interesting(mine[mine["threat"] == entry.threat], mine[mine["threat"] == "clean"], means.keep_images)
+        here = cells.get((entry.model, entry.threat))
+        rows = _interesting(here, cells.get((entry.model, CLEAN)), means.keep_images)
         if len(rows) and not _is_there(folder, entry, rows):
             wanted[cell] = rows
     if not wanted:
@@ -41,12 +42,13 @@ def keep_images(ready: Ready, folder: RunFolder, means: Means, manifest: Manifes
             folder.remarks.append(f"{what}, and are not kept.")
 
 
-def _interesting(rows: pd.DataFrame, clean: pd.DataFrame, most: int) -> pd.DataFrame:
+def _interesting(rows: pd.DataFrame | None, clean: pd.DataFrame | None, most: int) -> pd.DataFrame:
     """The samples to keep, their places in the data set for the index: right on the clean image and wrong here, then
     those that are wrong here anyway, then the others; each in the data set's order. Failed ones have no image.
     """
-    rows = rows.reset_index(drop=True)
-    right_before = set(clean.loc[clean["correct"], "sample_id"])
+    if rows is None:
+        return pd.DataFrame()
+    right_before = set() if clean is None else set(clean.loc[clean["correct"], "sample_id"])
     broken = rows["sample_id"].isin(right_before) & ~rows["correct"]
     rank = (~broken).astype(int) + rows["correct"].astype(int)
     order = rank[rows["status"] == "ok"].sort_values(kind="stable").index[:most]

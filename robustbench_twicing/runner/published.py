@@ -180,12 +180,11 @@ def _nothing(not_checked: Mapping[str, str]) -> UserError:
 
 def _counts(folder: RunFolder) -> dict[tuple[str, str], Count]:
     """By model and threat."""
-    records = load_finished(folder.path).records
     counts = {}
-    for (model, threat), rows in records.groupby(["model", "threat"], sort=False):
+    for key, rows in load_finished(folder.path).cells.items():
         ok = rows[rows["status"] == "ok"]
         right, unmasked = int(ok["correct"].sum()), int(ok["correct_unmasked"].sum())
-        counts[str(model), str(threat)] = Count(right, unmasked, len(ok), len(rows) - len(ok))
+        counts[key] = Count(right, unmasked, len(ok), len(rows) - len(ok))
     return counts
 
 

@@ -13,7 +13,7 @@ from robustbench_twicing.metrics.calibration import auroc, aurra, expected_calib
 from robustbench_twicing.metrics.corruption_error import errors_by_cell, mce, relative_mce
 from robustbench_twicing.metrics.intervals import mean_interval
 from robustbench_twicing.metrics.jackknife import Answers, calibration_estimate, jackknife, jackknife_difference
-from robustbench_twicing.metrics.left_out import AT_ONCE
+from robustbench_twicing.metrics.left_out import AT_ONCE, OF_HITS
 from tests.oracles.statistics import delong_difference
 
 ALEXNET, IMAGENET_C = denominator("alexnet"), suite("imagenet-c")
@@ -193,3 +193,16 @@ def test_intervals_of_calibration_errors_cover(error):
     intervals = [calibration_estimate(error, *answers(generator, 300, 0.1)).interval for _ in range(100)]
     covered = np.mean([low <= truth <= high for low, high in intervals])
     assert covered >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 100)
+
+
+@pytest.mark.parametrize("compute", OF_HITS)
+@pytest.mark.parametrize("samples", [60, 1234])
+@pytest.mark.parametrize("ties", [False, True])
+def test_many_answers_with_the_same_confidences_are_judged_as_each_would_be(compute, samples, ties):
+    generator = np.random.default_rng(samples)
+    confidence = np.sort(generator.random(samples))
+    confidence = np.round(confidence, 1) if ties else confidence
+    error = OF_HITS[compute](confidence)
+    for _ in range(3):
+        correct = generator.random(samples) < confidence
+        assert error(correct) == pytest.approx(compute(confidence, correct), abs=1e-12)

@@ -10,6 +10,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.gate import Sides, gate_page, headline
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.results.baselines import Acceptance
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, with_flips
@@ -35,7 +36,8 @@ def _result() -> GateResult:
         for side in (0, 1)
     ]
     baseline = pd.concat([frames[0], cell("deit", "old", same[0])])
-    return check(pd.concat([frames[1], cell("deit\x00<>", "new", same[0])]), baseline, Policy())
+    now = pd.concat([frames[1], cell("deit\x00<>", "new", same[0])])
+    return check(by_cell(now), by_cell(baseline), Policy())
 
 
 def _page(result: GateResult, run: str = "results/runs/tonight") -> Page:
@@ -76,7 +78,7 @@ def test_markdown_cannot_be_broken_by_what_people_write() -> None:
 
 def test_a_pass_is_short() -> None:
     same = cell("deit", "clean", np.ones(600, dtype=bool))
-    text = written(_page(check(same, same, Policy())), "markdown")
+    text = written(_page(check(by_cell(same), by_cell(same), Policy())), "markdown")
     assert text.startswith("## PASS: 1 passed")
     assert "regressed" not in text
 
@@ -88,7 +90,7 @@ def test_a_page_that_judges_nothing_is_no_junit() -> None:
 
 def test_the_machine_form_holds_every_verdict_with_its_numbers() -> None:
     baseline, run = (cell("deit", "clean", side) for side in with_flips(600, 480, 40, 5))
-    found = parsed(_page(check(run, baseline, Policy())))
+    found = parsed(_page(check(by_cell(run), by_cell(baseline), Policy())))
     assert (found["verdict"], found["exit_code"]) == ("regressed", 3)
     assert found["cells"][0]["lost"] == 40
     assert found["cells"][0]["interval"][1] < 0

@@ -45,7 +45,9 @@ from robustbench_twicing.report.text import visible
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_all
 from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.baselines import Acceptance, Baseline, BaselineManifest
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
+from robustbench_twicing.results.comparison import Row as Compared
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.leftovers import Holding
@@ -104,12 +106,17 @@ def _compared() -> Comparisons:
     return replace(compare_sides([(sides[0], sides[1])]), suites=tuple(means))
 
 
+def _renamed(row: Compared, name: str, models: dict[str, str]) -> Compared:
+    """The row with the name in every place."""
+    made = replace(row, **models, threat=name)
+    made.__dict__["changed"] = row.changed.assign(sample_id=_storable(name))
+    return made
+
+
 def _compare(name: str) -> Page:
     """The comparison with the name in every place that has one."""
     found, models = _compared(), {"baseline": name, "candidate": f"{name}2"}
-    rows = [
-        replace(row, **models, threat=name, changed=row.changed.assign(sample_id=_storable(name))) for row in found.rows
-    ]
+    rows = [_renamed(row, name, models) for row in found.rows]
     curves = tuple(replace(curve, **models, attack=name) for curve in found.curves)
     suites = tuple(replace(mean, **models, suite=name, denominator=name) for mean in found.suites)
     return compare_page(
@@ -122,7 +129,7 @@ def _of_arms() -> ArmComparisons:
     """Arms that do not say what trained them, with a failed sample."""
     frame = pd.concat([cell(f"{arm}@s{seed}", "clean", BEFORE) for arm in ("one", "tw") for seed in range(3)])
     frame.iloc[0, frame.columns.get_loc("status")] = "failed"
-    return compare_all(arms_of(frame, {"one": ["one@*"], "tw": ["tw@*"]}))
+    return compare_all(arms_of(by_cell(frame), {"one": ["one@*"], "tw": ["tw@*"]}))
 
 
 def _arms(name: str) -> Page:
@@ -151,7 +158,7 @@ def _judged() -> GateResult:
     worse, same = with_flips(60, right=50, lost=30, gained=0)
     baseline = [cell("m", "pgd", worse), cell("m", "same", worse), cell("m", "gone", worse)]
     now = [cell("m", "pgd", same), cell("m", "same", worse), cell("m", "new", worse)]
-    return check(pd.concat(now), pd.concat(baseline), Policy(tolerance=0.1))
+    return check(by_cell(pd.concat(now)), by_cell(pd.concat(baseline)), Policy(tolerance=0.1))
 
 
 def _gate(name: str) -> Page:

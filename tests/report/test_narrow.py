@@ -23,6 +23,7 @@ from robustbench_twicing.report.run import accuracy_table, corruption_table, sui
 from robustbench_twicing.results.arm_comparison import compare_all
 from robustbench_twicing.results.arms import arms_of
 from robustbench_twicing.results.baselines import Acceptance
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.comparison import compare_sides
 from robustbench_twicing.results.gate import check
 from robustbench_twicing.results.history import Point, Series
@@ -64,16 +65,16 @@ def _arms(console: Console) -> None:
     seeds = [f"{model}@s{seed}" for model in MODELS for seed in range(10)]
     threats = ("clean", "imagenet-c-generated:gaussian_noise-1")
     frame = pd.concat([cell(model, threat, BEFORE, attention="") for model in seeds for threat in threats])
-    arms = arms_of(frame, {model: [f"{model}@*"] for model in MODELS})
+    arms = arms_of(by_cell(frame), {model: [f"{model}@*"] for model in MODELS})
     terminal.show(arms_page(compare_all(arms), 0.01), console)
 
 
 def _summary(console: Console) -> None:
-    summary = summarize(FRAME, suites_of(FRAME))
+    summary = summarize(by_cell(FRAME), suites_of(FRAME))
     tables = [accuracy_table(summary[summary["kind"] != "corruption"], "imagenet")]
     tables.append(corruption_table(summary, "imagenet-c-generated"))
     tables.append(calibration_table(summary))
-    tables.append(suites_table(summarize_suites(FRAME, suites_of(FRAME))))
+    tables.append(suites_table(summarize_suites(by_cell(FRAME), suites_of(FRAME))))
     terminal.show(Page("a run", tuple(tables)), console)
 
 
@@ -81,7 +82,7 @@ def _gate(console: Console) -> None:
     when = "2026-11-20T02:00:00+00:00"
     accepted = Acceptance(who="ada", when=when, why="first", run="results/runs/x", run_started=when, weights={})
     sides = Sides("run", "baseline", accepted)
-    terminal.show(gate_page(check(FRAME, FRAME, Policy()), sides), console)
+    terminal.show(gate_page(check(by_cell(FRAME), by_cell(FRAME), Policy()), sides), console)
 
 
 def _history(console: Console) -> None:

@@ -14,6 +14,7 @@ from robustbench_twicing.metrics.arms import compare_arms
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_all, compare_run
 from robustbench_twicing.results.arms import arms_of
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.family import Outside
 from robustbench_twicing.results.run import load_run
 from robustbench_twicing.spec.arms import arms_in_names
@@ -40,7 +41,7 @@ def frame(threats: tuple[str, ...] = ("clean", "pgd-linf-1/255"), seeds: int = 3
 
 
 def test_a_row_is_the_test_of_both_arms_answers() -> None:
-    found = compare_all(arms_of(frame(), PATTERNS))
+    found = compare_all(arms_of(by_cell(frame()), PATTERNS))
     rows = list(answers().values())
     expected = compare_arms(np.array(rows[:3], dtype=float), np.array(rows[3:], dtype=float))
     assert [row.threat for row in found.rows] == ["clean", "pgd-linf-1/255"]
@@ -51,14 +52,14 @@ def test_a_row_is_the_test_of_both_arms_answers() -> None:
 
 
 def test_threats_outside_the_family_take_no_verdict_away() -> None:
-    found = compare_all(arms_of(frame(), PATTERNS), outside={"clean": Outside("control")})
+    found = compare_all(arms_of(by_cell(frame()), PATTERNS), outside={"clean": Outside("control")})
     assert [row.p_holm for row in found.rows] == [row.outcome.p for row in found.rows]
     assert "[control]" in _said(found)
 
 
 def test_the_same_answers_in_another_order_give_the_same() -> None:
     mixed = frame().sample(frac=1, random_state=0)
-    straight, shuffled = (compare_all(arms_of(records, PATTERNS)) for records in (frame(), mixed))
+    straight, shuffled = (compare_all(arms_of(by_cell(records), PATTERNS)) for records in (frame(), mixed))
     by_threat = {row.threat: row.outcome.p for row in shuffled.rows}
     assert all(by_threat[row.threat] == pytest.approx(row.outcome.p) for row in straight.rows)
 
@@ -66,7 +67,7 @@ def test_the_same_answers_in_another_order_give_the_same() -> None:
 def test_samples_that_one_model_did_not_answer_are_left_out_and_counted() -> None:
     records = frame(("clean",)).reset_index(drop=True)
     records.loc[records.index[records["model"] == "deit-tw@s1"][:4], "status"] = "failed"
-    found = compare_all(arms_of(records, PATTERNS))
+    found = compare_all(arms_of(by_cell(records), PATTERNS))
     (row,) = found.rows
     assert (row.n, row.left_out) == (56, 4)
     assert "clean, deit against deit-tw: 4 sample(s) left out that some model did not answer." in _said(found)
@@ -78,12 +79,12 @@ def _said(found: ArmComparisons, difference: float | None = None) -> str:
 
 @pytest.mark.parametrize(("recipe", "warns"), [("", True), ("0f3a", False)])
 def test_weights_that_do_not_say_what_trained_them_are_named(recipe: str, warns: bool) -> None:
-    found = compare_all(arms_of(frame().assign(training_recipe=recipe), PATTERNS))
+    found = compare_all(arms_of(by_cell(frame().assign(training_recipe=recipe)), PATTERNS))
     assert ("The weights of deit, deit-tw do not say what trained them" in _said(found)) is warns
 
 
 def test_the_page_says_every_seed_and_the_level_of_its_intervals() -> None:
-    found = compare_all(arms_of(frame(), PATTERNS), alpha=0.01)
+    found = compare_all(arms_of(by_cell(frame()), PATTERNS), alpha=0.01)
     said = _said(found)
     assert "99 % interval" in said
     assert "95 %" not in said
@@ -92,19 +93,21 @@ def test_the_page_says_every_seed_and_the_level_of_its_intervals() -> None:
 
 
 def test_a_difference_is_planned_for_by_seeds_and_images() -> None:
-    found = compare_all(arms_of(frame(("clean",)), PATTERNS))
+    found = compare_all(arms_of(by_cell(frame(("clean",))), PATTERNS))
     assert "Seeds that would show a true difference of 5 points" in _said(found, 0.05)
     (row,) = parsed(arms_page(found, 0.05))["rows"]
     assert [step["images"] for step in row["needed"]] == [15, 30, 60, 120, 240, 960]
     seeds = [step["seeds"] or 999 for step in row["needed"]]
     assert seeds == sorted(seeds, reverse=True)
-    (fixed,) = parsed(arms_page(compare_all(arms_of(frame(("clean",)), PATTERNS), images="fixed"), 0.05))["rows"]
+    (fixed,) = parsed(arms_page(compare_all(arms_of(by_cell(frame(("clean",))), PATTERNS), images="fixed"), 0.05))[
+        "rows"
+    ]
     assert [step["images"] for step in fixed["needed"]] == [60]
 
 
 def test_arms_whose_seeds_answer_alike_are_said_in_json() -> None:
     same = frame(("clean",)).assign(correct=True)
-    (row,) = parsed(arms_page(compare_all(arms_of(same, PATTERNS))))["rows"]
+    (row,) = parsed(arms_page(compare_all(arms_of(by_cell(same), PATTERNS))))["rows"]
     assert (row["df"], row["p"], row["verdict"]) == (None, 1.0, "no difference found")
 
 
@@ -134,13 +137,13 @@ def _altered(column: str, value: object, model: str = "deit@s1") -> pd.DataFrame
 )
 def test_what_is_no_arm_is_refused(records: pd.DataFrame, patterns: Mapping[str, list[str]], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        arms_of(records, patterns)
+        arms_of(by_cell(records), patterns)
 
 
 @pytest.mark.parametrize(("column", "value"), [("recipe", "crop"), ("seed", 1), ("protocol_hash", "other")])
 def test_arms_that_were_not_run_alike_are_refused(column: str, value: object) -> None:
     with pytest.raises(UserError, match=f"clean: .*(?s:.*){column}"):
-        compare_all(arms_of(_altered(column, value, "deit-tw@s2"), PATTERNS))
+        compare_all(arms_of(by_cell(_altered(column, value, "deit-tw@s2")), PATTERNS))
 
 
 @pytest.mark.parametrize("untouched", ["", "deit-0123456789ab", "finetune-0123456789ab.from-ba9876543210"])
@@ -150,9 +153,9 @@ def test_weights_that_were_trained_further_are_not_compared_with_untouched_ones(
     further = "finetune-0123456789ab.from-0123456789ab"
     records.loc[records["model"].str.startswith("deit-tw"), "training_recipe"] = further
     with pytest.raises(UserError, match="deit-tw was trained further") as raised:
-        arms_of(records, PATTERNS)
+        arms_of(by_cell(records), PATTERNS)
     assert "--control" in raised.value.hint
-    assert arms_of(records.assign(training_recipe=further), PATTERNS)
+    assert arms_of(by_cell(records.assign(training_recipe=further)), PATTERNS)
 
 
 def test_arms_of_two_training_recipes_are_refused() -> None:
@@ -160,7 +163,7 @@ def test_arms_of_two_training_recipes_are_refused() -> None:
     records.loc[records["model"].str.startswith("deit-tw"), "training_recipe"] = "finetuned"
     records.loc[records["model"].str.startswith("deit@"), "training_recipe"] = "scratch"
     with pytest.raises(UserError, match="trained by other recipes"):
-        arms_of(records, PATTERNS)
+        arms_of(by_cell(records), PATTERNS)
 
 
 def test_the_family_is_that_of_compare_and_outliers_have_no_row(tmp_path: Path) -> None:

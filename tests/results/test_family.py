@@ -13,6 +13,7 @@ from robustbench_twicing.metrics.paired import Flips
 from robustbench_twicing.metrics.verdict import compare_alone
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.formats.json import write
+from robustbench_twicing.results.cells import by_cell, of_model
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.side import Side
@@ -36,7 +37,9 @@ def _compared(outcomes: Mapping[Threat, tuple[np.ndarray, np.ndarray]]) -> Compa
     sides = []
     for number, model in enumerate(("deit", "deit-tw")):
         cells = [cell(model, threat.id, pair[number]).assign(**threat.columns()) for threat, pair in outcomes.items()]
-        sides.append(Side(model, pd.concat(cells), {}, {threat.id: threat for threat in outcomes}))
+        sides.append(
+            Side(model, of_model(by_cell(pd.concat(cells)), model), {}, {threat.id: threat for threat in outcomes})
+        )
     return compare_sides([(sides[0], sides[1])])
 
 

@@ -11,12 +11,19 @@ from scipy.stats import binom
 from robustbench_twicing.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSED, UserError
 from robustbench_twicing.metrics.drops import exceeded_p, ruled_out_p
 from robustbench_twicing.metrics.verdict import holm
-from robustbench_twicing.results.gate import GateResult, check
+from robustbench_twicing.results import gate
+from robustbench_twicing.results.cells import by_cell
+from robustbench_twicing.results.gate import GateResult
 from robustbench_twicing.results.gate_cells import Cell, judge
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, records, with_flips
 
 N = 600
+
+
+def check(run: pd.DataFrame, baseline: pd.DataFrame, *settings: Any) -> GateResult:
+    """The gate on two tables of records."""
+    return gate.check(by_cell(run), by_cell(baseline), *settings)
 
 
 def _both(lost: int, gained: int, n: int = N) -> tuple[pd.DataFrame, pd.DataFrame]:

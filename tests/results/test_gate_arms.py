@@ -16,7 +16,6 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.arms import compare_arms, margin_p, one_sided
 from robustbench_twicing.report.gate import Sides, gate_page
 from robustbench_twicing.results.baselines import accept
-from robustbench_twicing.results.gate import check
 from robustbench_twicing.results.gate_cells import Cell as GateCell
 from robustbench_twicing.results.gate_cells import Frames, judge
 from robustbench_twicing.results.run import load_run
@@ -24,6 +23,7 @@ from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import cell, run_folder
 from tests.report.shown import printed
 from tests.report.test_gate import ACCEPTED
+from tests.results.test_gate import check
 
 ARMS = {"deit": ["deit@*"], "twicing": ["deit-tw@*"]}
 SEEDS, IMAGES = 4, 400
