@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
     from robustbench_twicing.engine.corruptions import corrupt
     from robustbench_twicing.errors import UserError
     from robustbench_twicing.models.named import load_model
+    from robustbench_twicing.results.predictions import from_predictions
 
 try:
     __version__ = version("twicing-bench")
@@ -25,6 +26,7 @@ _WHERE = {
     "corrupt": "robustbench_twicing.engine.corruptions",
     "evaluate": "robustbench_twicing.api",
     "load_model": "robustbench_twicing.models.named",
+    "from_predictions": "robustbench_twicing.results.predictions",
     "load_run": "robustbench_twicing.api",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "corrupt",
     "evaluate",
     "load_model",
+    "from_predictions",
     "load_run",
 ]
 

@@ -45,6 +45,5 @@ def _lines(plan: Plan, gate: Policy, arms: ArmPatterns) -> Iterator[str]:
 
 def _images(plan: Plan, threat: Threat) -> int:
     """That the threat's data set has."""
-    name = plan.data.name if threat.kind == "attack" else threat.classes_of if threat.kind == "clean" else threat.suite
-    name = name or plan.data.name
+    name = (threat.classes_of if threat.kind == "clean" else getattr(threat, "suite", "")) or plan.data.name
     return EMBEDDED_IMAGES if name == EMBEDDED else suite(name).images or _UNKNOWN

@@ -1,5 +1,6 @@
 """The pages of a bundle: what was written, and whether its numbers follow from its records."""
 
+from robustbench_twicing.report.notes import ELSEWHERE
 from robustbench_twicing.report.numbers import count, size
 from robustbench_twicing.report.page import Column, Judged, Line, Page, Table
 from robustbench_twicing.results.bundle import Bundled
@@ -39,6 +40,8 @@ def verified_page(found: Verified) -> Page:
     of = f"{count(found.values)} values from {count(found.records)} records"
     said = "follow" if not wrong else f"were computed again, and {count(len(wrong))} do not follow"
     headline = Line(f"{found.path}: {of} {said}.", "bad" if wrong else "warning" if found.unknown else "good")
+    if found.manifest.origin == "predictions":
+        parts.append(Line(ELSEWHERE, "warning"))
     facts = {
         "bundle": found.path,
         "plan_hash": found.manifest.plan_hash,

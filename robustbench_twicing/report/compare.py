@@ -12,7 +12,7 @@ from robustbench_twicing.metrics.sequential import confidence_sequence
 from robustbench_twicing.metrics.verdict import Comparison, not_worse_p, samples_needed
 from robustbench_twicing.report.figures import FIGURE, level, shown
 from robustbench_twicing.report.margins import margin_columns, margin_text
-from robustbench_twicing.report.notes import disagreement
+from robustbench_twicing.report.notes import ELSEWHERE, disagreement
 from robustbench_twicing.report.numbers import count, eps, percent, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
 from robustbench_twicing.report.slices import slice_facts, slice_parts
@@ -79,6 +79,8 @@ def compare_page(found: Comparisons, flips: bool = False, slices: bool = False) 
     for (baseline, candidate), rows in groupby(found.rows, key=lambda row: (row.baseline, row.candidate)):
         title = f"{baseline} (baseline) against {candidate}"
         parts.append(Table(f"{baseline} {candidate}", title, columns, tuple(_row(row, found) for row in rows)))
+    if found.elsewhere:
+        parts.append(Line(f"{', '.join(found.elsewhere)}: {ELSEWHERE}", "warning"))
     parts.append(Line(_legend(found), "note"))
     parts += [Line(line, "note") for line in _unit(found.rows)]
     parts += [Line(line, "warning") for line in _left_out(found.rows)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustbench_twicing.report.baseline import baseline_line
+from robustbench_twicing.report.notes import ELSEWHERE
 from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Table, Tone
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.changes import Change
@@ -49,6 +50,7 @@ def gate_page(result: GateResult, sides: Sides) -> Page:
     loud, quiet = ([cell for cell in cells if (cell.verdict == "pass") is good] for good in (False, True))
     parts: list[Line | Table] = [
         *(Line(line, "warning" if result.changes else "note") for line in _changed(result.changes)),
+        *(Line(f"Of {side}: {ELSEWHERE}", "warning") for side in result.elsewhere),
         Line(f"Run {sides.run}.", "note", unbroken=True),
         Line(baseline_line(sides.accepted), "note"),
         _table("not_passed", "Against the baseline, on the same samples", loud),

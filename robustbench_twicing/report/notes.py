@@ -18,6 +18,8 @@ _WARNINGS = 3
 
 def threat_model(manifest: Manifest) -> str:
     """One line that says what the attacked numbers mean: space, norm, eps, labels, iterate, steps, seed, device."""
+    if manifest.origin == "predictions":
+        return _as_handed_over(manifest)
     threats = manifest.attacks
     parts = []
     if threats:
@@ -45,6 +47,16 @@ def threat_model(manifest: Manifest) -> str:
     return " · ".join(parts)
 
 
+def _as_handed_over(manifest: Manifest) -> str:
+    """What is known of threats that another tool carried out."""
+    others = [threat for threat in manifest.plan.threats if threat.kind == "other"]
+    said = "; ".join(f"{threat.name}: {threat.says or 'not described'}" for threat in others)
+    return ELSEWHERE + (f" The threat model is not checked by us; theirs: {said}." if others else "")
+
+
+ELSEWHERE = "Predictions that came from elsewhere: nobody here evaluated these models or saw these images."
+
+
 def _recipes(manifest: Manifest) -> list[str]:
     """How images were prepared where they were attacked, or else everywhere; not those that are used as they are."""
     attacked = {threat.id for threat in manifest.attacks}
@@ -54,6 +66,8 @@ def _recipes(manifest: Manifest) -> list[str]:
 
 def model_line(name: str, model: ModelUsed) -> str:
     """What stands behind a model name: architecture, the size of its images, attention, parameter count, weights."""
+    if model.spec.weights.startswith("predictions:"):
+        return f"{name}: {model.weights_note} ({model.weights_hash})"
     attention = _attention(model.attention, model.blocks)
     read = f", {model.weights_note}" if model.weights_note else ""
     return (
@@ -103,7 +117,7 @@ def notes(run: Run) -> list[str]:
     found += _about_suites(manifest, suites)
     unseen = [name for name in manifest.models if name not in manifest.preflight.models]
     found += [finding.text for finding in manifest.preflight.findings]
-    if unseen:
+    if unseen and not run.elsewhere:
         whom = "these models" if len(unseen) == len(manifest.models) else ", ".join(unseen)
         found.append(f"The preflight check was off: nothing looked at whether numbers of {whom} mean anything.")
     if not summary["kind"].eq("clean").any() and not suites.empty:

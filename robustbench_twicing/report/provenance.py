@@ -29,6 +29,9 @@ def command_line(command: Sequence[str]) -> str:
 
 
 def _said(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if manifest.origin == "predictions":
+        yield from _handed_over(manifest)
+        return
     device, git = manifest.device, manifest.git
     yield "command", command_line(manifest.command)
     yield "plan", f"{manifest.name} {manifest.plan_hash}".strip()
@@ -40,6 +43,17 @@ def _said(manifest: Manifest) -> Iterator[tuple[str, str]]:
     known = [device.name, f"CUDA {device.cuda}" if device.cuda else "", device.products]
     yield "device", ", ".join([device.type, *filter(None, known)])
     yield "platform", manifest.platform
+    yield from _data(manifest)
+
+
+def _handed_over(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    yield "predictions", f"of {manifest.device.name}, handed over"
+    yield "time", manifest.started
+    yield "read by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    yield from _data(manifest)
+
+
+def _data(manifest: Manifest) -> Iterator[tuple[str, str]]:
     sets = {(data.name, data.fingerprint): data.samples for data in manifest.data.values()}
     for (name, fingerprint), samples in sets.items():
         yield "data", f"{name} {fingerprint}, {count(samples)} samples"

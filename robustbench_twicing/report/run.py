@@ -97,7 +97,7 @@ def _of_each(lines: Sequence[str], called: Sequence[str]) -> Iterator[str]:
 def accuracy_table(summary: pd.DataFrame, data: str) -> Table:
     """Accuracy of every model under every threat, models next to each other under each threat."""
     dropped = summary["drop"].notna().any()
-    rounded = not (summary["accuracy"] == summary["accuracy_8bit"])[summary["accuracy"].notna()].all()
+    rounded = (summary["accuracy"] != summary["accuracy_8bit"])[summary["accuracy_8bit"].notna()].any()
     columns = (
         Column("threat", "threat"),
         Column("model", "model"),

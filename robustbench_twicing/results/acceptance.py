@@ -70,6 +70,8 @@ class _Cell:
     """`correct_8bit` is a verdict of its own."""
     distance: str = ""
     """The column that measures the threat's norm; empty for what is no attack."""
+    lacks: tuple[str, ...] = ()
+    """Columns whose values nobody said."""
     most: float = math.inf
     """The largest distance: eps, and what rounding may add (`engine.measured.rounding`)."""
 
@@ -252,7 +254,7 @@ def _judged_wrongly(rows: pd.DataFrame, cell: _Cell) -> list[tuple[str, "pd.Seri
         checks.append(("whose error does not fit the status", ok != (rows["error"] == "")))
     if "correct_8bit" in rows and not cell.eight_bit:
         checks.append(("where correct_8bit is not correct", rows["correct_8bit"] != right))
-    if "brier" in rows:
+    if "brier" in rows and "brier" not in cell.lacks:
         checks.append(("whose brier is outside [0, 2]", ok & ~rows["brier"].between(-_ROUNDING, 2 + _ROUNDING)))
     if cell.distance in rows:
         checks.append((f"with {cell.distance} above eps", ok & ~(rows[cell.distance] <= cell.most)))
@@ -300,7 +302,7 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
         labelled_by = threat.suite
     one_label = labelled_by == EMBEDDED or manifest.suites[labelled_by].spec.labels != "real"
     if threat.kind != "attack":
-        return _Cell(entry, constants, data.classes, one_label, eight_bit=False)
+        return _Cell(entry, constants, data.classes, one_label, eight_bit=False, lacks=manifest.lacks)
     linf = threat.settings.norm == "Linf"
     # A value of an image is at most 1, or at most 1 / std after the normalisation.
     largest = 1.0 if threat.rules.space == "pixel" else max(1.0, *(1 / std for std in model.std))
@@ -312,5 +314,5 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
         one_label,
         threat.eight_bit,
         "linf_distance" if linf else "l2_distance",
-        float(threat.eps) + 2 * rounding,
+        most=float(threat.eps) + 2 * rounding,
     )

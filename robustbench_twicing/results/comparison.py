@@ -99,6 +99,8 @@ class Comparisons(Viewed):
     """Verdicts, p and intervals of rows hold over all looks together."""
     by_max_t: bool = False
     """p of the family are those of `metrics.max_t`, and not Holm's."""
+    elsewhere: tuple[str, ...] = ()
+    """Models that are known only by another tool's predictions."""
     slices: Slices = NOT_ASKED
     """Where the models differ, over the rows of the family; none with `sequential`, since the test is of one look."""
 
@@ -145,6 +147,7 @@ def compare_sides(
         margin=margin,
         sequential=sequential,
         by_max_t=by_max_t,
+        elsewhere=tuple(dict.fromkeys(side.name for pair in sides for side in pair if side.elsewhere)),
         slices=NOT_ASKED if sequential else find_slices(list(_outcomes(sides, matches)), alpha),
     )
 

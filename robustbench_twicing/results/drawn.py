@@ -90,6 +90,11 @@ def evidence(path: Path) -> tuple[Manifest, pd.DataFrame]:
 
 
 def _whole(folder: RunFolder, path: Path, manifest: Manifest) -> tuple[Manifest, pd.DataFrame]:
+    if manifest.origin == "predictions":
+        raise UserError(
+            f"{path} holds another tool's predictions: there is nothing here to compute them again with.",
+            "Ask whoever made them; `bundle verify` checks that the numbers follow from the predictions.",
+        )
     if manifest.status != "finished":
         raise UserError(f"The run in {path} is not finished.", "Only a finished run is evidence.")
     records, lacking = accepted_records(folder, manifest)

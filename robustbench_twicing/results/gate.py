@@ -47,6 +47,8 @@ class GateResult:
     nights: int = 0
     """Nights of the plan in a row, this one included, on which the verdict was inconclusive; not counted beyond the
     policy's `inconclusive_nights`."""
+    elsewhere: tuple[str, ...] = ()
+    """Which of the run and the baseline are another tool's predictions."""
     changes: tuple[Change, ...] = ()
     """What the run was made with that the baseline was not."""
 
@@ -79,7 +81,10 @@ def check_run(
     nights = 0
     if result.verdict == "inconclusive":
         nights = 1 + _inconclusive_before(run, baseline, policy, arms)
-    return replace(result, nights=nights, changes=changes(baseline.manifest.run, run.manifest))
+    sides = {"the run": run.manifest, "the baseline": baseline.manifest.run}
+    elsewhere = tuple(side for side, manifest in sides.items() if manifest.origin == "predictions")
+    found = changes(baseline.manifest.run, run.manifest)
+    return replace(result, nights=nights, elsewhere=elsewhere, changes=found)
 
 
 def _check_one(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> GateResult:

@@ -100,6 +100,10 @@ class Manifest(Frozen):
     schema_version: int = SCHEMA_VERSION
     status: Literal["running", "finished"]
     """A run that was stopped stays `running`."""
+    origin: Literal["evaluated", "predictions"] = "evaluated"
+    """Predictions: of another tool, handed over (`results.predictions`)."""
+    lacks: tuple[str, ...] = ()
+    """Columns of the records that mean nothing, since nobody said their values."""
     started: Moment
     finished: Moment | None = None
     name: str = ""

@@ -48,17 +48,22 @@ class Run(Viewed):
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per (model, threat), computed from the records."""
-        return summarize(self.cells, self.manifest.suites)
+        return summarize(self.cells, self.manifest.suites, self.manifest.lacks)
 
     @cached_property
     def suites(self) -> pd.DataFrame:
         """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
-        return summarize_suites(self.cells, self.manifest.suites)
+        return summarize_suites(self.cells, self.manifest.suites, self.manifest.lacks)
 
     @property
     def is_whole(self) -> bool:
         """Finished, and with every record that it should have."""
         return self.manifest.status == "finished" and not self.lacking
+
+    @property
+    def elsewhere(self) -> bool:
+        """It was made of another tool's predictions."""
+        return self.manifest.origin == "predictions"
 
     @property
     def models(self) -> list[str]:
@@ -68,7 +73,7 @@ class Run(Viewed):
     def side(self, model: str, name: str = "") -> Side:
         """One model as a side of a comparison, under another name if one is given."""
         threats = {threat.id: threat for threat in self.manifest.plan.threats}
-        return Side(name or model, of_model(self.cells, model), self.manifest.suites, threats)
+        return Side(name or model, of_model(self.cells, model), self.manifest.suites, threats, self.elsewhere)
 
     def compare(self, *models: str, alpha: float = 0.05, margin: float | None = None) -> Any:
         """`results.comparison.Comparisons` of its models, or of those that are named: as `api.compare(…, run=RUN)`."""

@@ -23,6 +23,8 @@ class Side(NamedTuple):
     """Those of its run, by the name that the records give them."""
     threats: Mapping[str, Threat]
     """Those of its run, by id."""
+    elsewhere: bool = False
+    """They are another tool's predictions."""
 
     def has_outliers(self, threat: str) -> bool:
         """It is a suite of outliers, to which no answer is right."""

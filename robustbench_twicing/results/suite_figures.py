@@ -26,10 +26,11 @@ SUITE_COLUMNS: tuple[SummaryColumn, ...] = (
 )
 
 
-def summarize_suites(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
+def summarize_suites(cells: Cells, suites: Mapping[str, SuiteDefinition], lacks: Sequence[str] = ()) -> pd.DataFrame:
     """One row per model and suite of the cells, with the columns of `SUITE_COLUMNS`; a figure without data is nan.
 
     `suites` are the run's own, by the name that the records give them; whose errors mCE divides by stands there.
+    What the records of a run lack has no figures.
     """
     ok: dict[str, dict[str, pd.DataFrame]] = {}
     for (model, threat), rows in cells.items():
@@ -37,7 +38,7 @@ def summarize_suites(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.
             ok.setdefault(model, {})[threat] = kept
     pairs = dict.fromkeys((model, _suite(rows)) for model, mine in ok.items() for rows in mine.values())
     wanted = [(model, suite) for model, suite in pairs if suite]
-    made = two_at_once(lambda pair: _row(ok, *pair, suites[pair[1]]), wanted)
+    made = two_at_once(lambda pair: _row(ok, *pair, suites[pair[1]], lacks), wanted)
     table = pd.DataFrame(made, columns=with_plugged(SUITE_COLUMNS, "suite"))
     return table.astype({name: float for metric in of("suite") for name in columns(metric)})
 
@@ -54,10 +55,13 @@ def _on(mine: _Mine, suite: str) -> list[pd.DataFrame]:
     return [rows for rows in mine.values() if _suite(rows) == suite]
 
 
-def _row(ok: Mapping[str, _Mine], model: str, suite: str, definition: SuiteDefinition) -> dict[str, Any]:
+def _row(
+    ok: Mapping[str, _Mine], model: str, suite: str, definition: SuiteDefinition, lacks: Sequence[str]
+) -> dict[str, Any]:
     mine = ok[model]
     here = _on(mine, suite)
     inputs, note = _inputs(ok, mine, here, definition)
+    inputs = {name: one for name, one in inputs.items() if name not in lacks}
     by_image = _by_image(mine, here, definition) if definition.spec.families else {}
     images = image_numbers(here) if definition.spec.families else None
     n = min(map(len, here))

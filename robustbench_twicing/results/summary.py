@@ -30,7 +30,7 @@ COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("data", "data set"),
     SummaryColumn("recipe", "preprocessing recipe"),
     SummaryColumn("threat", "clean, or attack-norm-eps"),
-    SummaryColumn("kind", "clean, attack, corruption or shift"),
+    SummaryColumn("kind", "clean, attack, corruption, shift, or other: done by another tool"),
     SummaryColumn("suite", "suite of a corruption or shift"),
     SummaryColumn("corruption", "name of the corruption"),
     SummaryColumn("severity", "1 to 5; 0 for what is no corruption"),
@@ -57,10 +57,10 @@ _OF_THE_ANSWER = ("correct", "correct_unmasked", "correct_8bit", "top5_correct",
 """What an outlier has not: no answer to it is right."""
 
 
-def summarize(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.DataFrame:
+def summarize(cells: Cells, suites: Mapping[str, SuiteDefinition], lacks: Sequence[str] = ()) -> pd.DataFrame:
     """One row per model and threat, in the order of the cells, with the columns of `COLUMNS`.
 
-    `suites` are the run's own, by the name that the records give them.
+    `suites` are the run's own, by the name that the records give them; what its records lack has no figures.
 
     Timing is left out on purpose: a run that was killed and resumed gives the same file as one that was not.
     """
@@ -70,7 +70,7 @@ def summarize(cells: Cells, suites: Mapping[str, SuiteDefinition]) -> pd.DataFra
         suite = str(rows["suite"].iloc[0])
         outliers = bool(suite) and suites[suite].spec.labels == "outlier"
         ok = answered(rows)
-        inputs, _ = by_confidence(sample_inputs([ok], outliers))
+        inputs, _ = by_confidence(sample_inputs([ok], outliers, lacks=lacks))
         if not outliers:
             inputs |= _beside_clean(cells, model, threat)
         first = {name: rows[name].iloc[0] for name in _FIRST}
@@ -105,11 +105,12 @@ def ends(metric: Metric, inputs: Mapping[str, Any], images: np.ndarray | None = 
 
 
 def sample_inputs(
-    ok: Sequence[pd.DataFrame], outliers: bool, what: Literal["threat", "suite"] = "threat"
+    ok: Sequence[pd.DataFrame], outliers: bool, what: Literal["threat", "suite"] = "threat", lacks: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
     """What metrics need of the answered samples of some cells, by the names of `metrics.table.INPUTS`."""
     needed = {need for metric in of(what) for need in metric.needs}
     names = [name for name in SAMPLES if name in needed and not (outliers and name in _OF_THE_ANSWER)]
+    names = [name for name in names if name not in lacks]
     return {name: values(ok, name) for name in names}
 
 
@@ -117,6 +118,8 @@ def by_confidence(
     inputs: Mapping[str, Any], images: np.ndarray | None = None
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """The same samples, the least confident first: most of the time would go into sorting them figure by figure."""
+    if "confidence" not in inputs:
+        return dict(inputs), images
     order = np.argsort(inputs["confidence"], kind="stable")
     ordered = {name: one[order] if name in SAMPLES else one for name, one in inputs.items()}
     return ordered, None if images is None else images[order]

@@ -70,8 +70,8 @@ def verify_bundle(path: Path) -> Verified:
     refuse_lacking(str(path), lacking, _HINT)
     add_plugged_metrics()
     follows = {
-        SUMMARY: (summarize(cells, manifest.suites), ("model", "threat")),
-        SUITES: (claimed_of_suites(summarize_suites(cells, manifest.suites)), ("model", "suite")),
+        SUMMARY: (summarize(cells, manifest.suites, manifest.lacks), ("model", "threat")),
+        SUITES: (claimed_of_suites(summarize_suites(cells, manifest.suites, manifest.lacks)), ("model", "suite")),
     }
     values, wrong, unknown = 0, list[Contradiction](), list[str]()
     for name, (table, keys) in follows.items():

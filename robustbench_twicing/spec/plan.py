@@ -92,7 +92,7 @@ class Plan(Frozen):
         for threat in self.threats:
             if threat.kind == "clean":
                 named.append(threat.classes_of)
-            elif threat.kind != "attack":
+            elif threat.kind in ("corruption", "shift"):
                 named.append(threat.suite)
         return list(dict.fromkeys(name for name in named if name))
 

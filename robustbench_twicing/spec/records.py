@@ -49,7 +49,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("data_fingerprint", "string", "hash of the data set's samples: ids, labels and pixels or file sizes"),
     Column("recipe", "string", "preprocessing recipe; 'none' for embedded data sets"),
     Column("threat", "string", "canonical id of the threat, such as pgd-linf-1/255"),
-    Column("kind", "string", "clean, attack, corruption or shift"),
+    Column("kind", "string", "clean, attack, corruption, shift, or other: done by another tool"),
     Column("attack", "string", "the attack's name; empty for other threats"),
     Column("eps", "string", "size of the perturbation as papers write it; empty for other threats"),
     Column("suite", "string", "the suite of a corruption or shift; empty for other threats"),

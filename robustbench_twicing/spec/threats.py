@@ -146,7 +146,25 @@ class ShiftThreat(_Threat):
         return {**super().columns(), "kind": self.kind, "suite": self.suite}
 
 
-Threat = Annotated[CleanThreat | AttackThreat | CorruptionThreat | ShiftThreat, Field(discriminator="kind")]
+class OtherThreat(_Threat):
+    """What another tool did to the images, by whose predictions we have it. Nobody here can do it, or check it."""
+
+    kind: Literal["other"] = "other"
+    name: str
+    says: str = ""
+    """What it does, in the words of whoever handed over the predictions."""
+
+    @property
+    def id(self) -> str:
+        return self.name
+
+    def columns(self) -> dict[str, str | int]:
+        return {**super().columns(), "kind": self.kind}
+
+
+Threat = Annotated[
+    CleanThreat | AttackThreat | CorruptionThreat | ShiftThreat | OtherThreat, Field(discriminator="kind")
+]
 
 
 def pixel_equivalent(threat: AttackThreat, std: Sequence[float]) -> tuple[float, ...]:
