@@ -6,6 +6,7 @@ from itertools import groupby
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.calibration import calibration_table
 from robustbench_twicing.report.compare import compare_page
+from robustbench_twicing.report.gallery import gallery_parts
 from robustbench_twicing.report.notes import state
 from robustbench_twicing.report.numbers import interval, percent, points
 from robustbench_twicing.report.page import Line, Page
@@ -38,6 +39,7 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
         calibration_table(summary_of(runs)),
         *(compared.parts if compared else ()),
         *([Line(f"Not compared: {refused}", "warning")] if refused else []),
+        *gallery_parts(runs, found),
         *run_lines(runs),
         *(provenance_table(run, called) for run, called in zip(runs, run_names(runs), strict=True)),
         *folder_lines(runs),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from robustbench_twicing.report.numbers import KINDS, TEXT_KINDS
 
 Tone = Literal["plain", "strong", "note", "good", "warning", "bad"]
@@ -131,6 +133,26 @@ class Curves:
     y_heading: str = "accuracy in %"
 
 
+class Picture(NamedTuple):
+    """One sample, as some images side by side."""
+
+    title: str
+    images: tuple[tuple[str, np.ndarray], ...]
+    """What each is, and its levels (height, width, 3), uint8."""
+    said: tuple[str, ...]
+    """Lines below it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures, for formats that can show them."""
+
+    key: str
+    title: str
+    pictures: tuple[Picture, ...]
+    about: str
+
+
 class Judged(NamedTuple):
     """One thing that the page passes a verdict on, for formats of CI systems."""
 
@@ -157,7 +179,7 @@ class Page:
 
     title: str
     """What it is about, in a few words."""
-    parts: tuple[Line | Table | Curves, ...]
+    parts: tuple[Line | Table | Curves | Gallery, ...]
     """In the order of reading."""
     headline: Line | None = None
     """The verdict in one sentence, if there is one."""

@@ -132,10 +132,13 @@ def _groups(each: Outcomes) -> dict[str, list[str]]:
     """Threats that one slice takes together."""
     found: dict[str, list[str]] = {}
     for name in each.pairs:
-        threat = each.threats[name]
-        of = name.removesuffix(f"-{threat.eps}") if threat.kind == "attack" else getattr(threat, "suite", name)
-        found.setdefault(of, []).append(name)
+        found.setdefault(asked_of(name, each.threats[name]), []).append(name)
     return found
+
+
+def asked_of(name: str, threat: Threat) -> str:
+    """What a slice calls the threats that it takes together with this one."""
+    return name.removesuffix(f"-{threat.eps}") if threat.kind == "attack" else getattr(threat, "suite", name)
 
 
 def _by_severity(each: Outcomes, names: Sequence[str]) -> dict[int, list[str]]:

@@ -34,6 +34,8 @@ RUNS = Path("results") / "runs"
 """Where run folders go unless the user says otherwise."""
 
 RECORDS, SUMMARY, LOCK = "records", "summary.csv", ".lock"
+IMAGES, ARRAYS = "images", "images.npz"
+"""Where a run keeps images, and the file of each cell that holds their values."""
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 SCHEMA = pa.schema(

@@ -6,11 +6,9 @@ import pandas as pd
 from robustbench_twicing.results.manifest import CellEntry, Manifest
 from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.results.side import CLEAN
-from robustbench_twicing.results.store import RunFolder, write_whole
+from robustbench_twicing.results.store import ARRAYS, IMAGES, RunFolder, write_whole
 from robustbench_twicing.runner.prepare import Ready
 from robustbench_twicing.spec.means import Means
-
-IMAGES = "images"
 
 
 def keep_images(ready: Ready, folder: RunFolder, means: Means, manifest: Manifest) -> None:
@@ -58,7 +56,7 @@ def _interesting(rows: pd.DataFrame | None, clean: pd.DataFrame | None, most: in
 def _is_there(folder: RunFolder, entry: CellEntry, rows: pd.DataFrame) -> bool:
     """Whether these very samples were kept before, with these answers."""
     try:
-        with np.load(folder.path / IMAGES / entry.folder / "images.npz") as found:
+        with np.load(folder.path / IMAGES / entry.folder / ARRAYS) as found:
             pairs = (found["ids"], rows["sample_id"]), (found["predictions"], rows["prediction"])
             return all(here.tolist() == wanted.tolist() for here, wanted in pairs)
     except (OSError, ValueError, KeyError):

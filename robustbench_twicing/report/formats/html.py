@@ -6,22 +6,26 @@ shaded columns is the heat map: its numbers can be read, sorted and heard.
 
 import base64
 import hashlib
+import io
 from collections.abc import Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from robustbench_twicing.report.numbers import Figure, is_missing, percent
-from robustbench_twicing.report.page import Column, Curves, Line, Page, Row, Table
+from robustbench_twicing.report.page import Column, Curves, Gallery, Line, Page, Row, Table
 from robustbench_twicing.report.text import visible
 
 _HERE = Path(__file__).parent
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 320, 48, 540, 14, 270
 """Of a drawing, and of the field within it."""
 _COLOURS, _MARKERS = 6, 4
+_SMALL, _THUMB = 96, 192
+"""Pixels a side."""
 _NAME = 40
 """Letters of a name that is never broken."""
 
@@ -76,7 +80,9 @@ def _hash(script: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _part(part: Line | Table | Curves, name: str) -> dict[str, Any]:
+def _part(part: Line | Table | Curves | Gallery, name: str) -> dict[str, Any]:
+    if isinstance(part, Gallery):
+        return _gallery(part, name)
     if isinstance(part, Line):
         return {"kind": "line", "text": visible(part.text), "tone": part.tone, "unbroken": part.unbroken}
     return _table(part, name) if isinstance(part, Table) else _curves(part, name)
@@ -131,6 +137,41 @@ def _sorted_by(value: Any) -> str | None:
     if isinstance(value, Figure):
         value = value.number
     return None if isinstance(value, bool) or not isinstance(value, (int, float)) or is_missing(value) else repr(value)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _gallery(gallery: Gallery, name: str) -> dict[str, Any]:
+    return {
+        "kind": "gallery",
+        "id": name,
+        "title": visible(gallery.title),
+        "about": visible(gallery.about),
+        "pictures": [
+            {
+                "title": visible(picture.title),
+                "images": [
+                    {"said": visible(said), "alt": visible(f"{picture.title}: {said}"), "uri": _uri(levels)}
+                    for said, levels in picture.images
+                ],
+                "said": [visible(line) for line in picture.said],
+            }
+            for picture in gallery.pictures
+        ],
+    }
+
+
+def _uri(levels: np.ndarray) -> str:
+    """PNG of a small image, as it is; of a larger one a JPEG of `_THUMB` pixels."""
+    from PIL import Image  # which only pages with pictures need
+
+    image, buffer = Image.fromarray(levels), io.BytesIO()
+    small = max(image.size) <= _SMALL
+    if not small:
+        image.thumbnail((_THUMB, _THUMB))
+    image.save(buffer, "PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 85}))
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # --- drawings --------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from robustbench_twicing.results.store import ARRAYS
 from robustbench_twicing.tasks.images.block import Redone
 
-ARRAYS = "images.npz"
 _ANSWERS = ("prediction", "correct")
 
 
