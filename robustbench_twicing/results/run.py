@@ -34,6 +34,9 @@ class Run(Viewed):
     lacking: tuple[Lack, ...] = field(default=())
     """What the manifest promises and `cells` lacks: shards that are missing or do not count, or still to be done."""
 
+    _read_in: Path = field(default_factory=Path.cwd)
+    """The working folder, to which `path` may be relative."""
+
     def __repr__(self) -> str:
         models, threats = len(self.manifest.plan.models), len(self.manifest.plan.threats)
         return f"Run({str(self.path)!r}: {self.manifest.status}, {models} model(s) × {threats} threat(s))"
@@ -41,9 +44,12 @@ class Run(Viewed):
     @cached_property
     def records(self) -> pd.DataFrame:
         """One row per (model, threat, sample) that counts; columns in docs/records.md. Read when it is first asked for:
-        all columns of many records are large.
+        all columns of many records are large. Raises `UserError` if the folder has changed since the run was read.
         """
-        return accepted_records(RunFolder(self.path), self.manifest).records
+        found = accepted_records(RunFolder(self._read_in / self.path), self.manifest)
+        if len(found.records) != sum(map(len, self.cells.values())):
+            raise UserError(f"{self.path} is not what it was when it was read.", "Read it again: load_run(FOLDER).")
+        return found.records
 
     @cached_property
     def summary(self) -> pd.DataFrame:

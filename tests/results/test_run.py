@@ -1,6 +1,7 @@
 """A run folder explains itself, and is finished only if it holds all that its manifest promises."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,16 @@ def test_no_command_judges_records_that_do_not_count(tmp_path: Path, monkeypatch
         assert "correct does not follow from prediction and label" in " ".join(result.output.split())
     assert "Left out" in CliRunner().invoke(app, ["history", "--rebuild"]).output
     assert sorted(Path("results").rglob("*")) == sorted([*before, Path("results/history.sqlite")])
+
+
+def test_records_are_read_when_they_are_asked_for_from_wherever_and_never_those_of_a_folder_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder(tmp_path / "run", records({("deit", "clean"): [True, False]}))
+    monkeypatch.chdir(tmp_path)
+    runs = [load_run("run"), load_run("run")]
+    monkeypatch.chdir("/")
+    assert len(runs[0].records) == 2
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(UserError, match="not what it was"):
+        runs[1].records  # noqa: B018
