@@ -37,8 +37,8 @@ __all__ = [
     "apply_twicing",
     "corrupt",
     "evaluate",
-    "load_model",
     "from_predictions",
+    "load_model",
     "load_run",
 ]
 
