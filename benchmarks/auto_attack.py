@@ -73,7 +73,7 @@ def torchattacks(model: Counted, images: Images, labels: torch.Tensor, eps: str,
 
     attack: Any = there.AutoAttack(model, eps=float(Eps.parse(eps)), n_classes=10, seed=0)
     attack.set_device(images.device)
-    for member in attack._autoattack.attacks.values():
+    for member in attack._autoattack.attacks:
         if isinstance(member, there.Square):
             member.n_queries = queries
     found: Images = attack(images, labels)
