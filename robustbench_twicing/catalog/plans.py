@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from robustbench_twicing.catalog.arms_to_train import ArmsToTrain, arms_to_train, models_with
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.catalog.mistakes import Mistake, Mistakes, Place, dotted
@@ -26,8 +27,9 @@ from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
 from robustbench_twicing.spec.experiment import Experiment
 from robustbench_twicing.spec.means import Means
-from robustbench_twicing.spec.plan import Plan
+from robustbench_twicing.spec.plan import EMBEDDED, Plan
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
+from robustbench_twicing.spec.training import TrainTable
 from robustbench_twicing.spec.values import Frozen
 
 _NAMED = 100
@@ -53,6 +55,8 @@ class PlanFile:
     """What `compare` and `gate` take for arms of training seeds; empty without any."""
     never_pass: tuple[str, ...] = ()
     """In lines, the cells that its gate can never pass; empty if the file states no gate."""
+    train: ArmsToTrain | None = None
+    """What is trained before it is carried out; the models that come of it are models of the plan."""
 
 
 def plan_names() -> list[str]:
@@ -90,7 +94,13 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     if mistakes.found:  # before anything of it could be imported
         raise _located(mistakes.found, files)
     text = mistakes.filled(_About, about)
-    require_models(content, mistakes)
+    train = None
+    if text.train is not None:
+        train = arms_to_train(text.train, str(content.get("data", EMBEDDED)), files[0].path.stem, mistakes)
+    if train is not None:
+        content["models"] = models_with(content, train)
+    if text.train is None:
+        require_models(content, mistakes)
     stated = stated_or_none(content, known, mistakes, given, keys=("extends", *_About.model_fields))
     if stated is not None:
         _check_gate(text.gate, stated.plan, text.arms, mistakes)
@@ -98,7 +108,7 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     if mistakes.found or stated is None:
         raise _located(mistakes.found, files)
     never = never_passing(stated.plan, text.gate, text.arms) if "gate" in about else ()
-    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms, never)
+    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms, never, train)
 
 
 class _About(Frozen):
@@ -107,6 +117,7 @@ class _About(Frozen):
     title: str = ""
     gate: Policy = Policy()
     arms: Mapping[str, Patterns] = Field(default_factory=dict)
+    train: TrainTable | None = None
 
 
 def _check_gate(gate: Policy, plan: Plan, arms: ArmPatterns, mistakes: Mistakes) -> None:
@@ -172,6 +183,11 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     def frost(name: Any) -> Any:
         return name if name == "drawn" else placed(name)
 
+    def trained(table: Any) -> Any:
+        for key, change in (("recipe", definition), ("directory", placed), ("out", placed), ("from", weights)):
+            table = _changed(table, key, change)
+        return table
+
     result = dict(content)
 
     def each(key: str, kind: type, change: Callable[[Any], Any]) -> None:
@@ -187,6 +203,7 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
     each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})
     each("means", dict, lambda table: _changed(_changed(table, "frost_dir", frost), "out", placed))
+    each("train", dict, trained)
     each("suites", list, lambda rows: [_changed(row, "name", definition) for row in rows])
     return result
 

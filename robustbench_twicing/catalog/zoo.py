@@ -26,6 +26,9 @@ _PLAIN_WEIGHTS = ("timm:", "hf-hub:timm/")
 
 _SOFTMAX = Attention()
 
+SMALL = ("mnist", "cifar10", "cifar100")
+"""Data sets of 32 x 32 pictures: names of the zoo are there the networks that they are on digits, without weights."""
+
 
 class ZooWeights(Frozen):
     """What a model name stands for on one family of data sets."""
@@ -308,7 +311,10 @@ def _timm_name(name: str) -> bool:
 def _entry(name: str, data: str) -> ZooWeights:
     entries = zoo()
     if name in entries:
-        return entries[name].digits if data == "digits" else entries[name].imagenet
+        entry = entries[name]
+        if data in SMALL:
+            return ZooWeights(architecture=entry.digits.architecture)
+        return entry.digits if data == "digits" else entry.imagenet
     if name.startswith(("timm:", "hf-hub:")):
         raise UserError(
             f"{name!r} says where weights are, not which model they are for.",

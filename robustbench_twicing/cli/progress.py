@@ -1,5 +1,6 @@
 """Progress of a run, on standard error."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -15,8 +16,11 @@ _BETWEEN_LINES = 60.0
 
 
 def loading(quiet: bool) -> None:
-    """The first line, at once: torch, the models and the data take seconds to load, and a slow disk a minute."""
-    if not quiet:
+    """The first line, at once: torch, the models and the data take seconds to load, and a slow disk a minute.
+
+    Of the processes that torchrun starts the first says it.
+    """
+    if not quiet and os.environ.get("RANK", "0") == "0":
         say("Loading …", "note", stderr=True)
 
 

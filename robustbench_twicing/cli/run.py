@@ -1,10 +1,13 @@
 """`twicing-bench run`."""
 
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.plans import read_plan
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.options import (
     COMPUTING,
@@ -19,6 +22,14 @@ from robustbench_twicing.cli.options import (
 from robustbench_twicing.cli.printing import show_page
 from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.report.estimate import estimate_page
+from robustbench_twicing.report.numbers import count, duration, size
+from robustbench_twicing.report.page import Line, Page
+from robustbench_twicing.report.text import say
+from robustbench_twicing.spec.means import Means
+
+if TYPE_CHECKING:
+    from robustbench_twicing.runner.trained import Watching
+    from robustbench_twicing.train.loop import Outcome
 
 
 @taking({**COMPUTING, **EVALUATING, **FROST, **OUTPUT})
@@ -37,10 +48,70 @@ def run(
     quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
     means = means_of(said)
     with code_allowed(allow_code):
+        arms = read_plan(plan, settings(), means).train
         if dry_run:
             loading(quiet)
+            if arms is not None and arms.missing:
+                show_page(_what_is_to_be_trained(plan, means), as_machine)
+                return
             cost, folder, warnings = api.estimate_plan_file(plan, means)
             show_page(estimate_page(cost, str(folder), warnings), as_machine)
             return
-        found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin))
+        with ExitStack() as stack:
+            watching = _watching(stack, quiet) if arms is not None and arms.missing else None
+            found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin, watching))
         print_evaluated(found, as_machine, skip_bad)
+
+
+def _watching(stack: ExitStack, quiet: bool) -> "Watching":
+    from robustbench_twicing.cli.train import Followed, say_trained
+    from robustbench_twicing.runner.trained import Watching
+
+    bars: list[Followed] = []
+
+    def going(one: Any, done: Any) -> None:
+        if not bars:
+            bars.append(stack.enter_context(Followed(quiet)))
+        bars[0].update(one, done)
+
+    def left(number: int, all_of_them: int) -> None:
+        say(f"Trains {number} of {all_of_them} arms' seeds first.", stderr=True)
+
+    def done(model: str, seed: int, images: int, outcome: "Outcome") -> None:
+        say_trained(model, seed, images, outcome, stderr=True)
+
+    return Watching(left, going, done)
+
+
+def _what_is_to_be_trained(plan: str, means: Means) -> Page:
+    """One probe of each model; the evaluation cannot be probed before there are weights."""
+    from robustbench_twicing.runner.trained import arms_estimated
+
+    read = read_plan(plan, settings(), means)
+    arms = read.train
+    assert arms is not None
+    found = arms_estimated(arms, read.means)
+    seconds = sum(seeds * one.seconds for seeds, one in found.values())
+    lines = [
+        Line(
+            f"{model} by recipe {arms.recipe.name}: {seeds} seed(s) of {count(one.updates)} updates, "
+            f"{one.images_per_second:,.1f} images/s, {duration(one.seconds)} each, "
+            f"{size(one.disk_bytes)} of disk for a training"
+        )
+        for model, (seeds, one) in found.items()
+    ]
+    folder = next(iter(arms.weights.values())).parent
+    return Page(
+        "What is left to train",
+        (
+            *lines,
+            Line(f"About {duration(seconds)} in all, one after another, from a probe of seconds. Weights: {folder}"),
+            Line(f"Then {len(read.plan.cells)} cells are evaluated; --dry-run says what they cost once it is trained."),
+        ),
+        facts={
+            "to_train": {model: seeds for model, (seeds, _) in found.items()},
+            "seconds": seconds,
+            "folder": str(folder),
+            "cells": len(read.plan.cells),
+        },
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustbench_twicing.catalog.zoo import SMALL
 from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
@@ -32,7 +33,9 @@ _Models = Annotated[
     typer.Option("--model", "-m", help="deit, deit-tw, a network of timm, each with a method: 'deit+neutreno(0.6)'. "
                  "Repeatable."),
 ]  # fmt: skip
-_Data = Annotated[str | None, typer.Option(help="Name of the data set: digits, or what --data-dir is to be called.")]
+_Data = Annotated[
+    str | None, typer.Option(help="digits; mnist, cifar10, cifar100 with --data-dir; or what --data-dir is called.")
+]
 _DataDir = Annotated[Path | None, typer.Option(help="Images to train on: a folder with train/CLASS/ and val/CLASS/.")]
 _Recipe = Annotated[str | None, typer.Option(help="digits, deit, finetune, small, tiny, or a .toml of your own.")]
 _From = Annotated[str | None, typer.Option("--from", help="Weights to begin with: a file, or timm:NAME.")]
@@ -109,14 +112,15 @@ def train(
         raise UserError(f"Where does {data!r} lie?", "Pass --data-dir: a folder with train/CLASS/ and val/CLASS/.")
     if data == "digits" and data_dir is not None:
         raise UserError("The digits lie in no folder.", "Give the data in --data-dir another name with --data.")
-    recipe = recipe or ("digits" if data == "digits" else "finetune" if start else "deit")
+    from_scratch = "small" if data in SMALL else "deit"
+    recipe = recipe or ("digits" if data == "digits" else "finetune" if start else from_scratch)
     loading(quiet)
-    from robustbench_twicing.train.in_turn import with_controls
+    from robustbench_twicing.catalog.arms_to_train import recipe_against, with_controls
 
     models = with_controls(model) if control else list(dict.fromkeys(model))
     numbers = seeds_of(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
-    asked = _Asked(models, numbers, data, data_dir, _recipe(recipe, adversarial, eps), start, paths, quiet)
+    asked = _Asked(models, numbers, data, data_dir, recipe_against(recipe, adversarial, eps), start, paths, quiet)
     if recipe == "finetune" and start is None:
         raise UserError("The recipe finetune goes on from weights.", "Pass --from FILE, or --from timm:NAME.")
     if recipe == "finetune" and not control:
@@ -143,18 +147,6 @@ def seeds_of(text: str | None, seed: int) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _recipe(name: str, adversarial: str | None, eps: str | None) -> "TrainingRecipe":
-    from robustbench_twicing.catalog.recipes import training_recipe
-    from robustbench_twicing.spec.training import Adversarial
-
-    recipe = training_recipe(name)
-    if adversarial is None and eps is None:
-        return recipe
-    if adversarial is None or eps is None:
-        raise UserError("--adversarial and --eps go together.", "Write --adversarial pgd-2 --eps 4/255.")
-    return recipe.model_copy(update={"adversarial": Adversarial.parse(adversarial, eps)})
-
-
 def _paths(
     models: list[str], seeds: list[int], data: str, out: Path | None, several: bool
 ) -> dict[tuple[str, int], Path]:
@@ -170,10 +162,8 @@ def _equipment(
     from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.train.job import Equipment
 
-    chosen = choose_device(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = micro_batch or (64 if chosen.type == "cpu" else 256)
-    return Equipment(chosen, precision, most, min(cores - 1, 16) if workers is None else workers, every)
+    usual = Equipment.usual(choose_device(device), micro_batch, workers)
+    return usual._replace(precision=precision, checkpoint_seconds=every)
 
 
 def _train_at_once(asked: _Asked, at_once: int) -> None:
@@ -188,20 +178,24 @@ def _train_at_once(asked: _Asked, at_once: int) -> None:
         task = bar.add_task("trainings", total=len(left))
         for done, (one, outcome) in enumerate(train_several(left, at_once) if left else (), start=1):
             bar.update(task, completed=done)
-            _say_trained(one.model, one.seed, 597, outcome)
+            say_trained(one.model, one.seed, 597, outcome)
     _say_use(asked)
 
 
 def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None:
     """One after another, each on all processes that torchrun started."""
-    from robustbench_twicing.data.training import training_folder
+    from robustbench_twicing.data.training import training_folder, training_pictures
     from robustbench_twicing.train.digits import DigitsData
     from robustbench_twicing.train.folder import FolderData
     from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
     from robustbench_twicing.train.processes import joined
     from robustbench_twicing.train.weights import is_trained
 
-    data: Any = FolderData(asked.data, training_folder(asked.data_dir)) if asked.data_dir else DigitsData()
+    data: Any = DigitsData()
+    if asked.data_dir:
+        small = asked.data in SMALL
+        found = training_pictures(asked.data, asked.data_dir) if small else training_folder(asked.data_dir)
+        data = FolderData(asked.data, found)
     all_of_them = [
         Begun(job_of(name, data, asked.recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
     ]
@@ -215,10 +209,10 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
         _require_folders(asked)
         if first:
             _say_left(len(left), len(all_of_them))
-        with _Followed(asked.quiet) if first else nullcontext() as followed:
+        with Followed(asked.quiet) if first else nullcontext() as followed:
             for one, outcome in train_in_turn(left, equipment, processes, followed.update if followed else None):
                 if first:
-                    _say_trained(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
+                    say_trained(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
     if first:
         _say_use(asked)
 
@@ -235,14 +229,14 @@ def _say_left(left: int, all_of_them: int) -> None:
         )
 
 
-class _Followed:
+class Followed:
     """The bar of trainings in turn; without a terminal a line now and then."""
 
     def __init__(self, quiet: bool) -> None:
         self._bar, self._quiet, self._tenth = _bar(quiet), quiet, -1
         self._task, self._name = self._bar.add_task(""), ""
 
-    def __enter__(self) -> "_Followed":  # noqa: PYI034 - beartype cannot check Self here
+    def __enter__(self) -> "Followed":  # noqa: PYI034 - beartype cannot check Self here
         self._bar.start()
         return self
 
@@ -277,7 +271,8 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def _say_trained(model: str, seed: int, test_images: int, outcome: "Outcome") -> None:
+def say_trained(model: str, seed: int, test_images: int, outcome: "Outcome", stderr: bool = False) -> None:
+    """The line of a training that is done, and what was odd in it."""
     low, high = wilson_interval(outcome.test_correct, test_images)
     average = ""
     if outcome.averaged_correct is not None:
@@ -285,7 +280,8 @@ def _say_trained(model: str, seed: int, test_images: int, outcome: "Outcome") ->
     say(
         f"{model}, seed {seed}: clean accuracy {percent(outcome.test_correct / test_images)} % "
         f"on {count(test_images)} test images (95 % interval {percent(low)} - {percent(high)}){average} "
-        f"after {duration(outcome.seconds)}"
+        f"after {duration(outcome.seconds)}",
+        stderr=stderr,
     )
     for remark in outcome.remarks:
         say(remark, "warning", stderr=True)

@@ -16,7 +16,9 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from robustbench_twicing.catalog.suites import class_list
 from robustbench_twicing.data.archives import Listing, Tree, join
+from robustbench_twicing.data.mnist import Pictures, WhichSplit, mnist
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import SuiteSpec
 
@@ -27,6 +29,7 @@ _SEVERITIES = 5
 """In a file of CIFAR-10-C, whichever of them a suite takes."""
 
 _TEST, _TRAINING, _META = ("test_batch", "test"), ("data_batch_1", "train"), ("batches.meta", "meta")
+_PARTS = tuple(f"data_batch_{number}" for number in range(1, 6))
 _LABELS, _NAMES = (b"labels", b"fine_labels"), (b"label_names", b"fine_label_names")
 
 
@@ -173,6 +176,15 @@ def cifar_tree(suite: SuiteSpec, tree: Tree) -> tuple[SuiteSpec, ArrayTree]:
             "Only the test images are evaluated; put them there.",
         )
     place = join(folder, test)
+    levels, labels = _batch(tree, place)
+    classes = suite.index or _names(tree, folder, files)
+    _refuse_other_classes(suite, classes, labels, tree.where(place))
+    named = suite if suite.index else suite.model_copy(update={"index": classes, "classes": classes})
+    return named, ArrayTree(tree.root, classes, labels, {"": lambda: levels})
+
+
+def _batch(tree: Tree, place: str) -> tuple[Levels, list[int]]:
+    """The pictures and labels of one file."""
     batch = read_batch(tree.read(place), tree.where(place))
     labels = next((batch[key] for key in _LABELS if key in batch), None)
     data = batch.get(b"data")
@@ -181,11 +193,28 @@ def cifar_tree(suite: SuiteSpec, tree: Tree) -> tuple[SuiteSpec, ArrayTree]:
             f"{tree.where(place)} holds no data of 3,072 bytes an image with one label for each.",
             'CIFAR\'s "python version" has both; see docs/datasets.md.',
         )
-    classes = suite.index or _names(tree, folder, files)
-    _refuse_other_classes(suite, classes, labels, tree.where(place))
-    levels = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    named = suite if suite.index else suite.model_copy(update={"index": classes, "classes": classes})
-    return named, ArrayTree(tree.root, classes, labels, {"": lambda: levels})
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def cifar_pictures(tree: Tree, name: str, split: WhichSplit) -> Pictures:
+    """The images of CIFAR-10 (`cifar10`) or CIFAR-100 to train on or to test with. Raises `UserError`."""
+    usual = {"cifar10": ("test_batch", _PARTS), "cifar100": ("test", ("train",))}
+    test, training = usual[name]
+    wanted = training if split == "train" else (test,)
+    top = tree.listing("")
+    folder = next((one for one in ("", *top.folders) if test in tree.listing(one).files), None)
+    missing = wanted if folder is None else sorted(set(wanted) - set(tree.listing(folder).files))
+    if folder is None or missing:
+        raise UserError(
+            f"{shown(str(tree.root))} is not {name}: it holds no {', '.join(missing)}.",
+            "Pass the folder of the python batches as they are published, or the tar after `gunzip`.",
+        )
+    parts = [_batch(tree, join(folder, part)) for part in wanted]
+    labels = [label for _, some in parts for label in some]
+    classes = class_list(name)
+    if not 0 <= min(labels) <= max(labels) < len(classes):
+        raise UserError(f"{tree.where(folder)} has labels that {name} has not.", "Pass --data cifar10 or cifar100.")
+    return Pictures(np.concatenate([levels for levels, _ in parts]), labels, classes)
 
 
 def _are_labels(labels: Any, count: int) -> TypeGuard[list[int]]:
@@ -206,6 +235,12 @@ def _names(tree: Tree, folder: str, files: Sequence[str]) -> tuple[str, ...]:
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)  # type: ignore[union-attr]
     except (TypeError, UnicodeDecodeError):
         raise UserError(f"{tree.where(place)} names no classes.", 'Write classes = "cifar10" or "cifar100".') from None
+
+
+def mnist_tree(tree: Tree) -> ArrayTree:
+    """The test images of MNIST. Raises `UserError`."""
+    found = mnist(tree, "test")
+    return ArrayTree(tree.root, found.classes, found.labels, {"": lambda: found.levels})
 
 
 def cifar_c_tree(suite: SuiteSpec, tree: Tree) -> ArrayTree:

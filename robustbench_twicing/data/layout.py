@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_twicing.data.archives import Tree, join, open_tree, unreadable_folder
-from robustbench_twicing.data.cifar import cifar_c_tree, cifar_tree
+from robustbench_twicing.data.cifar import cifar_c_tree, cifar_tree, mnist_tree
 from robustbench_twicing.data.contents import (
     HELP,
     OWN_CLASSES,
@@ -43,6 +43,8 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
     try:
         if suite.layout == "cifar":
             suite, tree = cifar_tree(suite, tree)
+        if suite.layout == "mnist":
+            tree = mnist_tree(tree)
         if suite.layout == "cifar-c":
             tree = cifar_c_tree(suite, tree)
         if suite.severities:

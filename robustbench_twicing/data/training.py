@@ -1,12 +1,20 @@
-"""A folder of images to train on, in ImageNet's layout: `train/CLASS/*` and `val/CLASS/*`. No image is read here."""
+"""Images to train on: a folder in ImageNet's layout, `train/CLASS/*` and `val/CLASS/*`, or MNIST and CIFAR in memory.
+
+No image of a folder is read here.
+"""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from robustbench_twicing.data.archives import unreadable_folder
+import numpy as np
+
+from robustbench_twicing.data.archives import open_tree, unreadable_folder
+from robustbench_twicing.data.cifar import cifar_pictures
 from robustbench_twicing.data.contents import some
 from robustbench_twicing.data.decode import ENDINGS, is_image
+from robustbench_twicing.data.mnist import Pictures, WhichSplit, mnist
 from robustbench_twicing.errors import UserError, shown
 
 _LAYOUT = (
@@ -22,6 +30,8 @@ class Split:
     files: tuple[str, ...]
     """Below `root`, such as `n01440764/n01440764_18.JPEG`."""
     labels: tuple[int, ...]
+    levels: np.ndarray | None = None
+    """(images, height, width, 3) uint8: the images themselves, where they lie in no files of their own."""
 
     def path(self, position: int) -> Path:
         """Of an image."""
@@ -37,11 +47,33 @@ class TrainingFolder:
     train: Split
     val: Split
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits over classes and names of the training images; not over what is in them."""
+        """12 hex digits over classes and names of the training images; over what is in them if that is in memory."""
         digest = hashlib.sha256("\0".join((*self.classes, "", *self.train.files)).encode("utf-8", "surrogateescape"))
+        if self.train.levels is not None:
+            digest.update(np.ascontiguousarray(self.train.levels).data)
         return digest.hexdigest()[:12]
+
+
+def training_pictures(name: str, root: Path) -> TrainingFolder:
+    """MNIST or CIFAR, test images as `val`. Raises `UserError` that says what is not as it has to be."""
+    tree = open_tree(root.expanduser())
+
+    def read(split: WhichSplit) -> Pictures:
+        return mnist(tree, split) if name == "mnist" else cifar_pictures(tree, name, split)
+
+    splits = {split: read(split) for split in ("train", "test")}
+    classes = splits["train"].classes
+    if splits["test"].classes != classes:
+        raise UserError(f"{root}: training and test images have other classes.", "Fetch the data set again.")
+    train, val = (_in_memory(root, split, found) for split, found in splits.items())
+    return TrainingFolder(root, classes, train, val)
+
+
+def _in_memory(root: Path, split: str, found: Pictures) -> Split:
+    files = tuple(f"{found.classes[label]}/{split}_{number:05d}" for number, label in enumerate(found.labels))
+    return Split(root, files, tuple(found.labels), found.levels)
 
 
 def training_folder(root: Path) -> TrainingFolder:

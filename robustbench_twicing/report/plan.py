@@ -15,6 +15,7 @@ def plan_page(read: PlanFile, named: str) -> Page:
         (
             Line(f"{read.name}: {read.title or 'no title'}"),
             Line(f"models: {', '.join(models)}"),
+            *_trained(read),
             *(Line(f"arm {name}: {', '.join(seeds)}") for name, seeds in arms.items()),
             Line(f"threats on {plan.data.name}: {', '.join(threats)}"),
             *(Line(line, "warning") for line in read.never_pass),
@@ -27,8 +28,22 @@ def plan_page(read: PlanFile, named: str) -> Page:
             "data": plan.data.name,
             "models": models,
             "arms": arms,
+            "to_train": [f"{model}, seed {seed}" for model, seed in read.train.missing] if read.train else [],
             "threats": threats,
             "cells": len(plan.cells),
             "never_pass": read.never_pass,
         },
     )
+
+
+def _trained(read: PlanFile) -> list[Line]:
+    if read.train is None:
+        return []
+    arms, todo = read.train, read.train.missing
+    models = ", ".join(dict.fromkeys(model for model, _ in arms.weights))
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(seed for _, seed in arms.weights))
+    folder = next(iter(arms.weights.values())).parent
+    return [
+        Line(f"trains first: {models}, seeds {seeds}, by recipe {arms.recipe.name} on {arms.data}"),
+        Line(f"weights: {folder} ({len(arms.weights) - len(todo)} of {len(arms.weights)} are there)", unbroken=True),
+    ]

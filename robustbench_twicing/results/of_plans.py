@@ -21,12 +21,16 @@ LATEST = "latest"
 def plan_folder(plan: PlanFile) -> Path:
     """Where a plan file's run goes: where it says, or a folder named after it and the content of its checkpoints.
 
-    New weights in an old file are a new run; the old one stays.
+    New weights in an old file are a new run; the old one stays. One whose arms are still to be trained has none yet.
     """
     if plan.means.out is not None:
         return plan.means.out
     files = {spec.weights.removeprefix("file:") for spec in plan.plan.models if spec.weights.startswith("file:")}
-    digests = {file: sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in sorted(files)}
+    to_train = {str(path) for path in plan.train.weights.values() if not path.exists()} if plan.train else set()
+    digests = {
+        file: "" if file in to_train else sha256(Path(file).expanduser().read_bytes()).hexdigest()
+        for file in sorted(files)
+    }
     content = content_hash({"plan": plan.plan.model_dump(mode="json"), "checkpoints": digests})
     return RUNS / f"{plan.name}-{content}"
 

@@ -25,6 +25,7 @@ from robustbench_twicing.spec.plan import Cell
 
 if TYPE_CHECKING:
     from robustbench_twicing.runner.estimate import Cost
+    from robustbench_twicing.runner.trained import Watching
     from robustbench_twicing.tasks.task import Progress
 
 Begin = Callable[[dict[Cell, tuple[int, int]]], "Progress"]
@@ -67,16 +68,23 @@ def check_generated(stated: Stated, begin: Begin | None = None) -> Run:
     return carry_out(stated, begin)
 
 
-def run_plan_file(plan: str | Path, means: Means | None = None, begin: Begin | None = None) -> Run:
+def run_plan_file(
+    plan: str | Path, means: Means | None = None, begin: Begin | None = None, watching: Watching | None = None
+) -> Run:
     """Carry out a plan file, or the plan of that name that ships with the tool. The same call again continues.
 
     What is set in `means` wins over the plan's own, and those over what is configured in twicing-bench.toml, which
     also says the directories and checkpoints that the plan does not name. `out` left out is the plan's own folder
-    (`plan_folder`). Raises `UserError`.
+    (`plan_folder`). The arms of its [train] are trained first, if they are not yet; `watching` is told of it.
+    Raises `UserError`.
     """
     read = read_plan(plan, settings(), means)
 
     require_places(read.plan, read.means)
+    if read.train is not None and read.train.missing:
+        from robustbench_twicing.runner.trained import train_arms
+
+        train_arms(read.train, read.means, watching)
 
     from robustbench_twicing.runner.run import run_plan
 

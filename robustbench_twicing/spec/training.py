@@ -162,3 +162,19 @@ class TrainingRecipe(Frozen):
         if self.epochs and 2 * self.schedule.warmup_epochs > self.epochs:
             raise ValueError("schedule.warmup_epochs is more than half of epochs")
         return self
+
+
+class TrainTable(Frozen):
+    """`[train]` of a plan file: which arms are trained before the plan is carried out."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(strict=True, ge=0, lt=10**6)], ...], Field(min_length=1)] = (0,)
+    recipe: str | None = None
+    directory: str | None = None
+    """Of the images to train on; left out: that of the plan's data set."""
+    out: str | None = None
+    """The folder of the weights; left out: results/trained/PLAN."""
+    start: str | None = Field(default=None, alias="from")
+    control: Annotated[bool, Field(strict=True)] = False
+    adversarial: str | None = None
+    eps: str | None = None

@@ -16,8 +16,6 @@ from robustbench_twicing.train.loop import Outcome, Progress, train
 from robustbench_twicing.train.processes import ALONE, Processes
 from robustbench_twicing.train.weights import save_trained, states_of
 
-CONTROL = "softmax"
-
 
 class Begun(NamedTuple):
     """A training that has been told of."""
@@ -32,9 +30,8 @@ def job_of(model: str, data: TrainingData, recipe: TrainingRecipe, seed: int, st
 
     Raises `UserError` for an unknown model or method, and for weights that cannot be had or do not fit.
     """
-    family = "digits" if data.name == "digits" else "imagenet"
     # Without a start a model needs no weights; naming a file asks the zoo for none.
-    spec = model_spec(f"{model}={start or 'none'}", family)
+    spec = model_spec(f"{model}={start or 'none'}", data.name)
     spec = spec.model_copy(update={"name": model})
     return Job(spec, recipe, data, seed, _start(spec, start) if start else None)
 
@@ -43,23 +40,6 @@ def _start(spec: ModelSpec, text: str) -> Start:
     network = load_model(spec.model_copy(update={"attention": Attention()})).network
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return Start(text, weights_hash(network), tensors)
-
-
-def with_controls(models: Sequence[str]) -> list[str]:
-    """Each model, and behind it the same network with softmax attention, unless that is among them."""
-    found = list(models)
-    for model in models:
-        control = f"{model.partition('+')[0]}+{CONTROL}"
-        same = [one for one in found if _is_control(one, model)]
-        if not same and not _is_control(model, model):
-            found.append(control)
-    return found
-
-
-def _is_control(one: str, model: str) -> bool:
-    """`one` is the network of `model` with softmax attention."""
-    specs = [model_spec(f"{text}=none", "imagenet") for text in (one, model)]
-    return specs[0].architecture == specs[1].architecture and specs[0].attention == Attention()
 
 
 def train_in_turn(

@@ -1,5 +1,6 @@
 """What is trained, and with what it is computed."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -153,6 +154,13 @@ class Equipment(NamedTuple):
     workers: int = 0
     checkpoint_seconds: float = 600.0
     """Between two checkpoints; 0 for one after every update."""
+
+    @staticmethod
+    def usual(device: torch.device, micro_batch: int | None = None, workers: int | None = None) -> "Equipment":
+        """What is taken for a device unless somebody says otherwise."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        most = micro_batch or (64 if device.type == "cpu" else 256)
+        return Equipment(device, micro_batch=most, workers=min(cores - 1, 16) if workers is None else workers)
 
 
 ONE_CPU = Equipment()

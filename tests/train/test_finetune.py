@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from robustbench_twicing.catalog.arms_to_train import with_controls
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.catalog.recipes import training_recipe
 from robustbench_twicing.data.training import training_folder
@@ -11,7 +12,7 @@ from robustbench_twicing.models.build import load_model
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.train.digits import DigitsData
 from robustbench_twicing.train.folder import FolderData
-from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn, with_controls
+from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
 from robustbench_twicing.train.job import ONE_CPU
 from robustbench_twicing.train.parts import network_of
 from tests.train.small import MODEL, small_recipe, write_pictures

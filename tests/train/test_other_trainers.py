@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import timm
 import torch
 from safetensors.torch import save_file
@@ -55,3 +56,38 @@ def test_a_loop_of_ones_own_trains_a_converted_model_whose_weights_load(tmp_path
     )
     card = load_model(spec).card
     assert (card.training_recipe, card.training_seed, card.classes) == ("mine-1", 4, 3)
+
+
+class ForTrainer(nn.Module):
+    """A model of timm as Hugging Face's Trainer calls one; docs/training.md shows it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values, labels=None):
+        logits = self.network(pixel_values)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_the_trainer_of_hugging_face_trains_a_converted_model_whose_weights_load(tmp_path):
+    pytest.importorskip("accelerate", reason="Hugging Face's Trainer needs accelerate")
+    transformers = pytest.importorskip("transformers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        shape = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 4, "num_classes": 3}
+        network = apply_method(timm.create_model("vit_tiny_patch16_224", **shape), "twicing")
+        before = network.blocks[0].attn.qkv.weight.detach().clone()
+        pictures = [{"pixel_values": torch.rand(3, 32, 32), "labels": label} for label in (0, 1, 2, 0)]
+        settings = transformers.TrainingArguments(
+            str(tmp_path), max_steps=2, per_device_train_batch_size=2, use_cpu=True, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+        )  # fmt: skip
+        done = transformers.Trainer(ForTrainer(network), settings, train_dataset=pictures).train()
+    assert done.global_step == 2
+    assert not torch.equal(before, network.blocks[0].attn.qkv.weight.detach())
+    assert str(attention_of(network.eval())) == "twicing"
+    path = tmp_path / "hf.safetensors"
+    save_file(network.state_dict(), path, {"training_recipe": "trainer-1", "seed": "0"})
+    spec = ModelSpec(name="hf", architecture="deit_digits_patch8_32", attention="twicing", weights=f"file:{path}")
+    assert load_model(spec).card.training_recipe == "trainer-1"
