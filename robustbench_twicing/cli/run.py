@@ -58,7 +58,7 @@ def run(
             show_page(estimate_page(cost, str(folder), warnings), as_machine)
             return
         with ExitStack() as stack:
-            watching = _watching(stack, quiet) if arms is not None and arms.missing else None
+            watching = _watching(stack, quiet) if arms is not None else None
             found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin, watching))
         print_evaluated(found, as_machine, skip_bad)
 

@@ -81,7 +81,7 @@ def run_plan_file(
     read = read_plan(plan, settings(), means)
 
     require_places(read.plan, read.means)
-    if read.train is not None and read.train.missing:
+    if read.train is not None:  # also where all files are there: they may be another training's
         from robustbench_twicing.runner.trained import train_arms
 
         train_arms(read.train, read.means, watching)

@@ -143,6 +143,8 @@ class TrainingRecipe(Frozen):
     mixing: Mixing
     regularisation: Regularisation
     average: Average
+    ramp_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the strength of the method rises from 0, linearly with every update; 0 and left out: none."""
     adversarial: Adversarial | None = None
     """What images are attacked by before the network sees them, if by anything; in no file: `--adversarial` says it."""
 
@@ -155,12 +157,15 @@ class TrainingRecipe(Frozen):
     def content(self) -> dict[str, Any]:
         """All that decides weights."""
         unsaid = {"name", "title", "source"} | ({"adversarial"} if self.adversarial is None else set())
+        unsaid |= set() if self.ramp_epochs else {"ramp_epochs"}  # as hashed before there were ramps
         return self.model_dump(mode="json", exclude=unsaid)
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainingRecipe":
         if self.epochs and 2 * self.schedule.warmup_epochs > self.epochs:
             raise ValueError("schedule.warmup_epochs is more than half of epochs")
+        if self.ramp_epochs > self.epochs:
+            raise ValueError("ramp_epochs is more than epochs")
         return self
 
 

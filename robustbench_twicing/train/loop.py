@@ -37,6 +37,7 @@ from robustbench_twicing.train.parts import (
     mixing_of,
     network_of,
     optimizer_of,
+    ramp_of,
 )
 from robustbench_twicing.train.processes import ALONE, Processes
 
@@ -194,11 +195,13 @@ def _carry_on(setting: _Setting, state: _State, asked: Asked, following: _Follow
     job, equipment, folder, share, processes = setting
     model = processes.shared(state.network)
     rates = learning_rates(job.recipe, state.optimizer, job.updates_per_epoch)
+    ramp = ramp_of(job, state.network)
     mix, feed = mixing_of(job), job.data.feed(job, state.network, share, state.update)
     device, saved_at = equipment.device, time.monotonic()
     pending = torch.zeros((), dtype=torch.float64, device=device)
     while state.update < job.updates:
         rates(state.update)
+        ramp(state.update)
         pending += _updated(setting, state, model, mix, [next(feed) for _ in share.own])
         state.update += 1
         ends = state.update % job.updates_per_epoch == 0
@@ -216,6 +219,7 @@ def _carry_on(setting: _Setting, state: _State, asked: Asked, following: _Follow
             saved_at = time.monotonic()
         if stop:
             raise KeyboardInterrupt
+    ramp(job.updates)  # full, though the ramp be as long as the training
 
 
 def _look(setting: _Setting, state: _State, pending: torch.Tensor) -> None:

@@ -14,6 +14,9 @@ from timm.utils import ModelEmaV3
 from torch.nn import functional as F
 
 from robustbench_twicing.attention.convert import apply_method
+from robustbench_twicing.attention.methods import METHODS
+from robustbench_twicing.attention.paths import MethodAttention
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import new_network
 from robustbench_twicing.spec.training import TrainingRecipe
 from robustbench_twicing.tensors import Images, Labels
@@ -64,7 +67,7 @@ def learning_rates(
     """A function that sets the learning rate of an update, by its number from 0 alone: also of one that goes on."""
     said, highest = recipe.schedule, recipe.optimizer.learning_rate
     if said.name == "warmup-then-cosine":
-        warmup = min(said.warmup_epochs, recipe.epochs / 2)
+        warmup = min(float(said.warmup_epochs), recipe.epochs / 2)
 
         def ours(update: int) -> None:
             epoch, number = divmod(update, updates_per_epoch)
@@ -99,6 +102,30 @@ def _warmup_then_cosine(epoch: float, warmup_epochs: float, epochs: int) -> floa
     if epoch < warmup_epochs:
         return epoch / warmup_epochs
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
+
+
+def ramp_of(job: Job, network: Any) -> Callable[[int], None]:
+    """A function that sets the methods' strength for an update, by its number from 0 alone; full behind the ramp.
+
+    Raises `UserError` for a method that has none.
+    """
+    length = job.recipe.ramp_epochs * job.updates_per_epoch if job.recipe.ramp_epochs else 0
+    blocks = [part for part in network.modules() if isinstance(part, MethodAttention)]
+    ramped = [(block, block.mixing) for block in blocks if block.mixing.numbers] if length else []
+    for block, _ in ramped:
+        if METHODS[block.method.name].parameters[0].name != "strength":
+            raise UserError(
+                f"Recipe {job.recipe.name} ramps the strength of a method up, and {block.method.name} has none.",
+                "Take a method with a strength (twicing, neutreno), or a recipe without ramp_epochs.",
+            )
+
+    def set_strength(update: int) -> None:
+        share = min(1.0, update / length) if length else 1.0
+        for block, full in ramped:
+            numbers = (share * full.numbers[0], *full.numbers[1:])
+            block.mixing = full._replace(numbers=numbers, strengths=tuple(share * one for one in full.strengths))
+
+    return set_strength
 
 
 def mixing_of(job: Job) -> Mix | None:

@@ -14,8 +14,8 @@ from robustbench_twicing.train.digits import DigitsData
 from robustbench_twicing.train.folder import FolderData
 from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
 from robustbench_twicing.train.job import ONE_CPU
-from robustbench_twicing.train.parts import network_of
-from tests.train.small import MODEL, small_recipe, write_pictures
+from robustbench_twicing.train.parts import network_of, ramp_of
+from tests.train.small import MODEL, small_job, small_recipe, write_pictures
 
 PLAIN = str(package_file("weights/deit-digits.safetensors"))
 
@@ -58,3 +58,22 @@ def test_a_control_that_is_named_already_is_not_trained_twice():
 def test_weights_that_are_not_there_are_said():
     with pytest.raises(UserError, match="nowhere"):
         job_of("deit+twicing", DigitsData(), training_recipe("digits"), 0, "nowhere.pth")
+
+
+def test_a_ramp_raises_the_strength_from_softmax_to_the_full_method_and_only_then_is_in_the_hash(tmp_path):
+    job = small_job(write_pictures(tmp_path), ramp_epochs=2)
+    plain = small_job(tmp_path)
+    assert "ramp_epochs" not in plain.recipe.content
+    assert job.recipe.hash != plain.recipe.hash
+    network = network_of(job)
+    ramp = ramp_of(job, network)
+    strengths = []
+    for update in (0, 3, job.updates, job.updates + 5):
+        ramp(update)
+        strengths.append({block.attn.mixing.strength for block in network.blocks})
+    assert job.updates == 6
+    assert strengths == [{0.0}, {0.5}, {1.0}, {1.0}]
+    assert {block.attn.mixing.numbers for block in network.blocks} == {(1.0,)}
+    folded = job_of("deit_digits_patch8_32+folded(3)", job.data, job.recipe, 0)
+    with pytest.raises(UserError, match="ramps the strength of a method up, and folded has none"):
+        ramp_of(folded, network_of(folded))

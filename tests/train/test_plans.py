@@ -56,7 +56,7 @@ def test_run_trains_the_arms_of_a_plan_then_evaluates_them_and_keeps_both():
     (folder,) = Path("results/runs").glob("p-*")
     records = pd.concat(pd.read_parquet(file) for file in folder.glob("records/*/*.parquet"))
     assert set(records["model"]) == {"deit-tw@s3"}
-    assert set(records["training_seed"]) == {"3"}
+    assert set(records["training_seed"]) == {3}
     assert records["training_recipe"].str.startswith("one-").all()
 
     before = weights.stat().st_mtime_ns
