@@ -26,6 +26,8 @@ def folder_of(name: str, directories: Mapping[str, Path]) -> Path:
 
 def require_places(plan: Plan, means: Means) -> None:
     """Raise `UserError` unless something lies where the plan's data and frost pictures are said to be."""
+    if plan.task != "images":
+        return  # a text is named by its file
     for name in dict.fromkeys(_reads(threat, plan.data.name) for threat in plan.threats):
         if name != EMBEDDED:
             require_place(folder_of(name, means.directories), "--data" if name.startswith(FOLDER) else "--data-dir")

@@ -108,7 +108,10 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     if mistakes.found or stated is None:
         raise _located(mistakes.found, files)
     never = never_passing(stated.plan, text.gate, text.arms) if "gate" in about else ()
-    return PlanFile(files[0].path.stem, text.title, *stated, text.gate, text.arms, never, train)
+    experiment, means, plan, decided = stated
+    assert isinstance(experiment, Experiment)  # a text has no plan files yet
+    about_it = (text.gate, text.arms, never, train)
+    return PlanFile(files[0].path.stem, text.title, experiment, means, plan, decided, *about_it)
 
 
 class _About(Frozen):

@@ -20,7 +20,7 @@ from robustbench_twicing.catalog.threats import base_of, clean_threats, norm_of_
 from robustbench_twicing.catalog.zoo import known_model, model_specs, zoo
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.remote import place_of_text
-from robustbench_twicing.spec.experiment import AttackRow, Experiment, SuiteRow
+from robustbench_twicing.spec.experiment import AttackRow, Experiment, SuiteRow, TextExperiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Plan
@@ -34,7 +34,7 @@ _EMBEDDED = "digits"
 class Stated(NamedTuple):
     """What was said at a door, understood."""
 
-    experiment: Experiment
+    experiment: Experiment | TextExperiment
     means: Means
     plan: Plan
     decided: tuple[str, ...] = ()

@@ -111,14 +111,14 @@ def model_specs(
     """
     if weights not in get_args(WhichWeights):
         raise unknown_name("choice of weights", weights, get_args(WhichWeights))
-    several = _each_seed(text)
+    several = seeds_of(text)
     if several:
         options = (data, weights, resample_pos_embed, checkpoints)
         return tuple(spec for one in several for spec in model_specs(one, *options))
     name, sign, checkpoint = text.partition("=")
     if name:  # which is unknown
         require_name(name)
-    known, method, label = _parts(name)
+    known, method, label = split_name(name)
     code = checkpoint or (checkpoints or {}).get(known, "")
     if code.startswith(PREFIX) or (not code and known in plugin_names("models", zoo())):
         return (_built_outside(name, known, method, code),)
@@ -159,7 +159,7 @@ def _with_averages(spec: ModelSpec, weights: str, between: str) -> tuple[ModelSp
     return tuple(spec.model_copy(update={"name": f"{spec.name}{between}{which}", "prefer": which}) for which in both)
 
 
-def _each_seed(text: str) -> list[str]:
+def seeds_of(text: str) -> list[str]:
     """The texts of every seed of a label such as `s0..s4`; none for any other text."""
     name, sign, checkpoint = text.partition("=")
     found = _SEVERAL.fullmatch(name)
@@ -259,7 +259,7 @@ def known_model(name: str) -> bool:
     return known in zoo() or _timm_name(known)
 
 
-def _parts(name: str) -> tuple[str, str | None, str]:
+def split_name(name: str) -> tuple[str, str | None, str]:
     """NAME, METHOD with its layers, and LABEL of `NAME[+METHOD[(NUMBERS)][@LAYERS]][@LABEL]`.
 
     Behind a method an `@x` in the form of layers is layers, anything else is the label.

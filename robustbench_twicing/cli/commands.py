@@ -15,6 +15,7 @@ from robustbench_twicing.cli.once import App
 COMMANDS = {
     "attack": "Attack models and print their accuracy on clean and attacked images.",
     "corrupt": "Run models on corrupted or shifted data sets and print their accuracy, errors and mCE.",
+    "lm": "Score language models on a text, clean and corrupted: perplexity, bits per byte, and how two models differ.",
     "run": "Carry out a plan.",
     "report": "Report a run again, or several beside each other: the verdict, tables, models compared, and where it "
     "comes from.",

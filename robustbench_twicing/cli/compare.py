@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -15,7 +15,9 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import Images
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
+from robustbench_twicing.report.language import comparison_page
 from robustbench_twicing.report.plots import plot_curves, require_plots
+from robustbench_twicing.results.text_comparison import named_texts
 from robustbench_twicing.spec.means import Means
 
 ImagesOption = Annotated[
@@ -85,6 +87,7 @@ def compare(
         names = what or []
         places = [*names, *([run] if run else [])]
         arms = _arms(arm or [], places)
+        _end_with_texts(names, run, arms, alpha, as_machine)
         _refuse_unused(
             arms is not None,
             {"--flips": flips, "--slices": slices, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
@@ -94,15 +97,24 @@ def compare(
         for plan in api.still_to_do(*names, run=run, arms=arms):
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
         if arms is not None:
-            drawn = cast(Images, images or "random")
-            of_arms = api.compare_arms(places[0], arms, images=drawn, alpha=alpha, margin=margin)
-            show_page(arms_page(of_arms, plan_power), as_machine)
+            how: Any = {"images": images or "random", "alpha": alpha, "margin": margin}
+            show_page(arms_page(api.compare_arms(places[0], arms, **how), plan_power), as_machine)
             return
         found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided, max_t=max_t)
         page = compare_page(found, flips, slices)
         show_page(page, as_machine)
         if plot:
             plot_curves(page.curves, plot)
+
+
+def _end_with_texts(
+    names: list[str], run: str | None, arms: Mapping[str, Sequence[str]] | None, alpha: float, as_machine: bool
+) -> None:
+    """Show what there is to compare of runs over texts, and end; nothing where what is named is none."""
+    texts = named_texts([run] if run else names, names if run else (), arms, alpha)
+    if texts:
+        show_page(comparison_page(texts), as_machine)
+        raise typer.Exit
 
 
 def _arms(texts: Sequence[str], places: Sequence[str]) -> Mapping[str, Sequence[str]] | None:

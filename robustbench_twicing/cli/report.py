@@ -1,6 +1,7 @@
 """`twicing-bench report`: any run again, or several, in every form."""
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -9,9 +10,12 @@ from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.printing import AllowCode, Form, Json, To, print_or_write
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.report.full import full_page
+from robustbench_twicing.report.language import language_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.paper import paper_page
 from robustbench_twicing.results.compared import compared_runs
+from robustbench_twicing.results.scored_text import refuse_text
+from robustbench_twicing.results.text_comparison import compared_texts
 
 
 def report(
@@ -44,11 +48,23 @@ def _page(named: list[str], layout: str) -> Page:
     if twice:
         raise UserError(f"The run {twice[0]} is named twice.", "Name each run once.")
     runs = [api.load_run(folder) for folder in folders]
+    tasks = {run.manifest.plan.task for run in runs}
+    if len(tasks) > 1:
+        raise UserError("Some of these runs are over images and some over a text.", "Report them one by one.")
+    page, compared = _PAGES[tasks.pop()]
     if layout == "paper":
+        refuse_text(runs[0].manifest.plan.task, "The layout of the paper")
         return paper_page(runs)
     try:
-        return full_page(runs, compared_runs(runs))
+        return page(runs, compared(runs))
     except UserError as error:
         if len(runs) > 1:
             raise
-        return full_page(runs, None, error.message)  # its own tables can be shown
+        return page(runs, None, error.message)  # its own tables can be shown
+
+
+_PAGES: Mapping[str, tuple[Callable[..., Page], Callable[..., Any]]] = {
+    "images": (full_page, compared_runs),
+    "text": (language_page, compared_texts),
+}
+"""By task: the page, and what it compares."""

@@ -108,12 +108,13 @@ def train(
 ) -> None:
     """Train models, or arms of several seeds, by a recipe, and print clean accuracies."""
     data = data or ("imagenet" if data_dir else "digits")
-    if data != "digits" and data_dir is None:
+    if data not in ("digits", "text") and data_dir is None:
         raise UserError(f"Where does {data!r} lie?", "Pass --data-dir: a folder with train/CLASS/ and val/CLASS/.")
-    if data == "digits" and data_dir is not None:
-        raise UserError("The digits lie in no folder.", "Give the data in --data-dir another name with --data.")
+    if data in ("digits", "text") and data_dir is not None:
+        what = "The digits lie in no folder." if data == "digits" else "The text lies in no folder."
+        raise UserError(what, "Give the data in --data-dir another name with --data.")
     from_scratch = "small" if data in SMALL else "deit"
-    recipe = recipe or ("digits" if data == "digits" else "finetune" if start else from_scratch)
+    recipe = recipe or {"digits": "digits", "text": "tiny-lm"}.get(data) or ("finetune" if start else from_scratch)
     loading(quiet)
     from robustbench_twicing.catalog.arms_to_train import recipe_against, with_controls
 
@@ -189,9 +190,10 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
     from robustbench_twicing.train.folder import FolderData
     from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
     from robustbench_twicing.train.processes import joined
+    from robustbench_twicing.train.text import TextData
     from robustbench_twicing.train.weights import is_trained
 
-    data: Any = DigitsData()
+    data: Any = TextData() if asked.data == "text" else DigitsData()
     if asked.data_dir:
         small = asked.data in SMALL
         found = training_pictures(asked.data, asked.data_dir) if small else training_folder(asked.data_dir)
@@ -212,7 +214,8 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
         with Followed(asked.quiet) if first else nullcontext() as followed:
             for one, outcome in train_in_turn(left, equipment, processes, followed.update if followed else None):
                 if first:
-                    say_trained(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
+                    told = _say_trained_on_text if asked.data == "text" else say_trained
+                    told(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
     if first:
         _say_use(asked)
 
@@ -271,6 +274,14 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
+def _say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome") -> None:
+    share = percent(outcome.test_correct / test_bytes)
+    say(
+        f"{model}, seed {seed}: the likeliest byte is the next for {share} % of {count(test_bytes)} test bytes, "
+        f"{outcome.train_loss:.3f} nats per byte in the last epoch, after {duration(outcome.seconds)}"
+    )
+
+
 def say_trained(model: str, seed: int, test_images: int, outcome: "Outcome", stderr: bool = False) -> None:
     """The line of a training that is done, and what was odd in it."""
     low, high = wilson_interval(outcome.test_correct, test_images)
@@ -298,7 +309,8 @@ def _say_use(asked: _Asked) -> None:
     files = list(asked.paths.items())
     if len(files) == 1:
         (name, _), path = files[0]
-        say(f"Weights: {path}\nUse them: twicing-bench attack --model {quote(f'{name}={path}')}")
+        command = "lm" if asked.data == "text" else "attack"
+        say(f"Weights: {path}\nUse them: twicing-bench {command} --model {quote(f'{name}={path}')}")
         return
     say("Use them:")
     whole = asked.seeds == list(range(asked.seeds[0], asked.seeds[0] + len(asked.seeds))) and len(asked.seeds) > 1

@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.manifest import CellEntry, Manifest, Shard, samples_hash
 from robustbench_twicing.results.parse import parquet_table
-from robustbench_twicing.results.store import SCHEMA, RunFolder
+from robustbench_twicing.results.scored_text import SCORED, scored_wrongly
+from robustbench_twicing.results.store import SCHEMA, SCHEMAS, RunFolder
 from robustbench_twicing.spec.plan import EMBEDDED
 from robustbench_twicing.spec.threats import Threat
 
-_TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 _TIMING = "seconds"
 """The one column in which two computations of the same shard differ."""
 _ROUNDING = 1e-9
@@ -63,6 +63,7 @@ class _Cell:
     entry: CellEntry
     constants: Mapping[str, str | int]
     """Columns that hold one value."""
+    task: str
     classes: int
     one_label: bool
     """The label alone is right."""
@@ -78,9 +79,10 @@ class _Cell:
 
 def accepted_records(folder: RunFolder, manifest: Manifest) -> Accepted:
     """The records of a run that count, in the order of its cells, and what of the promised is not among them."""
-    tables, lacking = [SCHEMA.empty_table()], list[Lack]()
+    schema = SCHEMAS[manifest.plan.task]
+    tables, lacking = [schema.empty_table()], list[Lack]()
     for _, found, lacks in accepted_cells(folder, manifest):
-        tables += [table.cast(SCHEMA) for table in found]
+        tables += [table.cast(schema) for table in found]
         lacking += lacks
     return Accepted(pa.concat_tables(tables).to_pandas(), tuple(lacking))
 
@@ -133,11 +135,12 @@ class _Samples:
     """The samples of the cell before, which are mostly those of the next one, too: then they need no other look."""
 
     def __init__(self) -> None:
-        self.known: tuple[pa.ChunkedArray, pa.ChunkedArray, str] | None = None
+        self.known: tuple[pa.ChunkedArray, pa.ChunkedArray | None, str] | None = None
 
     def other(self, table: pa.Table, cell: _Cell, whole: bool = True) -> str:
         """As `_other_samples`."""
-        here = table["sample_id"].cast(pa.string()), table["label"], cell.entry.samples_hash
+        labels = table["label"] if "label" in table.column_names else None
+        here = table["sample_id"].cast(pa.string()), labels, cell.entry.samples_hash
         if whole and self.known is not None and all(map(_same, here, self.known)):
             return ""
         why = _other_samples(table, cell, whole)
@@ -154,7 +157,7 @@ def _read(folder: RunFolder, cell: _Cell, samples: _Samples) -> tuple[dict[Shard
     """The shards of a cell that count, in order, and those that do not."""
     found, lacks = dict[Shard, pa.Table](), list[Lack]()
     for shard in cell.entry.shards:
-        table = _shard(folder, shard)
+        table = _shard(folder, shard, SCHEMAS[cell.task])
         if isinstance(table, Lack):
             lacks.append(table)
         else:
@@ -170,7 +173,7 @@ def _read(folder: RunFolder, cell: _Cell, samples: _Samples) -> tuple[dict[Shard
     return found, sorted(lacks, key=lambda lack: lack.shard.start)
 
 
-def _shard(folder: RunFolder, shard: Shard) -> pa.Table | Lack:
+def _shard(folder: RunFolder, shard: Shard, schema: pa.Schema) -> pa.Table | Lack:
     """The table of a shard with the columns and as many rows as it must have."""
     files = tuple(folder.files_of(shard))
     if not files:
@@ -181,26 +184,26 @@ def _shard(folder: RunFolder, shard: Shard) -> pa.Table | Lack:
         return Lack(shard, f"cannot be read: {error.message}")
     if not whole:
         return Lack(shard, "is damaged", files)
-    tables = dict[Path, pa.Table]()
+    tables, texts = dict[Path, pa.Table](), [field.name for field in schema if field.type == pa.string()]
     for file, content in whole.items():
         try:
-            table = parquet_table(content, file, "", _TEXTS)
+            table = parquet_table(content, file, "", texts)
         except UserError as error:
             return Lack(shard, f"is damaged: {error.message}", files)
-        if why := _other_columns(table, SCHEMA):
+        if why := _other_columns(table, schema):
             return Lack(shard, why, files)
         if table.num_rows != shard.stop - shard.start:
             return Lack(shard, f"has {table.num_rows} rows for {shard.stop - shard.start} samples", files)
         tables[file] = table
     first, *others = tables.values()
-    if any(not _said(table).equals(_said(first)) for table in others):
+    if any(not _said(table, schema).equals(_said(first, schema)) for table in others):
         named = ", ".join(str(file) for file in tables)
         return Lack(shard, f"has whole files that contradict each other: {named}", disputed=True)
     return first
 
 
-def _said(table: pa.Table) -> pa.Table:
-    return table.cast(SCHEMA).drop_columns(_TIMING)
+def _said(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    return table.cast(schema).drop_columns(_TIMING)
 
 
 def _other_columns(table: pa.Table, schema: pa.Schema) -> str:
@@ -224,9 +227,10 @@ def _fault(table: pa.Table, cell: _Cell) -> str:
         if name in table.column_names and (found := pc.unique(table[name]).to_pylist()) != [value]:
             other = next((one for one in found if one != value), None)
             return f"has {name} {other!r}, and not {value!r}" if found else ""
-    names = [name for name in _JUDGED if name in table.column_names]
+    of_images = cell.task == "images"
+    names = [name for name in (_JUDGED if of_images else SCORED) if name in table.column_names]
     rows = table.select(names).to_pandas()
-    for why, wrong in _judged_wrongly(rows, cell):
+    for why, wrong in _judged_wrongly(rows, cell) if of_images else scored_wrongly(rows):
         if wrong.any():
             first = table["sample_id"][int(wrong.to_numpy().argmax())].as_py()
             return f"has {int(wrong.sum())} record(s) {why}, the first being {first}"
@@ -263,7 +267,8 @@ def _judged_wrongly(rows: pd.DataFrame, cell: _Cell) -> list[tuple[str, "pd.Seri
 
 def _other_samples(table: pa.Table, cell: _Cell, whole: bool = True) -> str:
     """Why these are not the samples of the cell, in its order; empty if they are. `whole`: all of them are there."""
-    ids, labels = table["sample_id"].cast(pa.string()).to_pylist(), table["label"].to_pylist()
+    ids = table["sample_id"].cast(pa.string()).to_pylist()
+    labels = table["label"].to_pylist() if "label" in table.column_names else [0] * len(ids)  # a text has none
     if len(set(ids)) < len(ids):
         return f"holds {len(ids) - len(set(ids))} sample(s) more than once"
     if whole and samples_hash(ids, labels) != cell.entry.samples_hash:
@@ -296,13 +301,16 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
         "protocol_hash": entry.threat_hash,
         "seed": manifest.plan.seed,
         "precision": threat.precision if threat.kind == "attack" else "float32",
+        "tokenizer": model.prepared_as,
     }
+    if manifest.plan.task == "text":
+        return _Cell(entry, constants, "text", data.classes, one_label=False, eight_bit=False)
     labelled_by = threat.suite if threat.kind == "shift" else manifest.plan.data.name
     if threat.kind == "corruption" and not threat.generated:
         labelled_by = threat.suite
     one_label = labelled_by == EMBEDDED or manifest.suites[labelled_by].spec.labels != "real"
     if threat.kind != "attack":
-        return _Cell(entry, constants, data.classes, one_label, eight_bit=False, lacks=manifest.lacks)
+        return _Cell(entry, constants, "images", data.classes, one_label, eight_bit=False, lacks=manifest.lacks)
     linf = threat.settings.norm == "Linf"
     # A value of an image is at most 1, or at most 1 / std after the normalisation.
     largest = 1.0 if threat.rules.space == "pixel" else max(1.0, *(1 / std for std in model.std))
@@ -310,6 +318,7 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
     return _Cell(
         entry,
         constants,
+        "images",
         data.classes,
         one_label,
         threat.eight_bit,

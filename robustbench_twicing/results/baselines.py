@@ -25,6 +25,7 @@ from robustbench_twicing.results.acceptance import refuse_table
 from robustbench_twicing.results.manifest import Manifest, refuse_other_hash, written
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.results.scored_text import refuse_text
 from robustbench_twicing.results.store import SCHEMA, is_there, write_whole
 from robustbench_twicing.results.used import Moment, Said
 from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
@@ -94,6 +95,7 @@ def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
     Who accepted what before is kept in `earlier`. Raises `UserError` if the run (`results.run.load_finished`) has no
     answered record, or `path` holds something that is no baseline.
     """
+    refuse_text(run.manifest.plan.task, "A baseline")
     if not (run.records["status"] == "ok").any():
         raise UserError(f"The run in {run.path} has no answered sample.", "Look at the records' error column.")
     earlier: tuple[Acceptance, ...] = ()

@@ -21,6 +21,7 @@ from robustbench_twicing.results.changes import Change, changes
 from robustbench_twicing.results.gate_arms import cells_of, with_training
 from robustbench_twicing.results.gate_cells import Cell, CellResult, Verdict, judge
 from robustbench_twicing.results.run import Run, load_finished
+from robustbench_twicing.results.scored_text import refuse_text
 from robustbench_twicing.results.side import refuse_other_suites
 from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
@@ -75,6 +76,7 @@ def check_run(
     If it is inconclusive, the plan's earlier runs in the same folder are judged too, to count how many nights in a row
     are. Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
     """
+    refuse_text(run.manifest.plan.task, "The gate")
     policy = policy or run.manifest.gate
     arms = run.manifest.arms if arms is None else arms
     result = _check_one(run, baseline, policy, arms)

@@ -72,7 +72,7 @@ def add(run: Run, index: Path = INDEX) -> str:
     Returns what to tell the user if that could not be done, else nothing: a run is worth more than its index. An index
     that is lost, damaged or of another version is made anew.
     """
-    if run.path.resolve().parent != _runs(index).resolve():
+    if run.path.resolve().parent != _runs(index).resolve() or run.manifest.plan.task != "images":
         return ""
     try:
         if not _usable(index):
@@ -95,8 +95,10 @@ def rebuild(index: Path = INDEX) -> tuple[int, list[str]]:
                 database.executescript(_SCHEMA)
                 for path in sorted(path for path in _runs(index).glob("*") if path.is_dir()):
                     try:
-                        _insert(database, load_finished(path))
-                        count += 1
+                        run = load_finished(path)
+                        if run.manifest.plan.task == "images":  # the history is one of accuracies
+                            _insert(database, run)
+                            count += 1
                     except UserError as error:
                         left_out.append(error.message)
             temporary.replace(index)

@@ -14,10 +14,10 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import Lack, accepted_cells, accepted_records, refuse_lacking
 from robustbench_twicing.results.cells import READ, Cells, Compact, of_model
 from robustbench_twicing.results.manifest import Manifest
+from robustbench_twicing.results.of_task import tables_of
+from robustbench_twicing.results.scored_text import refuse_text
 from robustbench_twicing.results.side import Side
 from robustbench_twicing.results.store import RunFolder
-from robustbench_twicing.results.suite_figures import summarize_suites
-from robustbench_twicing.results.summary import summarize
 from robustbench_twicing.results.viewed import Viewed
 
 
@@ -53,13 +53,13 @@ class Run(Viewed):
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row per (model, threat), computed from the records."""
-        return summarize(self.cells, self.manifest.suites, self.manifest.lacks)
+        """One row per (model, threat), of a text also per choice of targets, computed from the records."""
+        return tables_of(self.manifest).summary(self.cells, self.manifest)
 
     @cached_property
     def suites(self) -> pd.DataFrame:
         """One row per (model, suite): the figures over a whole suite; columns in docs/records.md."""
-        return summarize_suites(self.cells, self.manifest.suites, self.manifest.lacks)
+        return tables_of(self.manifest).suites(self.cells, self.manifest)
 
     @property
     def is_whole(self) -> bool:
@@ -78,6 +78,7 @@ class Run(Viewed):
 
     def side(self, model: str, name: str = "") -> Side:
         """One model as a side of a comparison, under another name if one is given."""
+        refuse_text(self.manifest.plan.task, "A comparison of accuracies")
         threats = {threat.id: threat for threat in self.manifest.plan.threats}
         return Side(name or model, of_model(self.cells, model), self.manifest.suites, threats, self.elsewhere)
 
@@ -110,11 +111,14 @@ def load_run(path: str | Path) -> Run:
 
 def read_cells(folder: RunFolder, manifest: Manifest, columns: Sequence[str] = READ) -> tuple[Cells, tuple[Lack, ...]]:
     """Some columns of the records that count, cell by cell, and what is lacking."""
+    of_text = manifest.plan.task == "text"
     compact, lacking, cells = Compact(columns), list[Lack](), dict[tuple[str, str], pd.DataFrame]()
     for entry, tables, lacks in accepted_cells(folder, manifest):
         lacking += lacks
         if tables:
-            cells[entry.model, entry.threat] = compact.frame(pa.concat_tables(tables))
+            rows = pa.concat_tables(tables)
+            # Records of a text are few: a row for each document.
+            cells[entry.model, entry.threat] = rows.to_pandas() if of_text else compact.frame(rows)
     return cells, tuple(lacking)
 
 
@@ -139,6 +143,7 @@ def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, Cell
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     _refuse_unfinished(folder.path, manifest)
+    refuse_text(manifest.plan.task, "A comparison of arms by images")
     cells, lacking = read_cells(folder, manifest, columns)
     refuse_lacking(f"The run in {folder.path}", lacking, _AGAIN)
     add_plugged_metrics()

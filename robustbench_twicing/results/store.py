@@ -15,7 +15,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, Shard, parse_manifest, written
-from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION
+from robustbench_twicing.spec.records import RECORDS as COLUMNS_OF
+from robustbench_twicing.spec.records import SCHEMA_VERSION, Column
 from robustbench_twicing.spec.values import content_hash
 
 RUNS = Path("results") / "runs"
@@ -38,11 +39,16 @@ IMAGES, ARRAYS = "images", "images.npz"
 """Where a run keeps images, and the file of each cell that holds their values."""
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-SCHEMA = pa.schema(
-    [pa.field(column.name, _TYPES[column.type], nullable=column.type == "float64") for column in COLUMNS],
-    metadata={"schema_version": str(SCHEMA_VERSION)},
-)
-"""What a shard holds: exactly these columns, in this order."""
+
+
+def _schema(columns: Sequence[Column]) -> pa.Schema:
+    fields = [pa.field(column.name, _TYPES[column.type], nullable=column.type == "float64") for column in columns]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+
+
+SCHEMAS = {task: _schema(columns) for task, columns in COLUMNS_OF.items()}
+"""What a shard holds, by task: exactly these columns, in this order."""
+SCHEMA = SCHEMAS["images"]
 
 
 def cell_folder(model: str, threat: str, decides: Mapping[str, Any]) -> str:
@@ -248,8 +254,8 @@ def no_formula(value: Any) -> Any:
 
 def file_of_rows(shard: Shard, rows: pd.DataFrame) -> tuple[str, bytes]:
     """Name and content of the file of a shard with these records."""
-    columns = [column.name for column in COLUMNS]
-    return shard_file(shard, pa.Table.from_pandas(rows[columns], schema=SCHEMA, preserve_index=False))
+    schema = next(one for one in SCHEMAS.values() if set(one.names) <= set(rows))  # of the task that they are of
+    return shard_file(shard, pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False))
 
 
 def shard_file(shard: Shard, table: pa.Table) -> tuple[str, bytes]:

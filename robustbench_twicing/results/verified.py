@@ -17,11 +17,10 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import refuse_lacking
 from robustbench_twicing.results.bundle import SUITES, SUMS, claimed_of_suites
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, parse_manifest
+from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.parse import boundary
 from robustbench_twicing.results.run import read_cells
 from robustbench_twicing.results.store import RECORDS, SUMMARY, RunFolder, as_csv, explained
-from robustbench_twicing.results.suite_figures import summarize_suites
-from robustbench_twicing.results.summary import summarize
 
 _RECORDS = re.compile(rf"{RECORDS}/(?!\.)[^/\\:\0]+/(?!\.)[^/\\:\0]+\.parquet")
 _INFLATED, _SMALL = 200, 10**6
@@ -69,9 +68,10 @@ def verify_bundle(path: Path) -> Verified:
         cells, lacking = read_cells(RunFolder(Path(place)), manifest)
     refuse_lacking(str(path), lacking, _HINT)
     add_plugged_metrics()
+    tables = tables_of(manifest)
     follows = {
-        SUMMARY: (summarize(cells, manifest.suites, manifest.lacks), ("model", "threat")),
-        SUITES: (claimed_of_suites(summarize_suites(cells, manifest.suites, manifest.lacks)), ("model", "suite")),
+        SUMMARY: (tables.summary(cells, manifest), tables.keys),
+        SUITES: (claimed_of_suites(tables.suites(cells, manifest)), ("model", "suite")),
     }
     values, wrong, unknown = 0, list[Contradiction](), list[str]()
     for name, (table, keys) in follows.items():

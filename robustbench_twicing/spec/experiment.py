@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from robustbench_twicing.spec.models import ModelSpec, RecipeName
+from robustbench_twicing.spec.text import EMBEDDED_TEXT
 from robustbench_twicing.spec.threats import Precision
 from robustbench_twicing.spec.values import Frozen
 
@@ -80,3 +81,20 @@ class Experiment(Frozen):
     ] = ()
     """Another model that the attacked images are made on, or several: every attack is then made on each."""
     suites: tuple[SuiteRow, ...] = ()
+
+
+class TextExperiment(Frozen):
+    """Language models × what is done to a text, in a person's words."""
+
+    models: tuple[str, ...] = ("tiny-lm", "tiny-lm+twicing")
+    """`NAME[+METHOD][@LABEL][=CHECKPOINT]`, NAME being tiny-lm, a folder or a file of Hugging Face's."""
+    text: str = EMBEDDED_TEXT
+    """A file (text or parquet), or the name of the text that ships."""
+    window: str = "disjoint"
+    """What a model sees when it predicts (`spec.text.WindowRule`)."""
+    suites: tuple[str, ...] = ("word-swap",)
+    severities: tuple[Annotated[int, Field(strict=True, ge=1, le=5)], ...] = ()
+    """1 to 5; left empty: all."""
+    limit: Count | None = None
+    """Documents for each threat; left out: all."""
+    seed: Seed = 0

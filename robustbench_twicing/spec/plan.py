@@ -50,7 +50,7 @@ class Cell(NamedTuple):
 class Plan(Frozen):
     """Everything that decides the numbers. What only decides the speed (batch size, device) is not in it."""
 
-    task: Literal["images"] = "images"
+    task: Literal["images", "text"] = "images"
     """What a sample is."""
     models: tuple[ModelSpec, ...]
     threats: tuple[Threat, ...]
@@ -88,6 +88,8 @@ class Plan(Frozen):
     @property
     def suites(self) -> list[str]:
         """Every suite that something is read or scored by, the data set that is attacked first."""
+        if self.task != "images":
+            return []
         named = [None if self.data.name == EMBEDDED else self.data.name]
         for threat in self.threats:
             if threat.kind == "clean":

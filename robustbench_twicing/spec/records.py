@@ -96,3 +96,31 @@ COLUMNS: tuple[Column, ...] = (
     Column("backwards", "int64", "input gradients spent on this sample by the threat"),
     Column("seconds", "float64", "the shard's time for this cell divided by its samples"),
 )
+
+
+_OF_BOTH = {
+    *("model", "attention", "weights_hash", "training_recipe", "training_seed", "data", "data_fingerprint", "threat"),
+    *("kind", "suite", "corruption", "severity", "protocol_hash", "seed", "device", "precision", "status", "error"),
+    "seconds",
+}
+_OF_TEXT = {
+    "architecture": Column("architecture", "string", "tiny-lm, or the class of a Hugging Face model"),
+    "protocol": Column("protocol", "string", "the window rule, such as strided(128,64)"),
+    "sample_id": Column("sample_id", "string", "stable id of the document in its text, or of the stream"),
+    "label": Column("tokenizer", "string", "bytes, or the hash of the tokenizer: tokens of two are not comparable"),
+    "forwards": Column("tokens", "int64", "tokens that were predicted"),
+    "backwards": Column("words", "int64", "words of the text as it was scored: what stands between white space"),
+}
+TEXT_COLUMNS: tuple[Column, ...] = (
+    *(_OF_TEXT.get(column.name, column) for column in COLUMNS if column.name in _OF_BOTH | _OF_TEXT.keys()),
+    Column("size", "int64", "bytes of the predicted tokens, in UTF-8"),
+    Column("nats", "float64", "sum over the predicted tokens of -ln of their probability"),
+    Column("untouched_tokens", "int64", "of the tokens those that no corruption touched; all in clean text"),
+    Column("untouched_words", "int64", "of the words, likewise"),
+    Column("untouched_size", "int64", "of the bytes, likewise"),
+    Column("untouched_nats", "float64", "of the nats, likewise"),
+)
+"""One row per (model, threat, document) of the task `text`."""
+
+RECORDS: dict[str, tuple[Column, ...]] = {"images": COLUMNS, "text": TEXT_COLUMNS}
+"""The columns of a record, by task."""

@@ -8,6 +8,7 @@ from pydantic import Field
 from robustbench_twicing.spec.attacks import AnySettings, SequenceSettings
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.protocol import Rules
+from robustbench_twicing.spec.text import ELIGIBLE, WindowRule
 from robustbench_twicing.spec.values import Eps, Frozen, content_hash
 
 
@@ -162,8 +163,46 @@ class OtherThreat(_Threat):
         return {**super().columns(), "kind": self.kind}
 
 
+class CleanText(_Threat):
+    """The text as it is, read through windows."""
+
+    kind: Literal["clean-text"] = "clean-text"
+    window: WindowRule
+
+    @property
+    def id(self) -> str:
+        return "clean"
+
+    def columns(self) -> dict[str, str | int]:
+        return {**super().columns(), "kind": "clean", "protocol": self.window.id}
+
+
+class CorruptedText(_Threat):
+    """The text with some of its words changed."""
+
+    kind: Literal["corrupted-text"] = "corrupted-text"
+    window: WindowRule
+    suite: str
+    corruption: str
+    severity: int = Field(ge=1, le=5)
+    rate: float = Field(gt=0, le=1)
+    """Share of the eligible words that is hit."""
+    eligible: str = ELIGIBLE
+
+    @property
+    def id(self) -> str:
+        """Such as `word-swap:fixed-word-3`."""
+        return f"{self.suite}:{self.corruption}-{self.severity}"
+
+    def columns(self) -> dict[str, str | int]:
+        part = {"suite": self.suite, "corruption": self.corruption}
+        kind = {"kind": "corruption", "protocol": self.window.id}
+        return {**super().columns(), **kind, **part, "severity": self.severity}
+
+
 Threat = Annotated[
-    CleanThreat | AttackThreat | CorruptionThreat | ShiftThreat | OtherThreat, Field(discriminator="kind")
+    CleanThreat | AttackThreat | CorruptionThreat | ShiftThreat | OtherThreat | CleanText | CorruptedText,
+    Field(discriminator="kind"),
 ]
 
 

@@ -81,6 +81,13 @@ class TimmAugmentation(Frozen):
         return self
 
 
+class Windows(Frozen):
+    """No augmentation: windows of a text, behind one another from another place in each epoch."""
+
+    kind: Literal["windows"]
+    tokens: Annotated[int, Field(ge=2, le=4096)]
+
+
 class Mixing(Frozen):
     """Mixup and CutMix within a micro-batch: their alphas, whether at all, and which of both."""
 
@@ -139,7 +146,7 @@ class TrainingRecipe(Frozen):
     """Images of one update, over all processes and micro-batches."""
     optimizer: OptimizerSettings
     schedule: Schedule
-    augmentation: Annotated[Affine | TimmAugmentation, Field(discriminator="kind")]
+    augmentation: Annotated[Affine | TimmAugmentation | Windows, Field(discriminator="kind")]
     mixing: Mixing
     regularisation: Regularisation
     average: Average

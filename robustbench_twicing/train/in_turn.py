@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from robustbench_twicing.catalog.language import TINY, language_models
 from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.identity import weights_hash
 from robustbench_twicing.spec.methods import Attention
@@ -30,6 +32,12 @@ def job_of(model: str, data: TrainingData, recipe: TrainingRecipe, seed: int, st
 
     Raises `UserError` for an unknown model or method, and for weights that cannot be had or do not fit.
     """
+    if data.name == "text":
+        (language,) = language_models(f"{model}=none")
+        if language.architecture != TINY or start:
+            hint = f"On the text {TINY} is, from random weights: train --data text --model '{TINY}+twicing'."
+            raise UserError(f"{model!r} is not trained here.", hint)
+        return Job(language.model_copy(update={"name": model}), recipe, data, seed)
     # Without a start a model needs no weights; naming a file asks the zoo for none.
     spec = model_spec(f"{model}={start or 'none'}", data.name)
     spec = spec.model_copy(update={"name": model})

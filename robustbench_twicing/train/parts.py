@@ -14,10 +14,12 @@ from timm.utils import ModelEmaV3
 from torch.nn import functional as F
 
 from robustbench_twicing.attention.convert import apply_method
-from robustbench_twicing.attention.methods import METHODS
+from robustbench_twicing.attention.methods import METHODS, settled
 from robustbench_twicing.attention.paths import MethodAttention
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.build import new_network
+from robustbench_twicing.models.tiny_lm import NAME as TINY_LM
+from robustbench_twicing.models.tiny_lm import new_tiny_lm
 from robustbench_twicing.spec.training import TrainingRecipe
 from robustbench_twicing.tensors import Images, Labels
 from robustbench_twicing.train.job import Job, Start
@@ -28,6 +30,8 @@ Mix = Callable[[Images, Labels], tuple[torch.Tensor, torch.Tensor]]
 
 def network_of(job: Job) -> Any:
     """The network with its method of attention, in train mode: random weights that follow the seed, or the start's."""
+    if job.spec.architecture == TINY_LM:
+        return new_tiny_lm(settled(job.spec.attention), job.seed).train()
     drop_path = job.recipe.regularisation.drop_path
     network = new_network(job.spec.architecture, job.seed, job.data.classes, drop_path)
     if job.start is not None:
@@ -150,6 +154,8 @@ def loss_of(recipe: TrainingRecipe, logits: torch.Tensor, targets: torch.Tensor)
     if recipe.mixing.active:
         loss: torch.Tensor = SoftTargetCrossEntropy()(logits, targets)
         return loss
+    if targets.ndim == 2:  # tokens of windows
+        logits, targets = logits.flatten(0, 1), targets.flatten()
     return F.cross_entropy(logits, targets, label_smoothing=recipe.regularisation.label_smoothing)
 
 
