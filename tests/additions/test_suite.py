@@ -21,7 +21,7 @@ def tree(copied: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
         (pets / name).mkdir(parents=True)
         for number in range(2):
             picture_of(label, 10 * label + number, (80, 60)).save(pets / name / f"{number}.png")
-    for block in blocks("add-a-suite.md", "Images of your own"):
+    for block in blocks("add-a-suite.md", "Images of your own, described"):
         shown = block.shown.replace("/data/pets", str(pets))
         if "layout" in shown:
             (name,) = re.findall(r"^# ([\w-]+\.toml)", shown, re.MULTILINE) or re.findall(r"`(pets\.toml)`", block.said)
@@ -34,7 +34,7 @@ def tree(copied: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 def commands(pets: Path) -> list[list[str]]:
-    shown = [block.shown for block in blocks("add-a-suite.md", "Images of your own")]
+    shown = [block.shown for block in blocks("add-a-suite.md", "Images of your own, described")]
     found = re.findall(r"^twicing-bench (.*)", "\n".join(shown), re.MULTILINE)
     return [command.replace("/data/pets", str(pets)).split() for command in found]
 
