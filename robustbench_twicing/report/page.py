@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from robustbench_twicing.report.numbers import KINDS, TEXT_KINDS
 
 Tone = Literal["plain", "strong", "note", "good", "warning", "bad"]
@@ -137,8 +135,8 @@ class Picture(NamedTuple):
     """One sample, as some images side by side."""
 
     title: str
-    images: tuple[tuple[str, np.ndarray], ...]
-    """What each is, and its levels (height, width, 3), uint8."""
+    images: tuple[tuple[str, Any], ...]
+    """What each is, and its levels: an array (height, width, 3) of uint8."""
     said: tuple[str, ...]
     """Lines below it."""
 

@@ -5,19 +5,31 @@ import torch
 
 from robustbench_twicing.engine.measured import verify
 from tests.engine.test_properties import ATTACKS
-from tests.engine.tiny import answers, attack, random_images, threat
+from tests.engine.tiny import answers, attack, random_images, small_vit, threat
 
 OURS = [name for name in ATTACKS if name != "torchattacks"]
 
 
-class Flat(torch.nn.Module):
+class Idle(torch.nn.Module):
+    """With blocks for attacks that look inside, of which nothing comes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = small_vit(classes=5)
+        self.blocks = self.inside.blocks
+
+    def nothing(self, images):
+        return 0 * self.inside(images)
+
+
+class Flat(Idle):
     """It ignores its input: every gradient is zero."""
 
     def forward(self, images):
-        return torch.tensor([2.0, 1.0, 0.5, 0.1, 0.0]) + 0 * images.flatten(1)[:, :5]
+        return torch.tensor([2.0, 1.0, 0.5, 0.1, 0.0]) + self.nothing(images)
 
 
-class Broken(torch.nn.Module):
+class Broken(Idle):
     """NaN for every image but the clean one, or for its gradient alone."""
 
     def __init__(self, clean, label, gradient_only):
@@ -26,6 +38,7 @@ class Broken(torch.nn.Module):
 
     def forward(self, images):
         z = torch.tensor([2.0, 1.0, 0.5, 0.1, 0.0]).roll(self.label) + 0.01 * images.flatten(1)[:, :5]
+        z = z + self.nothing(images)
         if self.gradient_only:
             return z + (images.sum((1, 2, 3)) * 0.0).sqrt()[:, None]  # the slope of a root at 0 is 0 x infinity
         known = (images[:, None] == self.clean).flatten(2).all(2).any(1)
