@@ -96,6 +96,8 @@ def is_there(path: Path) -> bool:
 
 def unfinished(path: Path) -> Path:
     """A new empty file beside `path`, to be filled and given its name, with the permissions that the umask leaves."""
+    if not path.name:  # such as "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return temporary
