@@ -156,7 +156,7 @@ def test_a_finished_run_is_computed_anew_on_demand_and_its_old_records_stay_unti
     rows = _run("p.toml", "--out", "run")["rows"]
     before = {file.name: file.stat().st_mtime_ns for file in _shards("run")}
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "replace_shard", _stop)
+        patch.setattr(RunFolder, "keep", _stop)
         _call("run", "p.toml", "--quiet", "--out", "run", "--fresh", code=130)
     assert len(list(Path("run").glob("records/*/*.replaced"))) == len(before)
     assert _run("p.toml", "--out", "run", "--fresh")["rows"] == rows
