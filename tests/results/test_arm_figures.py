@@ -14,6 +14,7 @@ from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.results.arm_comparison import compare_all
 from robustbench_twicing.results.arm_figures import compare_figures
 from robustbench_twicing.results.arms import Arm, arms_of
+from robustbench_twicing.results.cells import by_cell
 from tests.records_builder import cell
 from tests.report.shown import parsed, printed
 
@@ -35,7 +36,7 @@ def _arms(answers: np.ndarray, threats: list[str]) -> list[Arm]:
         cell(f"{name}@s{seed}", threat, answers[arm, seed, :, number])
         for (arm, name), seed, (number, threat) in product(enumerate(PATTERNS), range(SEEDS), enumerate(threats))
     ]
-    return arms_of(pd.concat(frames, ignore_index=True), PATTERNS)
+    return arms_of(by_cell(pd.concat(frames, ignore_index=True)), PATTERNS)
 
 
 def test_the_area_under_a_curve_is_compared_by_seeds_and_images() -> None:

@@ -8,6 +8,7 @@ from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_all
 from robustbench_twicing.results.arms import arms_of
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.comparison import Comparisons, compare_sides
 from tests.records_builder import cell, side, with_flips
 from tests.report.shown import parsed, printed
@@ -30,7 +31,7 @@ def _arms(failed: int, status: str = "failed") -> ArmComparisons:
         for seed in range(4):
             states = np.where((name == "deit-tw") & (seed == 3) & (np.arange(N) >= N - failed), status, "ok")
             parts.append(cell(f"{name}@s{seed}", "clean", np.arange(N) >= wrong + seed, status=states))
-    return compare_all(arms_of(pd.concat(parts), {"deit": ["deit@*"], "deit-tw": ["deit-tw@*"]}))
+    return compare_all(arms_of(by_cell(pd.concat(parts)), {"deit": ["deit@*"], "deit-tw": ["deit-tw@*"]}))
 
 
 @pytest.mark.parametrize("compare", [_models, _arms])
