@@ -12,8 +12,8 @@ from robustbench_twicing.machine import device as devices
 from robustbench_twicing.runner import run
 from robustbench_twicing.spec.corruptions import CORRUPTIONS
 from robustbench_twicing.spec.models import Recipe
-from tests.engine.test_properties import ATTACKS, PER_SAMPLE
-from tests.engine.tiny import attack, random_images, small_net, threat
+from tests.engine.test_properties import ATTACKS, PER_SAMPLE, net_for
+from tests.engine.tiny import attack, random_images, threat
 from tests.other_device import other_device
 
 
@@ -30,7 +30,7 @@ def test_the_device_refuses_what_cuda_refuses() -> None:
 @pytest.mark.parametrize("name", PER_SAMPLE)
 @pytest.mark.parametrize("iterate", ["best", "last"])
 def test_attacks_find_the_same_images_there(name: str, iterate: str) -> None:
-    settings, model, images, labels = ATTACKS[name], small_net(), random_images(6), torch.arange(6) % 5
+    settings, model, images, labels = ATTACKS[name], net_for(name), random_images(6), torch.arange(6) % 5
     wanted = threat(settings, "0.5" if settings.norm == "L2" else "8/255", iterate=iterate)
     expected = attack(model, images, labels, wanted)
     with other_device() as device:
