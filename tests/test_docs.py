@@ -14,6 +14,7 @@ from robustbench_twicing.cli.app import app
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.dear
 def test_every_command_of_the_tutorial_does_what_it_is_there_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.dear
 def test_the_same_files_score_the_same_and_exchanged_ones_are_found(trees: Path, tmp_path: Path) -> None:
     shutil.copytree(trees / "official", tmp_path / "c")
     folders = sorted((tmp_path / "c" / "fog" / "3").iterdir())

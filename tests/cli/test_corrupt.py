@@ -70,6 +70,7 @@ def test_imagenet_a_is_scored_over_its_classes_and_over_all_with_its_clean_partn
     assert shifted["drop"] == pytest.approx(shifted["accuracy"] - 1)
 
 
+@pytest.mark.dear
 def test_mce_on_the_whole_of_imagenet_c_is_what_arithmetic_says(tmp_path: Path) -> None:
     """Image k of four is wrong where k < severity - 1 (k < severity for fog): errors 0, 1/4, 2/4, 3/4, 1."""
 

@@ -54,6 +54,7 @@ def test_a_planted_hole_gets_f_for_the_right_reason(network: nn.Module, hole: st
         assert [item.key for item in found.reasons if item.key in ("gradient", "fused")] == []
 
 
+@pytest.mark.dear
 def test_honest_models_are_not_accused(network: nn.Module) -> None:
     honest = {"convolutional": network, "trained with PGD": convolutional(steps=40, eps=4 / 255)}
     for name in ("deit", "deit-tw"):

@@ -24,6 +24,7 @@ def test_an_attack_on_fewer_samples_than_the_clean_run_says_so_in_its_row(tmp_pa
     assert rows == {"clean": "60", "fgsm-linf-1/255": "60", "pgd-linf-1/255": "40 of 60"}
 
 
+@pytest.mark.dear
 def test_a_higher_mce_beside_a_lower_mean_error_is_explained(tmp_path: Path) -> None:
     spec = suite_definition("digits-c").spec
     outcomes = {}

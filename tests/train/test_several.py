@@ -12,6 +12,7 @@ from robustbench_twicing.train import several
 from robustbench_twicing.train.several import Training, still_to_train, train_several
 
 
+@pytest.mark.dear
 def test_trainings_side_by_side_are_each_their_own(tmp_path):
     untrained = training_recipe("digits").model_copy(update={"epochs": 0})
     wanted = [Training(name, 1, tmp_path / f"{name}.safetensors", untrained) for name in ("deit", "deit+neutreno")]
