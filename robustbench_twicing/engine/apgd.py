@@ -8,6 +8,7 @@ import torch
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
+from robustbench_twicing.engine.side_by_side import in_parts
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import ApgdSettings, ApgdTargetedSettings
@@ -18,9 +19,6 @@ from robustbench_twicing.tensors import Counts, Images, Labels, Logits, Mask, Pe
 # Croce & Hein 2020 (arXiv 2003.01690), section 3: how much of a step is new, and the share of steps between two
 # checkpoints that must raise the loss, or the step size is halved.
 _ALPHA, _RHO = 0.75, 0.75
-
-_ROWS = 4
-"""Walks side by side, in batches of the model: enough to fill some, few enough for the memory."""
 
 WalkLoss = Callable[[Logits, Counts], PerSample]
 """A loss of some walks. The second argument names each: its row of the batch, times the number of ranks, plus its rank,
@@ -66,14 +64,11 @@ def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: Attack
     """
     settings = threat.settings
     assert isinstance(settings, ApgdTargetedSettings)
-    together = max(1, _ROWS * model.batch_size // settings.targets)
-    together = -(-len(images) // -(-len(images) // together))
-    parts = []
-    for start in range(0, len(images), together):
-        rows = range(start, min(start + together, len(images)))
-        part = slice(rows.start, rows.stop)
-        parts.append(_towards_targets(model, images[part], labels[part], threat, settings, draws.take(rows)))
-    return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def attack(some: Images, theirs: Labels, drawn: Draws) -> Perturbed:
+        return _towards_targets(model, some, theirs, threat, settings, drawn)
+
+    return in_parts(model, images, labels, draws, settings.targets, attack)
 
 
 def _towards_targets(

@@ -8,6 +8,7 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.hyperplane import to_hyperplane
 from robustbench_twicing.engine.losses import fooled, wrong_classes
 from robustbench_twicing.engine.projections import lengths, project
+from robustbench_twicing.engine.side_by_side import in_parts
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import FabTargetedSettings
@@ -17,9 +18,6 @@ from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSampl
 
 # Of fra31/auto-attack (autoattack/fab_base.py): the shortest step that is told from none.
 _SHORTEST = 1e-8
-
-_ROWS = 4
-"""Walks side by side, in batches of the model: enough to fill some, few enough for the memory."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -40,14 +38,11 @@ def fab_targeted(model: Queries, images: Images, labels: Labels, threat: AttackT
     """
     settings = threat.settings
     assert isinstance(settings, FabTargetedSettings)
-    together = max(1, _ROWS * model.batch_size // settings.targets)
-    together = -(-len(images) // -(-len(images) // together))
-    parts = []
-    for start in range(0, len(images), together):
-        rows = range(start, min(start + together, len(images)))
-        part = slice(rows.start, rows.stop)
-        parts.append(_attacked(model, images[part], labels[part], threat, settings, draws.take(rows)))
-    return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def attack(some: Images, theirs: Labels, drawn: Draws) -> Perturbed:
+        return _attacked(model, some, theirs, threat, settings, drawn)
+
+    return in_parts(model, images, labels, draws, settings.targets, attack)
 
 
 def _attacked(

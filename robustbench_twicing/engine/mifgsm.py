@@ -34,8 +34,13 @@ def mifgsm(model: Queries, images: Images, labels: Labels, threat: AttackThreat,
             center, current, gradient, momentum = center[left], current[left], gradient[left], momentum[left]
             if not standing:
                 break
-        size = gradient.abs().sum((1, 2, 3), keepdim=True)
-        momentum = settings.decay * momentum + gradient / (size + _TINY)
+        momentum = accumulated(momentum, gradient, settings.decay)
         current = project(current + step_size * steepest(momentum, norm), center, eps, norm, threat.bounds)
     standing.keep(current)
     return standing.perturbed()
+
+
+def accumulated(momentum: Images, gradient: Images, decay: float) -> Images:
+    """What is kept of the accumulated gradient, and each image's own, divided by its L1 norm (algorithm 1)."""
+    size = gradient.abs().sum((1, 2, 3), keepdim=True)
+    return decay * momentum + gradient / (size + _TINY)

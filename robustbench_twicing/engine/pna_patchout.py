@@ -5,14 +5,13 @@ import torch
 from robustbench_twicing.attention.altered import Alterations, altered
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import cross_entropy_loss
+from robustbench_twicing.engine.mifgsm import accumulated
 from robustbench_twicing.engine.projections import project, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attention_attacks import PnaPatchOutSettings
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Images, Labels
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 def pna_patchout(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -40,8 +39,7 @@ def pna_patchout(model: Queries, images: Images, labels: Labels, threat: AttackT
                 center, current, gradient, momentum = center[left], current[left], gradient[left], momentum[left]
                 if not standing:
                     break
-            size = gradient.abs().sum((1, 2, 3), keepdim=True)
-            momentum = settings.decay * momentum + gradient / (size + _TINY)
+            momentum = accumulated(momentum, gradient, settings.decay)
             current = project(current + step_size * steepest(momentum, "Linf"), center, eps, "Linf", threat.bounds)
     standing.keep(current)
     return standing.perturbed()

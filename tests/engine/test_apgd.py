@@ -9,6 +9,7 @@ from robustbench_twicing.engine.projections import random_start
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.seeding import Draws
 from tests.engine.tiny import (
+    Exact,
     answers,
     apgd_settings,
     apgd_t_settings,
@@ -143,19 +144,6 @@ def test_a_sample_that_stands_costs_all_steps(settings):
     assert found.backwards.tolist() == [3 * 6] * 2
     assert settings.evaluations == 3 * 7 + clean + 1
     assert settings.gradients == 3 * 6
-
-
-class Exact(torch.nn.Module):
-    """A network in float64, whose logits do not follow the batch size, and how many images it was asked for."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net.double()
-        self.asked = 0
-
-    def forward(self, images):
-        self.asked += len(images)
-        return self.net(images.double()).float()
 
 
 @pytest.mark.parametrize("restarts", [1, 2])

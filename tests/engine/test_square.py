@@ -12,7 +12,7 @@ from robustbench_twicing.engine.losses import margin
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
-from tests.engine.tiny import answers, attack, ids, random_images, rules, small_net, square_settings, threat
+from tests.engine.tiny import Exact, answers, attack, ids, random_images, rules, small_net, square_settings, threat
 from tests.oracles import square as oracle
 from tests.oracles.linear import TwoClassLinear, best_linf
 
@@ -88,19 +88,6 @@ def test_it_starts_with_stripes_and_puts_one_square_of_one_colour():
         lead = model(seen)[:, 0]
         best = torch.where((lead < least)[:, None, None, None], seen, best)
         least = torch.minimum(lead, least)
-
-
-class Exact(torch.nn.Module):
-    """A network in float64, whose logits do not follow the batch size, and how many images it was asked for."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net.double()
-        self.asked = 0
-
-    def forward(self, images):
-        self.asked += len(images)
-        return self.net(images.double()).float().detach()
 
 
 @pytest.mark.parametrize(("norm", "largest"), [("Linf", Fraction(1, 30)), ("L2", Fraction(2))])

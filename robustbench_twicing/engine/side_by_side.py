@@ -1,0 +1,31 @@
+"""Several walks of each sample in one batch: as many samples at a time as fill it."""
+
+from collections.abc import Callable
+
+import torch
+
+from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.seeding import Draws
+from robustbench_twicing.tensors import Images, Labels
+
+_BATCHES = 4
+"""Of the model, that walks side by side fill: enough to fill some, few enough for the memory."""
+
+
+def in_parts(
+    model: Queries,
+    images: Images,
+    labels: Labels,
+    draws: Draws,
+    walks: int,
+    attack: Callable[[Images, Labels, Draws], Perturbed],
+) -> Perturbed:
+    """`attack` of some samples at a time, parts of nearly one size, where each sample has so many walks."""
+    together = max(1, _BATCHES * model.batch_size // walks)
+    together = -(-len(images) // -(-len(images) // together))
+    parts = []
+    for start in range(0, len(images), together):
+        rows = range(start, min(start + together, len(images)))
+        part = slice(rows.start, rows.stop)
+        parts.append(attack(images[part], labels[part], draws.take(rows)))
+    return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
