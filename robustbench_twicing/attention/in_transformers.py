@@ -59,11 +59,15 @@ def apply_in_transformers(model: M, attention: str | Attention) -> M:
         try:
             layers = _layers(network)
             _put(layers, (SOFTMAX,) * len(layers))
+            plain = _answer(network)
             if not had:
-                _require_same(network, held)
+                _require_same(network, held, plain)
             _put(layers, wanted.methods(len(layers)))
-            _require_different(network, wanted)
-            _require_causal(network, layers)
+            mixed = _answer(network)
+            if wanted != Attention() and torch.equal(mixed, plain):
+                what = f"{type(model).__name__}: {wanted} changes no logit."
+                raise UserError(what, "Its attention is not what is computed.")
+            _require_causal(network, layers, mixed)
         except UserError:
             for module in model.modules():
                 vars(module).pop(NAME, None)
@@ -197,8 +201,7 @@ def _answer(model: Any, last: int = 0) -> torch.Tensor:
     return answer
 
 
-def _require_same(model: Any, held: str) -> None:
-    ours = _answer(model)
+def _require_same(model: Any, held: str, ours: torch.Tensor) -> None:
     model.set_attn_implementation(held)
     theirs = _answer(model)
     model.set_attn_implementation(NAME)
@@ -211,23 +214,9 @@ def _require_same(model: Any, held: str) -> None:
         )
 
 
-def _require_different(model: Any, wanted: Attention) -> None:
-    if wanted == Attention():
-        return
-    layers = [module for module in model.modules() if NAME in vars(module)]
-    put = [vars(module)[NAME] for module in layers]
-    mixed = _answer(model)
-    _put(layers, (SOFTMAX,) * len(layers))
-    plain = _answer(model)
-    for module, layer in zip(layers, put, strict=True):
-        setattr(module, NAME, layer)
-    if torch.equal(mixed, plain):
-        raise UserError(f"{type(model).__name__}: {wanted} changes no logit.", "Its attention is not what is computed.")
-
-
-def _require_causal(model: Any, layers: Sequence[nn.Module]) -> None:
+def _require_causal(model: Any, layers: Sequence[nn.Module], answer: torch.Tensor) -> None:
     if model.main_input_name != "input_ids" or not all(getattr(module, "is_causal", True) for module in layers):
         return
-    one, other = _answer(model)[0, :-1], _answer(model, last=1)[0, :-1]
+    one, other = answer[0, :-1], _answer(model, last=1)[0, :-1]
     if not torch.allclose(one, other, rtol=0, atol=1e-5 * one.abs().max().item()):
         raise UserError(f"{type(model).__name__}: a position sees later ones.", "This is a fault of ours; report it.")
