@@ -18,6 +18,12 @@ _ROUNDING = 1e-9
 TARGETS = ("all", "untouched")
 """Every predicted token, and only those that no corruption touched: what a corrupted context costs."""
 
+
+def targets_of(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The choices of targets for records of one threat: in clean text both are the same."""
+    return TARGETS if rows["kind"].iloc[0] != "clean" else TARGETS[:1]
+
+
 TEXT_SUMMARY: tuple[SummaryColumn, ...] = (
     SummaryColumn("model", "the model's name in the plan"),
     SummaryColumn("architecture", "tiny-lm, or the class of a Hugging Face model"),
@@ -75,7 +81,7 @@ def _rows(cells: Iterable[pd.DataFrame]) -> Iterator[dict[str, Any]]:
     for group in cells:
         ok = group[group["status"] == "ok"]
         counts = {"n": len(ok), "failed": int((group["status"] == "failed").sum())}
-        for targets in TARGETS if group["kind"].iloc[0] != "clean" else TARGETS[:1]:
+        for targets in targets_of(group):
             yield {
                 **{name: group[name].iloc[0] for name in about},
                 "targets": targets,

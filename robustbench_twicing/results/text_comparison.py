@@ -19,7 +19,7 @@ from robustbench_twicing.metrics.verdict import holm
 from robustbench_twicing.results.cells import of_model
 from robustbench_twicing.results.of_plans import load_finished, run_folder
 from robustbench_twicing.results.run import Run
-from robustbench_twicing.results.scored_text import TARGETS, sums
+from robustbench_twicing.results.scored_text import sums, targets_of
 from robustbench_twicing.results.store import RunFolder
 from robustbench_twicing.spec.arms import ArmPatterns, arms_in_names, members
 
@@ -160,7 +160,7 @@ def _pair(baseline: str, candidate: str, threat: str, both: pd.DataFrame) -> Ite
         columns=lambda name: name.removesuffix("_other")
     )
     same = both["tokenizer"].iloc[0] == theirs["tokenizer"].iloc[0]
-    for targets in TARGETS if both["kind"].iloc[0] != "clean" else TARGETS[:1]:
+    for targets in targets_of(both):
         left, right = sums(both, targets), sums(theirs, targets)
         if not np.array_equal(left["size"], right["size"]):
             # Tokenizers that cut differently: an untouched piece of one is not that of the other.
@@ -198,8 +198,7 @@ def _arms(models: Mapping[str, pd.DataFrame], arms: ArmPatterns, alpha: float) -
     for candidate in others:
         first = models[seeds[baseline][0]]
         for threat in first["threat"].unique():
-            kind = first.loc[first["threat"] == threat, "kind"].iloc[0]
-            for targets in TARGETS if kind != "clean" else TARGETS[:1]:
+            for targets in targets_of(first[first["threat"] == threat]):
                 sides = [[_bits(models[name], threat, targets) for name in seeds[arm]] for arm in (baseline, candidate)]
                 difference = arms_difference(sides[0], sides[1])
                 row = TextRow(

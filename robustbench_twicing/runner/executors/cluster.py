@@ -160,10 +160,7 @@ def places_of(nodes: Sequence[dict[str, Any]], means: Means) -> Places:
             "Leave --device and --gpus-per-model away, or start Ray where `nvidia-smi` shows a card.",
         )
     gpus = 0.0 if means.device == "cpu" or not cards else means.gpus_per_model or 1.0
-    if gpus:
-        most = sum(min(math.floor(node.get("GPU", 0.0) / gpus + 1e-9), int(node.get("CPU", 0))) for node in alive)
-    else:
-        most = sum(int(node.get("CPU", 0)) for node in alive)
+    most = _room(alive, 1, gpus)
     workers = means.workers or most
     if not 0 < workers <= most:
         each = f"{gpus:g} GPU and a core" if gpus else "a core"
@@ -177,10 +174,15 @@ def places_of(nodes: Sequence[dict[str, Any]], means: Means) -> Places:
 def _cores(nodes: Sequence[dict[str, float]], workers: int, gpus: float) -> int:
     """As many for each worker as let all of them run at once."""
     for cores in range(int(max(node.get("CPU", 0.0) for node in nodes)), 1, -1):
-        room = 0
-        for node in nodes:
-            fit = int(node.get("CPU", 0.0)) // cores
-            room += min(fit, math.floor(node.get("GPU", 0.0) / gpus + 1e-9)) if gpus else fit
-        if room >= workers:
+        if _room(nodes, cores, gpus) >= workers:
             return cores
     return 1
+
+
+def _room(nodes: Sequence[dict[str, float]], cores: int, gpus: float) -> int:
+    """How many workers that take so much each fit on the nodes."""
+    room = 0
+    for node in nodes:
+        fit = int(node.get("CPU", 0.0)) // cores
+        room += min(fit, math.floor(node.get("GPU", 0.0) / gpus + 1e-9)) if gpus else fit
+    return room

@@ -4,16 +4,17 @@ Shards go in, and the files of finished shards come out. Only the runner writes 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.store import file_of_rows
 from robustbench_twicing.results.used import Maker, MeansUsed
 from robustbench_twicing.runner.prepare import Ready
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell
-from robustbench_twicing.tasks.task import Looks, Progress
+from robustbench_twicing.tasks.task import Looks, Opened, Progress
 
 
 class Finished(NamedTuple):
@@ -24,6 +25,13 @@ class Finished(NamedTuple):
     name: str
     """Of its file, as `results.store` names it."""
     content: bytes
+
+
+def computed(opened: Opened, pending: Mapping[Cell, Sequence[Shard]], progress: Progress) -> Iterator[Finished]:
+    """Do these shards here, whoever asks; each is handed out as soon as it is done."""
+    with closing(opened.records(pending, progress, whole=True)) as done:  # type: ignore[type-var] # a generator
+        for cell, shard, rows in done:
+            yield Finished(cell, shard, *file_of_rows(shard, rows.assign(**opened.common(cell))))
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """What workers are given at a time: shards that share work together, the dearest first."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -43,6 +44,7 @@ def loads_of(ready: Ready, pending: Mapping[Cell, Sequence[Shard]], workers: int
     """
     plan, models = ready.plan, ready.opened.models_used()
     families = _families(plan.threats)
+    members = Counter(families.values())
     data = {threat.id: ready.opened.data_used(threat).fingerprint for threat in plan.threats}
     sizes = {name: used.parameters for name, used in models.items()}
     order = {threat.id: number for number, threat in enumerate(plan.threats)}
@@ -53,7 +55,7 @@ def loads_of(ready: Ready, pending: Mapping[Cell, Sequence[Shard]], workers: int
             block, family = shard.start // BLOCK, families[cell.threat.id]
             if cell.threat.kind != "attack":
                 together: tuple[int, str, int] = (-1, "", 0)
-            elif list(families.values()).count(family) > 1:
+            elif members[family] > 1:
                 together = (family, cell.model.name, 0)
             else:
                 together = (family, cell.model.name, shard.start)

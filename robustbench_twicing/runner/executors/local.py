@@ -1,14 +1,13 @@
 """This process computes, with all cores or with one GPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from robustbench_twicing.results.manifest import Shard
-from robustbench_twicing.results.store import file_of_rows
 from robustbench_twicing.results.used import MeansUsed
 from robustbench_twicing.runner.environment import environment, made_by
-from robustbench_twicing.runner.executors.executor import Executor, Finished
+from robustbench_twicing.runner.executors.executor import Executor, Finished, computed
 from robustbench_twicing.runner.prepare import Ready
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell
@@ -37,10 +36,7 @@ class LocalExecutor:
 
     def finished(self, pending: Mapping[Cell, Sequence[Shard]], progress: Progress) -> Iterator[Finished]:
         """As `Executor.finished`. A stop at any moment loses at most the shard at work."""
-        opened = self._ready.opened
-        with closing(opened.records(pending, progress, whole=True)) as done:  # type: ignore[type-var] # a generator
-            for cell, shard, rows in done:
-                yield Finished(cell, shard, *file_of_rows(shard, rows.assign(**opened.common(cell))))
+        return computed(self._ready.opened, pending, progress)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from robustbench_twicing.machine.malloc import keep_freed_blocks
 from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.results.manifest import CellEntry, Shard
-from robustbench_twicing.results.store import file_of_rows
 from robustbench_twicing.results.used import Maker, MeansUsed
 from robustbench_twicing.runner.environment import code_and_versions, environment, made_by, versions_of_this
+from robustbench_twicing.runner.executors.executor import computed
 from robustbench_twicing.runner.prepare import Ready, prepare
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
@@ -89,10 +89,8 @@ class Worker:
                 ready.opened.tune(_followed(job[0]).means, known)
                 self._known = known
             cells = {ready.plan.cells[place]: place for place, _ in asked}
-            done = ready.opened.records(_by_cell(ready, asked), NOBODY, whole=True)
-            with closing(done):  # type: ignore[type-var] # a generator
-                for cell, shard, rows in done:
-                    name, content = file_of_rows(shard, rows.assign(**ready.opened.common(cell)))
+            with closing(computed(ready.opened, _by_cell(ready, asked), NOBODY)) as done:  # type: ignore[type-var]
+                for cell, shard, name, content in done:
                     yield cells[cell], shard, name, content
 
     def _opened(self, job: Job) -> Ready:
