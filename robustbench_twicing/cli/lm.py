@@ -1,7 +1,6 @@
 """`twicing-bench lm`: language models on a text, clean and corrupted."""
 
 import sys
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from robustbench_twicing import api
 from robustbench_twicing.catalog.language import language_plan
 from robustbench_twicing.catalog.mistakes import Mistakes
 from robustbench_twicing.catalog.resolve import Stated
-from robustbench_twicing.cli.options import Begin, Quiet, followed, means_of
+from robustbench_twicing.cli.options import Quiet, followed, means_of
 from robustbench_twicing.cli.printing import Json, show_page
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.report.language import language_page
@@ -70,11 +69,7 @@ def lm(
     experiment = experiment.model_copy(update={"seed": seed})
     means = means_of({"device": device, "batch_size": batch_size, "fresh": fresh or None, "out": out})
     stated = Stated(experiment, means, language_plan(experiment))
-    run = followed(quiet, partial(_carried_out, stated))
+    run = followed(quiet, lambda begin: api.carry_out(stated, begin))
     show_page(language_page([run], compared_texts([run])), as_machine)
     if run.summary["failed"].any():
         sys.exit(EXIT_FAILED_RECORDS)
-
-
-def _carried_out(stated: Stated, begin: Begin) -> api.Run:
-    return api.carry_out(stated, begin)

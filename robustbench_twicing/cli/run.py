@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.arms_to_train import ArmsToTrain
 from robustbench_twicing.catalog.config import settings
-from robustbench_twicing.catalog.plans import read_plan
+from robustbench_twicing.catalog.plans import PlanFile, read_plan
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.options import (
     COMPUTING,
@@ -25,7 +26,6 @@ from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.numbers import count, duration, size
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.report.text import say
-from robustbench_twicing.spec.means import Means
 
 if TYPE_CHECKING:
     from robustbench_twicing.runner.trained import Watching
@@ -48,17 +48,17 @@ def run(
     quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
     means = means_of(said)
     with code_allowed(allow_code):
-        arms = read_plan(plan, settings(), means).train
+        read = read_plan(plan, settings(), means)
         if dry_run:
             loading(quiet)
-            if arms is not None and arms.missing:
-                show_page(_what_is_to_be_trained(plan, means), as_machine)
+            if read.train is not None and read.train.missing:
+                show_page(_what_is_to_be_trained(read, read.train), as_machine)
                 return
             cost, folder, warnings = api.estimate_plan_file(plan, means)
             show_page(estimate_page(cost, str(folder), warnings), as_machine)
             return
         with ExitStack() as stack:
-            watching = _watching(stack, quiet) if arms is not None else None
+            watching = _watching(stack, quiet) if read.train is not None else None
             found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin, watching))
         print_evaluated(found, as_machine, skip_bad)
 
@@ -83,13 +83,10 @@ def _watching(stack: ExitStack, quiet: bool) -> "Watching":
     return Watching(left, going, done)
 
 
-def _what_is_to_be_trained(plan: str, means: Means) -> Page:
+def _what_is_to_be_trained(read: PlanFile, arms: ArmsToTrain) -> Page:
     """One probe of each model; the evaluation cannot be probed before there are weights."""
     from robustbench_twicing.runner.trained import arms_estimated
 
-    read = read_plan(plan, settings(), means)
-    arms = read.train
-    assert arms is not None
     found = arms_estimated(arms, read.means)
     seconds = sum(seeds * one.seconds for seeds, one in found.values())
     lines = [

@@ -185,7 +185,7 @@ def _train_at_once(asked: _Asked, at_once: int) -> None:
 
 def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None:
     """One after another, each on all processes that torchrun started."""
-    from robustbench_twicing.data.training import training_folder, training_pictures
+    from robustbench_twicing.data.training import training_images
     from robustbench_twicing.train.digits import DigitsData
     from robustbench_twicing.train.folder import FolderData
     from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
@@ -195,9 +195,7 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
 
     data: Any = TextData() if asked.data == "text" else DigitsData()
     if asked.data_dir:
-        small = asked.data in SMALL
-        found = training_pictures(asked.data, asked.data_dir) if small else training_folder(asked.data_dir)
-        data = FolderData(asked.data, found)
+        data = FolderData(asked.data, training_images(asked.data, asked.data_dir))
     all_of_them = [
         Begun(job_of(name, data, asked.recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
     ]

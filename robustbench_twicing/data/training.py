@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustbench_twicing.catalog.zoo import SMALL
 from robustbench_twicing.data.archives import open_tree, unreadable_folder
 from robustbench_twicing.data.cifar import cifar_pictures
 from robustbench_twicing.data.contents import some
@@ -54,6 +55,11 @@ class TrainingFolder:
         if self.train.levels is not None:
             digest.update(np.ascontiguousarray(self.train.levels).data)
         return digest.hexdigest()[:12]
+
+
+def training_images(name: str, root: Path) -> TrainingFolder:
+    """The data set of that name in `root`: MNIST or CIFAR, else a folder of images. Raises `UserError`."""
+    return training_pictures(name, root) if name in SMALL else training_folder(root)
 
 
 def training_pictures(name: str, root: Path) -> TrainingFolder:

@@ -1,5 +1,6 @@
 """Work that torch's own threads share badly: pieces too small to split again, one on every core of the CPU."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,6 +11,11 @@ import torch
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """That this process may compute on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_every_core(work: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> Iterator[Result]:

@@ -15,6 +15,7 @@ import pandas as pd
 from robustbench_twicing import __version__
 from robustbench_twicing.catalog.suites import suite_definition, suite_names
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.manifest import CellEntry, Manifest, Shard, samples_hash
 from robustbench_twicing.results.run import Run, load_finished
 from robustbench_twicing.results.store import RunFolder, cell_folder
@@ -132,7 +133,7 @@ class _Taken:
 
     def __init__(self, rows: pd.DataFrame, data: str, made_by: str, says: Mapping[str, str], classes: int) -> None:
         self._made_by, self._classes, self._name = made_by, classes, data
-        self._groups = {(str(key[0]), str(key[1])): one for key, one in rows.groupby(["model", "threat"], sort=False)}
+        self._groups = by_cell(rows)
         names = list(rows["threat"].unique())
         if unused := [name for name in says if name not in names]:
             raise UserError(f"No prediction is of the threat {unused[0]!r}.", f"There are {', '.join(names)}.")
@@ -145,9 +146,7 @@ class _Taken:
         self._data = {
             name: DataUsed(
                 name=name if isinstance(threat, ShiftThreat) else data,
-                fingerprint=samples_hash(
-                    *(samples[name].sort_values("sample_id")[key] for key in ("sample_id", "label"))
-                ),
+                fingerprint=_fingerprint(samples[name]),
                 samples=len(samples[name]),
                 classes=classes,
             )

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,8 +74,13 @@ def _versions(plan: Plan) -> dict[str, str]:
 
 
 def _installed() -> dict[str, str]:
+    return versions_among(_PACKAGES)
+
+
+def versions_among(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

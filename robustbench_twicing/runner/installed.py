@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from robustbench_twicing.catalog.config import PREFIX, files_looked_for
 from robustbench_twicing.catalog.locate import definitions
 from robustbench_twicing.results.private import cleaned, names_of_this_machine
 from robustbench_twicing.results.store import RUNS
+from robustbench_twicing.runner.environment import versions_among
 
 _PACKAGES = (
     *("torch", "torchvision", "timm", "torchattacks", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn"),
@@ -32,7 +32,7 @@ def installed() -> dict[str, str]:
     return {
         "twicing-bench": __version__,
         "python": f"{platform.python_version()} {platform.python_implementation()}",
-        **_versions(),
+        **versions_among(_PACKAGES),
         "platform": cleaned(platform.platform(), names),
         "cpu": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         **_cards(),
@@ -40,16 +40,6 @@ def installed() -> dict[str, str]:
         "variables": ", ".join(sorted(name for name in os.environ if name.startswith(PREFIX))) or "none of ours",
         "environment": "virtual" if sys.prefix != sys.base_prefix else "not virtual",
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _cards() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Every setting of a sweep trained on its own, once for each seed; what is trained already is kept."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,6 +36,7 @@ def retrained(
     that states something else, and for a network that the digits cannot be trained with.
     """
     from robustbench_twicing.inside.sweep import Retrained
+    from robustbench_twicing.machine.cores import usable_cores
     from robustbench_twicing.models.build import load_model
     from robustbench_twicing.train.several import Training, still_to_train, train_several
 
@@ -49,8 +49,7 @@ def retrained(
     ]
     left = still_to_train(wanted)
     say(f"{model.card.spec.name}: {len(wanted) - len(left)} of {len(wanted)} trainings are there, {len(left)} to do …")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for done, (one, outcome) in enumerate(train_several(left, cores) if left else (), start=1):
+    for done, (one, outcome) in enumerate(train_several(left, usable_cores()) if left else (), start=1):
         say(f"{one.model}, seed {one.seed}: trained in {outcome.seconds:.0f} s, {done} of {len(left)} …")
     paths = {(one.model, one.seed): one.path for one in wanted}
     for setting in settings:

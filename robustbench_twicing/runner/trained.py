@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from robustbench_twicing.catalog.arms_to_train import ArmsToTrain
-from robustbench_twicing.catalog.zoo import SMALL
-from robustbench_twicing.data.training import training_folder, training_pictures
+from robustbench_twicing.data.training import training_images
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.results.store import require_writable
@@ -86,8 +85,7 @@ def _data(arms: ArmsToTrain, means: Means) -> Any:
             f"Where do the images of {arms.data!r} to train on lie?",
             "Write directory in [train], or the data set's place in [directories].",
         )
-    folder = training_pictures(arms.data, directory) if arms.data in SMALL else training_folder(directory)
-    return FolderData(arms.data, folder)
+    return FolderData(arms.data, training_images(arms.data, directory))
 
 
 def _equipment(means: Means) -> Equipment:

@@ -1,6 +1,5 @@
 """What is trained, and with what it is computed."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -9,6 +8,7 @@ import torch
 
 from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.cores import usable_cores
 from robustbench_twicing.results.arms import BEGAN_WITH
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.training import TrainingRecipe
@@ -158,9 +158,8 @@ class Equipment(NamedTuple):
     @staticmethod
     def usual(device: torch.device, micro_batch: int | None = None, workers: int | None = None) -> "Equipment":
         """What is taken for a device unless somebody says otherwise."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         most = micro_batch or (64 if device.type == "cpu" else 256)
-        return Equipment(device, micro_batch=most, workers=min(cores - 1, 16) if workers is None else workers)
+        return Equipment(device, micro_batch=most, workers=min(usable_cores() - 1, 16) if workers is None else workers)
 
 
 ONE_CPU = Equipment()
