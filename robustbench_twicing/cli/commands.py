@@ -68,6 +68,12 @@ class LaterCommands(Commands):
         self.commands = {name: TyperCommand(name, help=says) for name, says in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is given, itself."""
-        name, known, rest = super().resolve_command(ctx, args)
-        return name, loaded(name) if name and known else None, rest
+        """The command that is given, itself; for TAB, which nothing follows, only what its options are called."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        if not (name and listed):
+            return name, None, rest
+        if not ctx.resilient_parsing:
+            return name, loaded(name), rest
+        from robustbench_twicing.cli.completing import known
+
+        return name, known(name), rest

@@ -8,12 +8,17 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from robustbench_twicing.cli.groups import Commands
+from robustbench_twicing.cli.panels import help_text
 from robustbench_twicing.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Command(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In panels; the formatter's own width ends at 80 columns."""
+        formatter.write(help_text(self, ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for param, times in Counter(order).items():

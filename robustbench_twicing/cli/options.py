@@ -16,6 +16,7 @@ from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.suites import suite as load_suite
 from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.catalog.words import in_form, word_of
+from robustbench_twicing.cli.panels import HOW, OUTPUT_PANEL, WHAT, WHERE, in_panel
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
@@ -28,147 +29,179 @@ from robustbench_twicing.spec.plan import Cell
 Command = TypeVar("Command", bound=Callable[..., None])
 
 # An option has the name of evaluate's argument and, but for what is named several times, its spelling. None is what
-# nobody said, so that the experiment's own defaults, the plan's or the configured ones count.
-ATTACKS: Mapping[str, Any] = {
-    "eps": Annotated[
-        list[str] | None,
-        typer.Option("--eps", help="Size of the perturbation, such as 1/255 or 0.03; repeatable. Default 1/255."),
-    ],
-    "attacks": Annotated[
-        list[str] | None,
-        typer.Option("--attack", "-a", help="Attack name; repeatable. Default: the protocol's own list."),
-    ],
-    "protocol": Annotated[
-        str | None, typer.Option(help="Attack settings: a name (see `catalog`) or a TOML file. Default standard.")
-    ],
-    "engine": Annotated[
-        str | None, typer.Option(help="`own`, or `torchattacks` to run its FGSM, PGD and SPSA for comparison.")
-    ],
-    "worst_case": Annotated[
-        bool | None,
-        typer.Option("--worst-case", help="Add a row that counts a sample as robust only if no attack breaks it."),
-    ],
-    "precision": Annotated[
-        str | None,
-        typer.Option(help="What attacks compute in: float32, tf32 or bfloat16. Verdicts are always float32's."),
-    ],
-    "eight_bit": Annotated[
-        bool | None,
-        typer.Option("--eight-bit", help="Judge attacked images a second time, rounded to 8 bits a pixel."),
-    ],
-    "source_model": Annotated[
-        list[str] | None,
-        typer.Option(help="Make the attacked images on this model instead: NAME or NAME=CHECKPOINT; repeatable."),
-    ],
-}
-SUITES: Mapping[str, Any] = {
-    "suites": Annotated[
-        list[str] | None, typer.Option("--suite", "-s", help="Suite name (see `catalog`) or a TOML file; repeatable.")
-    ],
-    "corruptions": Annotated[
-        list[str] | None,
-        typer.Option("--corruption", "-c", help="A corruption, or common, extra or all; repeatable. Default all."),
-    ],
-    "severities": Annotated[list[int] | None, typer.Option("--severity", help="1 to 5; repeatable. Default all.")],
-}
-MODELS: Mapping[str, Any] = {
-    "models": Annotated[
-        list[str], typer.Option("--model", "-m", help="NAME, NAME+METHOD or NAME=CHECKPOINT; repeat to compare models.")
-    ],
-    "weights": Annotated[str | None, typer.Option(help="Of a training checkpoint: raw, ema or both. Default raw.")],
-    "resample_pos_embed": Annotated[
-        bool | None, typer.Option("--resample-pos-embed", help="Resample position embeddings of another size.")
-    ],
-}
-IMAGES: Mapping[str, Any] = {
-    "data": Annotated[
-        str | None,
-        typer.Option(
-            help="Data set (see `catalog`), a TOML file, or folder:DIR with a folder of images for each class. "
-            "Default: what the suites are made from, or digits, which ships with the tool."
-        ),
-    ],
-    "ids": Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Only the samples that this text file lists, one id a line."),
-    ],
-    "recipe": Annotated[
-        str | None,
-        typer.Option(help="How images on disk are prepared: model, train-size, paper, none. Default: the suite's."),
-    ],
-    "limit": Annotated[
-        int | None,
-        typer.Option(help="Samples per threat. Default: all, or what the protocol suggests for a dear attack."),
-    ],
-    "seed": Annotated[int | None, typer.Option(help="Seed of every random draw. Default 0.")],
-}
+# nobody said, so that the experiment's own defaults, the plan's or the configured ones count. Each table says in which
+# panel of a help its options stand; a help text of at most 54 characters takes one line at 80 columns.
+ATTACKS: Mapping[str, Any] = in_panel(
+    WHAT,
+    {
+        "eps": Annotated[
+            list[str] | None,
+            typer.Option("--eps", metavar="EPS", help="Size of the perturbation: 1/255 (default), 0.03 …"),
+        ],
+        "attacks": Annotated[
+            list[str] | None,
+            typer.Option("--attack", "-a", metavar="NAME", help="Attack. Default: the protocol's own list."),
+        ],
+        "protocol": Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="Attack settings: standard (default), paper, or a TOML."),
+        ],
+        "engine": Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="own, or torchattacks to compare FGSM, PGD and SPSA."),
+        ],
+        "worst_case": Annotated[
+            bool | None, typer.Option("--worst-case", help="Add a row: robust only if no attack breaks it.")
+        ],
+        "precision": Annotated[
+            str | None,
+            typer.Option(metavar="TYPE", help="float32, tf32 or bfloat16 for attacks, not verdicts."),
+        ],
+        "eight_bit": Annotated[
+            bool | None, typer.Option("--eight-bit", help="Judge attacked images again, in 8 bits a pixel.")
+        ],
+        "source_model": Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME", help="Make the attacked images on this model instead."),
+        ],
+    },
+)
+SUITES: Mapping[str, Any] = in_panel(
+    WHAT,
+    {
+        "suites": Annotated[
+            list[str] | None,
+            typer.Option("--suite", "-s", metavar="NAME", help="Suite: a name (see `catalog`) or a TOML file."),
+        ],
+        "corruptions": Annotated[
+            list[str] | None,
+            typer.Option("--corruption", "-c", metavar="NAME", help="A corruption, or common, extra, all (default)."),
+        ],
+        "severities": Annotated[
+            list[int] | None, typer.Option("--severity", metavar="N", help="1 to 5. Default: all.")
+        ],
+    },
+)
+MODELS: Mapping[str, Any] = in_panel(
+    WHAT,
+    {
+        "models": Annotated[
+            list[str],
+            typer.Option("--model", "-m", metavar="NAME", help="NAME, NAME+METHOD, NAME=CHECKPOINT."),
+        ],
+        "weights": Annotated[
+            str | None,
+            typer.Option(metavar="KIND", help="Of a training checkpoint: raw (default), ema, both."),
+        ],
+        "resample_pos_embed": Annotated[
+            bool | None, typer.Option("--resample-pos-embed", help="Resample position embeddings of another size.")
+        ],
+    },
+)
+IMAGES: Mapping[str, Any] = in_panel(
+    WHAT,
+    {
+        "data": Annotated[
+            str | None,
+            typer.Option(metavar="DATA", help="Name, TOML, folder:DIR. Default: suites' or digits."),
+        ],
+        "ids": Annotated[
+            str | None,
+            typer.Option(metavar="FILE", help="Only the samples that this file lists, one id a line."),
+        ],
+        "recipe": Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="How prepared: model, train-size, paper, none."),
+        ],
+        "limit": Annotated[
+            int | None,
+            typer.Option(metavar="N", help="Samples per threat. Default: all; dear attacks fewer."),
+        ],
+        "seed": Annotated[int | None, typer.Option(metavar="N", help="Seed of every random draw. Default 0.")],
+    },
+)
 EXPERIMENT: Mapping[str, Any] = {**MODELS, **ATTACKS, **SUITES, **IMAGES}
 """What decides the numbers: the fields of `Experiment`, flat, but for `checkpoints`, which --model says."""
 
-COMPUTING: Mapping[str, Any] = {
-    "device": Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default auto.")],
-    "batch_size": Annotated[int | None, typer.Option(help="Images per evaluation; changes speed, not draws.")],
-    "keep_images": Annotated[
-        int | None,
-        typer.Option(help="Keep so many images of each model under each threat, broken ones first: PNG and .npz."),
-    ],
-    "executor": Annotated[
-        str | None, typer.Option(help="Who computes: local, this process; or ray, workers of a Ray cluster.")
-    ],
-    "address": Annotated[
-        str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Default: one on this machine.")
-    ],
-    "gpus_per_model": Annotated[
-        float | None, typer.Option(help="Part of a GPU that a worker of Ray takes, such as 0.5. Default 1.")
-    ],
-    "workers": Annotated[
-        int | None, typer.Option(help="Workers of Ray. Default: one for each GPU; without GPUs, one a core.")
-    ],
-    "fresh": Annotated[
-        bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over from other runs.")
-    ],
-    "out": Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Run folder. Default: one under results/runs/ named after the settings."),
-    ],
-}
-DIRECTORIES: Mapping[str, Any] = {
-    "directories": Annotated[
-        list[str] | None,
-        typer.Option("--data-dir", help="Where the data lies: DIR, or NAME=DIR for one of several; repeatable."),
-    ],
-}
-FROST: Mapping[str, Any] = {
-    "frost_dir": Annotated[
-        str | None, typer.Option(help="The original frost pictures for generated frost, or `drawn`.")
-    ],
-}
-EVALUATING: Mapping[str, Any] = {
-    "preflight": Annotated[
-        bool | None,
-        typer.Option(
-            "--preflight/--no-preflight", help="Look for what makes attacked accuracy meaningless before attacking."
-        ),
-    ],
-    "attention_path": Annotated[
-        str | None,
-        typer.Option(
-            help="How all attention is computed: explicit, fused, or triton (CUDA, unmeasured). Default: the faster "
-            "of the first two."
-        ),
-    ],
-    "compiles": Annotated[
-        bool | None,
-        typer.Option(
-            "--compile", help="Compute attacks with torch.compile if a warm-up (seconds to minutes) finds it faster."
-        ),
-    ],
-}
+COMPUTING: Mapping[str, Any] = in_panel(
+    HOW,
+    {
+        "device": Annotated[str | None, typer.Option(metavar="NAME", help="auto (default), cpu, cuda or cuda:N.")],
+        "batch_size": Annotated[
+            int | None,
+            typer.Option(metavar="N", help="Images per evaluation; changes speed, not draws."),
+        ],
+        "executor": Annotated[
+            str | None, typer.Option(metavar="WHO", help="local, this process; or ray, workers of a cluster.")
+        ],
+        "address": Annotated[
+            str | None,
+            typer.Option(metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:PORT. Default: here."),
+        ],
+        "gpus_per_model": Annotated[
+            float | None,
+            typer.Option(metavar="X", help="Of a GPU, for a worker of Ray: 0.5, say. Default 1."),
+        ],
+        "workers": Annotated[
+            int | None, typer.Option(metavar="N", help="Of Ray. Default: one a GPU; without GPUs, one a core.")
+        ],
+        "fresh": Annotated[
+            bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over.")
+        ],
+        "out": Annotated[
+            str | None,
+            typer.Option(metavar="PATH", rich_help_panel=WHERE, help="Run folder. Default: one under results/runs/."),
+        ],
+        "keep_images": Annotated[
+            int | None,
+            typer.Option(
+                metavar="N", rich_help_panel=OUTPUT_PANEL, help="Keep N images a model and threat, broken ones first."
+            ),
+        ],
+    },
+)
+DIRECTORIES: Mapping[str, Any] = in_panel(
+    WHERE,
+    {
+        "directories": Annotated[
+            list[str] | None,
+            typer.Option("--data-dir", metavar="DIR", help="Of the data: DIR, or NAME=DIR for one of several."),
+        ],
+    },
+)
+FROST: Mapping[str, Any] = in_panel(
+    WHERE,
+    {
+        "frost_dir": Annotated[
+            str | None,
+            typer.Option(metavar="DIR", help="Original pictures for generated frost, or `drawn`."),
+        ]
+    },
+)
+EVALUATING: Mapping[str, Any] = in_panel(
+    HOW,
+    {
+        "preflight": Annotated[
+            bool | None,
+            typer.Option("--preflight/--no-preflight", help="Look first for what makes attacks meaningless."),
+        ],
+        "attention_path": Annotated[
+            str | None,
+            typer.Option(metavar="PATH", help="explicit, fused, triton (CUDA). Default: the faster."),
+        ],
+        "compiles": Annotated[
+            bool | None,
+            typer.Option("--compile", help="torch.compile for attacks, if a warm-up says faster."),
+        ],
+    },
+)
 MEANS: Mapping[str, Any] = {**DIRECTORIES, **COMPUTING, **EVALUATING, **FROST}
 """How it is computed: the fields of `Means`."""
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Exit 0 although some samples failed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT_PANEL, help="No progress.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", rich_help_panel=OUTPUT_PANEL, help="Exit 0 although some samples failed.")
+]
 OUTPUT: Mapping[str, Any] = {"quiet": Quiet, "as_machine": Json, "skip_bad": SkipBad, "allow_code": AllowCode}
 
 _DEFAULTS: Mapping[str, Any] = {"models": Parameter.empty, **dict.fromkeys(OUTPUT, False)}

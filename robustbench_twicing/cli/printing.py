@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from robustbench_twicing.cli.panels import OUTPUT_PANEL
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.formats import FORMATS, show
 from robustbench_twicing.report.page import Page
@@ -13,19 +14,24 @@ from robustbench_twicing.report.text import say
 
 To = Annotated[
     list[str] | None,
-    typer.Option("--to", help="Write it to a file instead: .html, .tex, .md, .csv, .json …, or plots/; repeatable."),
+    typer.Option(
+        "--to",
+        metavar="FILE",
+        rich_help_panel=OUTPUT_PANEL,
+        help="Write .html, .tex, .md, .csv, .json or plots/ instead.",
+    ),
 ]
 Form = Annotated[
-    str | None, typer.Option("--format", help=f"How it is printed: {', '.join(FORMATS)}. Default terminal.")
+    str | None,
+    typer.Option("--format", metavar="NAME", rich_help_panel=OUTPUT_PANEL, help=f"Print it as {', '.join(FORMATS)}."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text and tables.")]
-
-
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT_PANEL, help="Print JSON instead of text and tables.")
+]
 AllowCode = Annotated[
     bool,
     typer.Option(
-        "--allow-code",
-        help="Code that plans or twicing-bench.toml name (`python:`) runs.",
+        "--allow-code", rich_help_panel=OUTPUT_PANEL, help="Run the code that plans and settings name (`python:`)."
     ),
 ]
 """Plans and configuration files travel with cloned repositories, so what they name runs only if the user says so."""

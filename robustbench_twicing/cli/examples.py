@@ -1,0 +1,36 @@
+"""An example for each command, as its help shows it. Every one is a command that is understood: tests read them."""
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, str] = {
+    "attack": "attack --model deit --model deit-tw --eps 4/255",
+    "corrupt": "corrupt --model deit --model deit-tw --corruption gaussian_noise",
+    "lm": "lm --model tiny-lm --model tiny-lm+twicing --limit 20",
+    "run": "run nightly --dry-run",
+    "report": "report latest --to report.html --to plots/",
+    "compare": "compare latest --slices",
+    "gate": "gate nightly --baseline nightly --tolerance 0.01",
+    "history": "history --plan nightly --last 30",
+    "cache": "cache --keep 10 --prune",
+    "train": "train --model deit --model deit-tw --seeds 0-4",
+    "verify": "verify --model deit_tiny_patch16_224.fb_in1k --limit 1000",
+    "collapse": "collapse --model deit --model deit-tw",
+    "diagnose": "diagnose --model deit --model deit-tw --eps 4/255",
+    "sweep": "sweep --model deit-tw --attack pgd --eps 1/255",
+    "transfer": "transfer --model deit --model deit-tw --eps 4/255",
+    "theory": "theory --model deit --model deit-tw",
+    "bundle make": "bundle latest --out evidence.zip",
+    "bundle verify": "bundle verify evidence.zip",
+    "recheck": "recheck evidence.zip --sample 50",
+    "plan new": "plan new mine.toml --like nightly",
+    "plan check": "plan check mine.toml",
+    "baseline accept": 'baseline accept nightly --why "checked by hand"',
+    "baseline show": "baseline show nightly",
+    "catalog list": "catalog --json",
+    "catalog show": "catalog show autoattack",
+    "config show": "config show",
+    "info": "info --json",
+    "data check": "data check imagenet-c /data/imagenet-c",
+    "data make-corrupted": "data make-corrupted --data-dir /data/imagenet --out imagenet-c",
+    "data check-generated": "data check-generated -m deit --data-dir imagenet=/data/val --data-dir imagenet-c=/data/c",
+}
