@@ -12,6 +12,7 @@ from robustbench_twicing.cli.groups import Commands
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import EXIT_DISPROVED, EXIT_INCONCLUSIVE
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.report.bundle import bundled_page, verified_page
 from robustbench_twicing.results.bundle import write_bundle
 from robustbench_twicing.results.verified import verify_bundle
@@ -45,7 +46,7 @@ def make(
     """
     with code_allowed(allow_code):
         found = api.load_run(api.run_folder(run))
-    show_page(bundled_page(write_bundle(found, out, with_names)), as_machine)
+    show_page(bundled_page(write_bundle(found, place_of_text(out), with_names)), as_machine)
 
 
 @app.command("verify")
@@ -57,7 +58,7 @@ def verify(
 
     4 if a column is of a metric that is not installed here.
     """
-    found = verify_bundle(bundle)
+    found = verify_bundle(place_of_text(bundle))
     show_page(verified_page(found), as_machine)
     if found.contradictions:
         sys.exit(EXIT_DISPROVED)

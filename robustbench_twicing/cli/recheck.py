@@ -3,7 +3,6 @@
 import secrets
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, FROST, Quiet
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.errors import EXIT_DISPROVED, UserError
+from robustbench_twicing.machine.remote import place_of_text
 from robustbench_twicing.report.recheck import recheck_page
 from robustbench_twicing.spec.plan import Cell
 
@@ -47,7 +47,8 @@ def recheck(
     weights = dict(_named(text) for text in model or [])
     said["directories"] = data_dirs(said["directories"] or (), on_disk())
     means = means_of(said).over(settings().means())
-    path = Path(run) if Path(run).is_file() and not run.endswith(".toml") else api.run_folder(run)
+    file = place_of_text(run)
+    path = file if file.is_file() and not run.endswith(".toml") else api.run_folder(run)
     loading(quiet)
     with ExitStack() as stack, code_allowed(allow_code):
         from robustbench_twicing.runner.recheck import recheck as computed_again

@@ -4,6 +4,7 @@ Archives come from elsewhere, so nothing in them is believed: whatever a parser 
 the archive, or an `OSError` of the one member that is read.
 """
 
+import io
 import json
 import stat
 import struct
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from robustbench_twicing.data.foreign_names import foreign_file
 from robustbench_twicing.errors import UserError
@@ -264,7 +265,7 @@ def _tar_members(archive: Path) -> Iterator[Member | Link | Odd]:
             extended = {}
 
 
-def _next_archive(file: BinaryIO, position: int) -> int | None:
+def _next_archive(file: IO[bytes] | io.RawIOBase, position: int) -> int | None:
     """Where a tar that was appended to another as it is begins; tar itself would not unpack it either."""
     file.seek(position)
     while block := file.read(2**20):
@@ -277,7 +278,7 @@ def _next_archive(file: BinaryIO, position: int) -> int | None:
     return None
 
 
-def _behind_sparse_headers(file: BinaryIO, header: bytes, data: int) -> int:
+def _behind_sparse_headers(file: IO[bytes] | io.RawIOBase, header: bytes, data: int) -> int:
     """Where the data of a GNU sparse member begin: further headers may follow the first."""
     more = header[482]
     while more:

@@ -1,17 +1,19 @@
 """Files that lie elsewhere (s3://, gs://, hf://, http(s):// …), read by ranges, with a cache on this machine.
 
 An address is a `RemotePath`, so that whoever opens, measures or looks for a file need not know where it lies. fsspec
-(extra `[remote]`) reads; it takes credentials from where the provider's own tools keep them, never from an address.
-What was read lies in the cache under the hash of address, version and range, until that grows too large.
+(extra `[remote]`) reads and writes; it takes credentials from where the provider's own tools keep them, never from an
+address. What was read lies in the cache under the hash of address, version and range, until that grows too large; on a
+machine whose cache cannot be written it is read anew each time.
 """
 
+import errno
 import hashlib
 import io
 import os
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path, PosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,8 @@ _TRIES, _PAUSE = 4, 0.5
 _PIECE = 2**26
 """Bytes that are fetched at a time of a file that is wanted whole."""
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?P<rest>[^/].*)")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What says that the cache cannot be written, not that the file cannot be read."""
 _VERSION = ("ETag", "etag", "md5Hash", "blob_id", "sha256", "LastModified", "mtime", "created")
 
 
@@ -44,7 +48,7 @@ def place_of_text(text: str | Path) -> Path:
 
 
 class RemotePath(PosixPath):
-    """An address. Of what a path can do: `open`, `stat`, `exists`, `is_file`, `local_copy`."""
+    """An address. Of what a path can do: `open`, `stat`, `exists`, `is_file`, `read_bytes`, `write_bytes`, `unlink`."""
 
     def __new__(cls, *parts: str) -> "RemotePath":  # noqa: PYI034 - beartype cannot check Self here
         text = parts[0] if len(parts) == 1 else "/".join([parts[0].rstrip("/"), *parts[1:]])
@@ -106,18 +110,53 @@ class RemotePath(PosixPath):
         return False
 
     def local_copy(self) -> Path:
-        """The whole file, fetched once. Raises `OSError`."""
+        """The whole file, fetched once. Raises `OSError`, and `UserError` where the cache has no room for it."""
         size = self.stat().st_size
 
         def fetch(file: Any) -> None:
             for begin in range(0, size, _PIECE):
                 file.write(_range(self, begin, min(begin + _PIECE, size)))
 
-        return _kept(self, "whole", fetch, self.suffix)
+        try:
+            return _kept(self, "whole", fetch, self.suffix)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise UserError(
+                f"{self} ({size:,} bytes) is fetched whole, and {CACHE} cannot hold it: {error.strerror}.",
+                "Free some space there, or set XDG_CACHE_HOME to a folder that has it.",
+            ) from None
 
     def derived(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What `make` finds out about this file, kept beside what was read of it."""
-        return _kept(self, name, lambda file: file.write(make())).read_bytes()
+        return _through_the_cache(self, name, make)
+
+    def read_bytes(self) -> bytes:
+        """All of it, as it is now: not out of the cache. Raises `OSError`."""
+        _answers.pop(str(self), None)
+        return _range(self, 0, self.stat().st_size)
+
+    def write_bytes(self, data: Any) -> int:
+        """Replace the file; who reads sees the old one or the new one. Raises `OSError`, and `UserError`."""
+        system, name = _system(self)
+        _often(lambda: system.pipe_file(name, bytes(data)), f"{self} cannot be written")
+        _answers.pop(str(self), None)
+        return len(data)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the file. Raises `OSError`."""
+        system, name = _system(self)
+        with suppress(FileNotFoundError) if missing_ok else nullcontext():
+            _often(lambda: system.rm_file(name), f"{self} cannot be removed")
+        _answers.pop(str(self), None)
+
+    def files(self) -> dict[str, int]:
+        """Names and bytes of all files under an address, relative to it; empty if there is none. Raises `OSError`."""
+        system, name = _system(self)
+        system.invalidate_cache()
+        root = name.rstrip("/") + "/"
+        found = _often(lambda: system.find(name, detail=True), f"{self} cannot be listed")
+        return {key[len(root) :]: int(info.get("size") or 0) for key, info in found.items() if key.startswith(root)}
 
 
 class _RemoteFile(io.RawIOBase):
@@ -155,24 +194,30 @@ def ranged(path: RemotePath, begin: int, end: int) -> bytes:
     """These bytes of a file, out of the cache if they are there. Raises `OSError`."""
     if end - begin <= _WORTH_KEEPING:
         return _range(path, begin, end)
-    return _kept(path, f"{begin}-{end}", lambda file: file.write(_range(path, begin, end))).read_bytes()
+    return _through_the_cache(path, f"{begin}-{end}", lambda: _range(path, begin, end))
 
 
 def _range(path: RemotePath, begin: int, end: int) -> bytes:
     system, name = _system(path)
+    content: bytes = _often(lambda: system.cat_file(name, start=begin, end=end), f"{path} cannot be read")
+    if len(content) != end - begin:
+        raise OSError(f"{len(content)} bytes came, and {end - begin} were asked for")
+    return content
+
+
+def _often(ask: Callable[[], Any], fails: str) -> Any:
+    """What a provider answers, asked again where the network does not hold. Raises `OSError`, and `UserError`."""
     for tries in range(_TRIES):
         try:
-            content: bytes = system.cat_file(name, start=begin, end=end)
+            return ask()
         except (FileNotFoundError, PermissionError):
             raise
+        except NotImplementedError:
+            raise UserError(f"{fails}: addresses of this kind are only read.", "Name one such as s3://…") from None
         except Exception as error:  # noqa: BLE001  # what a provider's library raises when the network does not hold
             if tries == _TRIES - 1:
-                raise OSError(f"{type(error).__name__}: {error}") from None
+                raise OSError(f"{fails}: {type(error).__name__}: {error}") from None
             time.sleep(_PAUSE * 2**tries)
-        else:
-            if len(content) == end - begin:
-                return content
-            raise OSError(f"{len(content)} bytes came, and {end - begin} were asked for")
     raise AssertionError("unreachable")
 
 
@@ -211,6 +256,22 @@ def _system(path: RemotePath) -> tuple[Any, str]:
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def _through_the_cache(path: RemotePath, what: str, make: Callable[[], bytes]) -> bytes:
+    """What the cache has under this name, else what `make` gives, which is put there if there is room."""
+    made = list[bytes]()
+
+    def fill(file: Any) -> None:
+        made.append(make())
+        file.write(made[0])
+
+    try:
+        return _kept(path, what, fill).read_bytes()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return made[0] if made else make()
 
 
 def _kept(path: RemotePath, what: str, fill: Callable[[Any], Any], suffix: str = "") -> Path:

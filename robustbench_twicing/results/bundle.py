@@ -10,7 +10,9 @@ Unpacked it is a run folder. No torch.
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -18,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.remote import RemotePath
 from robustbench_twicing.results.acceptance import refuse_lacking
 from robustbench_twicing.results.manifest import MANIFEST, Shard, parse_manifest
 from robustbench_twicing.results.parse import parquet_table
@@ -51,21 +54,31 @@ def write_bundle(run: Run, path: Path, with_names: bool = False) -> Bundled:
         raise UserError(f"The run in {run.path} is not finished.", _HINT)
     refuse_lacking(f"The run in {run.path}", run.lacking, _HINT)
     names = {} if with_names else names_of_this_machine()
-    sums: list[str] = []
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = unfinished(path)
-        try:
-            with ZipFile(temporary, "w") as archive:
-                for name, content in _contents(run, names, clean=not with_names):
-                    _add(archive, name, content)
-                    sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
-                _add(archive, SUMS, "".join(sums).encode())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    sums = list[str]()
+    with explained(path), _begun(path) as temporary, ZipFile(temporary, "w") as archive:
+        for name, content in _contents(run, names, clean=not with_names):
+            _add(archive, name, content)
+            sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+        _add(archive, SUMS, "".join(sums).encode())
     return Bundled(path, len(sums), path.stat().st_size, tuple(_still_named(run, names)))
+
+
+@contextmanager
+def _begun(path: Path) -> Iterator[Path]:
+    """A file to be filled, which then gets its name, or is put at its address."""
+    if isinstance(path, RemotePath):
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / "bundle.zip"
+            path.write_bytes((Path(folder) / "bundle.zip").read_bytes())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = unfinished(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _contents(run: Run, names: dict[str, str], clean: bool) -> Iterator[tuple[str, bytes]]:

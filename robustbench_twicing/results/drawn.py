@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.remote import is_remote
 from robustbench_twicing.metrics.intervals import most_wrong
 from robustbench_twicing.results.acceptance import accepted_records, refuse_lacking
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, parse_manifest
@@ -82,7 +83,7 @@ def drawn(records: int, wanted: int, seed: int) -> list[int]:
 
 def evidence(path: Path) -> tuple[Manifest, pd.DataFrame]:
     """Manifest and records of a finished run, a folder or a bundle. Raises `UserError` for what is not whole."""
-    if path.is_dir():
+    if not is_remote(path) and path.is_dir():
         return _whole(RunFolder(path), path, RunFolder(path).manifest())
     with TemporaryDirectory() as place:
         claims = unpack(path, Path(place))

@@ -6,8 +6,10 @@ from pathlib import Path
 from robustbench_twicing.catalog.config import settings
 from robustbench_twicing.catalog.plans import PlanFile, plan_names, read_plan
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.remote import is_remote
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.results.begun import begun
+from robustbench_twicing.results.elsewhere import here
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.run import load_finished as read_finished
 from robustbench_twicing.results.store import RUNS, RunFolder, is_there
@@ -40,10 +42,12 @@ def run_folder(run: str | Path) -> Path:
 
     Raises `UserError` if there is none.
     """
+    if is_remote(run):
+        return here(run)
     if str(run) == LATEST and not is_there(Path(run)):
         return _latest()
     plan = _plan_named(run)
-    path = plan_folder(plan) if plan else Path(run)
+    path = here(plan_folder(plan)) if plan else Path(run)
     there = is_there(path)
     if plan and not there:
         raise UserError(f"The plan {run} was not carried out yet.", f"Run: twicing-bench run {run}")

@@ -13,6 +13,7 @@ from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import Lack, accepted_cells, accepted_records, refuse_lacking
 from robustbench_twicing.results.cells import READ, Cells, Compact, of_model
+from robustbench_twicing.results.elsewhere import here
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.scored_text import refuse_text
@@ -102,7 +103,7 @@ def load_run(path: str | Path) -> Run:
 
     What does not count (`results.acceptance`) is in `lacking`. Raises `UserError` if it is no run folder.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(here(path))
     manifest = folder.manifest()
     cells, lacking = read_cells(folder, manifest)
     refused = add_plugged_metrics()
@@ -140,7 +141,7 @@ def _refuse_unfinished(path: Path, manifest: Manifest) -> None:
 
 def load_cells(path: str | Path, columns: Sequence[str]) -> tuple[Manifest, Cells]:
     """Some columns of a finished run's records, by model and threat. Raises `UserError` as `load_finished`."""
-    folder = RunFolder(Path(path))
+    folder = RunFolder(here(path))
     manifest = folder.manifest()
     _refuse_unfinished(folder.path, manifest)
     refuse_text(manifest.plan.task, "A comparison of arms by images")

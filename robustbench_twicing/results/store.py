@@ -16,7 +16,7 @@ import io
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.remote import RemotePath
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, Shard, parse_manifest, written
 from robustbench_twicing.spec.records import RECORDS as COLUMNS_OF
 from robustbench_twicing.spec.records import SCHEMA_VERSION, Column
@@ -120,10 +121,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 class RunFolder:
-    """One run on the disk."""
+    """One run on the disk; what is written into it is put `elsewhere` too, if that is given (`results.elsewhere`)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, elsewhere: RemotePath | None = None) -> None:
+        self.path, self.elsewhere = path, elsewhere
         self.remarks: list[str] = []
         """What a user should be told about this run: what was damaged, taken over or continued."""
 
@@ -148,11 +149,12 @@ class RunFolder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace run.json."""
-        write_whole(self.path / MANIFEST, written(manifest))
+        self._write(MANIFEST, written(manifest))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing here. Raises `UserError` if one does already."""
+        """Keep other processes from writing here. Raises `UserError` if one does already, or nobody may write."""
+        self._require_writable_elsewhere()
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / LOCK, timeout=0)
@@ -194,13 +196,16 @@ class RunFolder:
     def set_aside(self, file: Path) -> Path:
         """Rename a shard that does not count, so that nobody takes it for one. Only for who holds the lock."""
         with explained(file):
-            return file.rename(file.with_suffix(".damaged"))
+            renamed = file.rename(file.with_suffix(".damaged"))
+        self._gone(file)
+        return renamed
 
     def retire(self, shards: Iterable[Shard]) -> None:
         """Rename these shards, which are to be computed anew. Only for who holds the lock."""
         for file in [file for shard in shards for file in self.files_of(shard)]:
             with explained(file):
                 file.rename(file.with_suffix(".replaced"))
+            self._gone(file)
 
     def remove_retired(self) -> None:
         """Remove what `retire` renamed, as the new ones are there."""
@@ -217,7 +222,7 @@ class RunFolder:
         if len(found) != 1:
             return False
         ((file, content),) = found.items()
-        write_whole(self.path / RECORDS / shard.cell / file.name, content)
+        self._write(f"{RECORDS}/{shard.cell}/{file.name}", content)
         return True
 
     def damaged(self) -> list[Path]:
@@ -227,21 +232,77 @@ class RunFolder:
     def write_shard(self, shard: Shard, rows: pd.DataFrame) -> Path:
         """Keep the records of one finished shard; returns its file."""
         name, content = file_of_rows(shard, rows)
-        file = self.path / RECORDS / shard.cell / name
-        write_whole(file, content)
-        return file
+        return self._write(f"{RECORDS}/{shard.cell}/{name}", content)
 
     def keep(self, shard: Shard, name: str, content: bytes) -> None:
         """Keep the file of one finished shard in place of those that were there, of a module computed anew."""
-        file = self.path / RECORDS / shard.cell / name
-        write_whole(file, content)
+        file = self._write(f"{RECORDS}/{shard.cell}/{name}", content)
         for other in self.files_of(shard):
             if other != file:
                 other.unlink()
+                self._gone(other)
 
     def write_summary(self, summary: pd.DataFrame) -> None:
         """Replace summary.csv."""
-        write_whole(self.path / SUMMARY, as_csv(summary))
+        self._write(SUMMARY, as_csv(summary))
+
+    # --- elsewhere
+
+    def put_the_rest(self) -> None:
+        """Put elsewhere what is not there yet, and remove what is no longer here. Raises `UserError` if that fails."""
+        if self.elsewhere is None:
+            return
+        here = {file.relative_to(self.path).as_posix(): file for file in _travelling(self.path)}
+        try:
+            there = self.elsewhere.files()
+            for name, file in here.items():
+                if name in (MANIFEST, SUMMARY) or there.get(name) != file.stat().st_size:
+                    (self.elsewhere / name).write_bytes(file.read_bytes())
+            for name in there.keys() - here.keys():
+                if name.startswith(f"{RECORDS}/"):
+                    (self.elsewhere / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"The run is in {self.path}, and not all of it at {self.elsewhere}: {error.strerror or error}.",
+                "Check the address and what your credentials allow; the same command again puts the rest there.",
+            ) from None
+        self.remarks.append(f"The run is at {self.elsewhere}; {self.path} is the working copy.")
+
+    def _write(self, name: str, content: bytes) -> Path:
+        """A file of the run, here and elsewhere; where the network does not hold, `put_the_rest` does it later."""
+        write_whole(self.path / name, content)
+        if self.elsewhere is not None:
+            with suppress(OSError):
+                (self.elsewhere / name).write_bytes(content)
+        return self.path / name
+
+    def _require_writable_elsewhere(self) -> None:
+        """Now rather than after the work."""
+        if self.elsewhere is None:
+            return
+        try:
+            (self.elsewhere / ".writable").write_bytes(b"")
+            (self.elsewhere / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Nothing can be written to {self.elsewhere}: {error.strerror or error}.",
+                "Check the address and what your credentials allow, or pass --out with a folder.",
+            ) from None
+
+    def _gone(self, file: Path) -> None:
+        if self.elsewhere is not None:
+            with suppress(OSError):
+                (self.elsewhere / file.relative_to(self.path).as_posix()).unlink(missing_ok=True)
+
+
+def _travelling(folder: Path) -> list[Path]:
+    """The files of a run that are put elsewhere: all but those that are half written or do not count; run.json last."""
+    found = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.name.startswith(".") and file.suffix not in (".damaged", ".replaced")
+    ]
+    return sorted(found, key=lambda file: file == folder / MANIFEST)
 
 
 def as_csv(table: pd.DataFrame) -> bytes:

@@ -16,6 +16,7 @@ from robustbench_twicing.catalog.plugged_metrics import add_plugged_metrics
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import refuse_lacking
 from robustbench_twicing.results.bundle import SUITES, SUMS, claimed_of_suites
+from robustbench_twicing.results.elsewhere import whole_file
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, parse_manifest
 from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.parse import boundary
@@ -130,7 +131,7 @@ def unpack(path: Path, folder: Path) -> dict[str, bytes]:
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "Name the file that `bundle RUN --out FILE.zip` wrote.")
     others = {}
-    with boundary(path, _HINT), ZipFile(path) as archive:
+    with boundary(path, _HINT), ZipFile(whole_file(path)) as archive:
         members = _members(path, archive)
         sums = _sums(path, archive.read(members.pop(SUMS)))
         if differ := sorted(sums.keys() ^ members.keys()):

@@ -112,5 +112,6 @@ def _finished(folder: RunFolder) -> Run:
     """A run that has just been carried out: read, with its summary written and its line in the history."""
     run = load_finished(folder.path)
     folder.write_summary(run.summary)
+    folder.put_the_rest()
     remarks = [*run.remarks, *folder.remarks, history.add(run)]
     return replace(run, remarks=tuple(remark for remark in remarks if remark))

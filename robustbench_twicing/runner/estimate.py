@@ -11,8 +11,9 @@ from pathlib import Path
 
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
+from robustbench_twicing.results.elsewhere import folder_of
 from robustbench_twicing.results.manifest import Shard
-from robustbench_twicing.results.store import RUNS, RunFolder
+from robustbench_twicing.results.store import RUNS
 from robustbench_twicing.results.used import MeansUsed
 from robustbench_twicing.runner.environment import made_by
 from robustbench_twicing.runner.prepare import Ready, prepare
@@ -77,7 +78,7 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
     """
     plan = task_of(plan).settled(plan, means)
     device = choose_device(means.device)
-    folder = RunFolder(out)
+    folder = folder_of(out)
     refuse_other_settings(folder, plan)
     began = time.perf_counter()
     ready = prepare(plan, means, device, {})
@@ -109,7 +110,7 @@ def estimate(plan: Plan, out: Path, means: Means, probe_seconds: float = PROBE_S
         )
     shards = sum(len(some) for some in left.values())
     size = shards * _SHARD_BYTES + sum(cell.left for cell in cells) * _RECORD_BYTES
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    there = next(path for path in (folder.path.absolute(), *folder.path.absolute().parents) if path.exists())
     return Cost(tuple(cells), loading, size, shutil.disk_usage(there).free)
 
 

@@ -134,6 +134,7 @@ def verify_model(
         explaining = {"checks": tuple(explained(check) for check in checks), "tried": tried}
         verification = verification.model_copy(update=explaining)
         _write(folder, verification)
+    folder.put_the_rest()
     return folder, verification
 
 

@@ -15,6 +15,7 @@ from robustbench_twicing.catalog.suites import is_own, suite
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.machine.surroundings import plain_torch
 from robustbench_twicing.results.acceptance import lacking_of, refuse_lacking
+from robustbench_twicing.results.elsewhere import folder_of
 from robustbench_twicing.results.manifest import Manifest, Shard
 from robustbench_twicing.results.store import RUNS, RunFolder
 from robustbench_twicing.results.used import Maker, MeansUsed
@@ -64,7 +65,7 @@ def run_plan(
     # Where others compute, this process only looks at what it has: the machine that it is on may have no GPU.
     device = choose_device(means.device) if means.executor == "local" else torch.device("cpu")
     plan = task_of(plan).settled(plan, means)
-    folder = RunFolder(means.out or default_folder(plan))
+    folder = folder_of(means.out or default_folder(plan))
     refuse_other_settings(folder, plan)
     ready = prepare(plan, means, device, models)
     with folder.locked():

@@ -1,5 +1,6 @@
 """Data and weights that lie elsewhere, through the door users use, against a server that speaks S3 on this machine."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -147,3 +148,104 @@ def test_what_is_not_there_or_no_archive_is_refused_by_name(bucket: Any) -> None
     assert "s3://pets/folder is a folder, and elsewhere only archives are read" in refused("s3://pets/folder")
     assert "s3://pets/damaged.tar is neither a folder nor a tar or zip archive" in refused("s3://pets/damaged.tar")
     assert "ftpx://host/x.tar cannot be read" in refused("ftpx://host/x.tar")
+
+
+RUN = ("attack", "--model", "deit", "--attack", "fgsm", "--eps", "1/255", "--limit", "8", "--quiet")
+
+
+def _said(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False, env={"COLUMNS": "300"})
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+def _lies(bucket: Any, under: str) -> dict[str, bytes]:
+    """Everything that lies under an address."""
+    listed = bucket.list_objects_v2(Bucket="pets", Prefix=f"{under}/").get("Contents", [])
+    return {
+        one["Key"].removeprefix(f"{under}/"): bucket.get_object(Bucket="pets", Key=one["Key"])["Body"].read()
+        for one in listed
+    }
+
+
+@pytest.mark.usefixtures("_in_a_folder_of_its_own")
+def test_a_run_and_its_bundle_lie_elsewhere_and_are_continued_and_read_there(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "s3://pets/runs/night"
+    assert f"The run is at {address}" in _said(*RUN, "--out", address)
+    there = _lies(bucket, "runs/night")
+    assert {name.partition("/")[0] for name in there} == {"run.json", "records", "summary.csv"}
+    here = load_run(address).path
+    assert {name: (here / name).read_bytes() for name in there} == there
+
+    monkeypatch.chdir(tmp_path / "data")  # as on another machine: no working copy
+    shard = next(name for name in there if name.endswith(".parquet"))
+    bucket.delete_object(Bucket="pets", Key=f"runs/night/{shard}")
+    assert "Not whole: 1 of 2 shards do not count" in _said("report", address)
+    _said(*RUN, "--out", address)
+    again = _lies(bucket, "runs/night")
+    kept = [name for name in there if name.endswith(".parquet") and name != shard]
+    assert [again[name] for name in kept] == [there[name] for name in kept]
+    assert len(again) == len(there)
+    assert "fgsm" in _said("report", address)
+    _said(*RUN, "--out", address, "--fresh")
+    assert len(_lies(bucket, "runs/night")) == len(there)  # what was computed before is gone there too
+
+    _said("bundle", address, "--out", "s3://pets/evidence.zip")
+    assert "values from 16 records follow" in _said("bundle", "verify", "s3://pets/evidence.zip")
+    assert "of-the-test" not in again["run.json"].decode()
+
+
+@pytest.mark.usefixtures("_in_a_folder_of_its_own")
+def test_what_cannot_be_put_elsewhere_is_kept_here_and_said(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "s3://pets/runs/later"
+
+    def no_network(self: RemotePath, data: bytes) -> int:
+        if self.name == ".writable":
+            return 0  # at first it does
+        raise OSError("the network does not hold")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RemotePath, "write_bytes", no_network)
+        said = _said(*RUN, "--out", address, code=2)
+    assert f"not all of it at {address}: the network does not hold" in said
+    assert "Traceback" not in said
+    assert _lies(bucket, "runs/later") == {}
+    shards = {file: file.stat().st_mtime_ns for file in Path("results/runs").glob("*/records/*/*.parquet")}
+    _said(*RUN, "--out", address)
+    assert {file: file.stat().st_mtime_ns for file in shards} == shards
+    assert len(_lies(bucket, "runs/later")) == len(shards) + 2
+    assert "s3://pets/absent is not a run folder" in _said("report", "s3://pets/absent", code=2)
+    assert "s3://absent/x cannot be" in _said(*RUN, "--out", "s3://absent/x", code=2)  # no such bucket
+    nowhere = "https://127.0.0.1:1/runs"
+    assert f"Nothing can be written to {nowhere}" in _said(*RUN, "--out", nowhere, code=2)
+
+
+@pytest.mark.usefixtures("_in_a_folder_of_its_own")
+def test_a_machine_whose_cache_cannot_be_written_reads_all_the_same(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pets.zip", "net.safetensors"):
+        bucket.upload_file(name, "pets", f"full/{name}")
+    (tmp_path / "full").mkdir()
+    monkeypatch.setattr(remote, "CACHE", tmp_path / "full")
+
+    def full(self: Path, *_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    here = _records("here", "--model", "test_vit=net.safetensors", "--data-dir", "pets.zip")
+    own = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, mode="r", *rest, **how: (
+            full if self.suffix == ".part" and self.is_relative_to(tmp_path / "full") else own
+        )(self, mode, *rest, **how),
+    )
+    there = _records("there", "--model", "test_vit=net.safetensors", "--data-dir", "s3://pets/full/pets.zip")
+    pd.testing.assert_frame_equal(there, here)
+    words = ["corrupt", "--suite", "pets.toml", "--quiet", "--model", "test_vit=s3://pets/full/net.safetensors"]
+    said = _said(*words, "--data-dir", "pets.zip", "--out", "weights", code=2)
+    assert "is fetched whole" in said
+    assert "XDG_CACHE_HOME" in said
