@@ -143,10 +143,10 @@ def main() -> None:
                     load = {"this_over_ours": round(ratio, 2), "load": round(os.getloadavg()[0], 1)}
                     rows.append(begin | row | flags | load | said)
                     print(begin | row | flags | load, flush=True)
-                with arguments.out.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                    with arguments.out.open("w", newline="") as file:
+                        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+                        writer.writeheader()
+                        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -82,12 +82,10 @@ def weights_of(
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: torch.Tensor, scale: float, strength: float) -> torch.Tensor:
-        batch, tokens, _, heads, head_dim = qkv.shape
-        attn = qkv.new_empty(batch, heads, tokens, tokens)
-        av = qkv.new_empty(batch if strength else 0, heads, tokens, head_dim)
+        mixed, attn, av = attention_kept(qkv, scale, strength)
         ctx.save_for_backward(qkv, attn, av)
         ctx.scale, ctx.strength = scale, strength
-        return _forward(qkv, scale, strength, attn, av)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -98,9 +96,21 @@ class _PackedAttention(torch.autograd.Function):
             return torch.autograd.grad(mixed, qkv, grad, create_graph=True)[0], None, None
         device = qkv.device.type
         if not torch.is_autocast_enabled(device):
-            return _backward(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
+            return attention_gradient(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
         with torch.autocast(device, enabled=False):  # its products would be of other precisions than their sums
-            return _backward(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
+            return attention_gradient(grad, qkv, attn, av, ctx.scale, ctx.strength), None, None
+
+
+def attention_kept(
+    qkv: torch.Tensor, scale: float, strength: float, keep: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `packed_attention`, with A and AV for `attention_gradient`; without `keep` with neither. No gradient."""
+    if not keep:
+        return _forward(qkv, scale, strength), qkv, qkv
+    batch, tokens, _, heads, head_dim = qkv.shape
+    attn = qkv.new_empty(batch, heads, tokens, tokens)
+    av = qkv.new_empty(batch if strength else 0, heads, tokens, head_dim)
+    return _forward(qkv, scale, strength, attn, av), attn, av
 
 
 def _forward(
@@ -126,7 +136,7 @@ def _forward(
     return out
 
 
-def _backward(
+def attention_gradient(
     grad: torch.Tensor, qkv: torch.Tensor, attn: torch.Tensor, av: torch.Tensor, scale: float, strength: float
 ) -> torch.Tensor:
     """The gradient (batch, tokens, 3, heads, head_dim) of `qkv`, from that of the output, A and AV."""

@@ -92,7 +92,7 @@ COLUMNS: tuple[Column, ...] = (
         "bool",
         "broken as the attack computes (precision, compiled), not as float32 judges, so attacked again in float32",
     ),
-    Column("forwards", "int64", "evaluations of the model spent on this sample by the threat"),
+    Column("forwards", "int64", "evaluations of the model spent on this sample by the threat, without those in vain"),
     Column("backwards", "int64", "input gradients spent on this sample by the threat"),
     Column("seconds", "float64", "the shard's time for this cell divided by its samples"),
 )
