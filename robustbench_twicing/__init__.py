@@ -3,7 +3,6 @@
 The public names are loaded when they are first used, so that reading results never imports torch.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
@@ -14,10 +13,7 @@ if TYPE_CHECKING:  # the names of _WHERE, as a type checker reads them
     from robustbench_twicing.models.named import load_model
     from robustbench_twicing.results.predictions import from_predictions
 
-try:
-    __version__ = version("twicing-bench")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _WHERE = {
     "UserError": "robustbench_twicing.errors",
@@ -45,6 +41,8 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker that sees this function takes every misspelled name for Any
 
     def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
         if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
@@ -52,5 +50,14 @@ if not TYPE_CHECKING:  # a type checker that sees this function takes every miss
         return getattr(import_module(_WHERE[name]), name)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # a third of what help costs
+
+    try:
+        return version("twicing-bench")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted({*globals(), *_WHERE, "__version__"})

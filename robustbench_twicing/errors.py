@@ -1,6 +1,5 @@
 """The user's mistakes, what the process tells the shell, and file names as text."""
 
-import difflib
 import re
 import sys
 from collections.abc import Iterable
@@ -66,6 +65,8 @@ def internal_error(error: Exception) -> tuple[str, str]:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """A `UserError` for a name that is not in a table: nearest names first, then everything there is."""
+    import difflib  # not for help
+
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_twicing import __version__
 from robustbench_twicing.cli.commands import LaterCommands
 from robustbench_twicing.cli.once import App
 from robustbench_twicing.errors import (
@@ -22,6 +21,12 @@ from robustbench_twicing.report.text import prepare_streams, say
 
 class _Main(LaterCommands):
     """The one place where a user's mistake becomes a message and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for param in self.get_params(ctx):
+            if param.default is None and getattr(param, "is_flag", False):
+                param.default = False  # typer's own: None is no bool, and pydantic is imported to make one of it
+        return super().parse_args(ctx, args)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         prepare_streams()
@@ -80,6 +85,8 @@ app = App(
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
+        from robustbench_twicing import __version__
+
         typer.echo(f"twicing-bench {__version__}")
         raise typer.Exit
     return wanted

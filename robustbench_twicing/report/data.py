@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from robustbench_twicing.report.page import Column, Into, Judged, Line, Page, Row, Table, Tone
+from robustbench_twicing.report.marks import Tone
+from robustbench_twicing.report.page import Column, Into, Judged, Line, Page, Row, Table
 
 if TYPE_CHECKING:  # reading images needs torch
     from robustbench_twicing.data.check import Report

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference, Grade, Item
+from robustbench_twicing.report.marks import Tone
 from robustbench_twicing.report.numbers import interval, points
-from robustbench_twicing.report.page import Column, Judged, Line, Page, Table, Tone
+from robustbench_twicing.report.page import Column, Judged, Line, Page, Table
 
 _TONES: dict[str, Tone] = {"A": "good", "B": "good", "C": "warning", "D": "bad", "F": "bad"}
 _GRADES: dict[Grade, str] = {

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustbench_twicing.report.baseline import baseline_line
+from robustbench_twicing.report.marks import Tone
 from robustbench_twicing.report.notes import ELSEWHERE
-from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Table, Tone
+from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Table
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.changes import Change
 from robustbench_twicing.results.gate import GateResult

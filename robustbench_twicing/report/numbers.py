@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from robustbench_twicing.report.marks import BARS
+
 MINUS = "−"
 NOTHING = "-"
-
-BARS = "▁▂▃▄▅▆▇█"
 
 
 class Trend(NamedTuple):

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from robustbench_twicing.report.marks import Tone
 from robustbench_twicing.report.numbers import KINDS, TEXT_KINDS
-
-Tone = Literal["plain", "strong", "note", "good", "warning", "bad"]
-"""How much a text weighs. The words must say the same: a tone may be invisible."""
 
 
 @dataclass(frozen=True)

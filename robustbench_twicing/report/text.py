@@ -7,8 +7,7 @@ import unicodedata
 
 from rich.console import Console
 
-from robustbench_twicing.report.numbers import BARS
-from robustbench_twicing.report.page import Tone
+from robustbench_twicing.report.marks import BARS, Tone
 
 STYLES: dict[Tone, str] = {
     "plain": "",

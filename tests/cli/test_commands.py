@@ -17,7 +17,7 @@ from robustbench_twicing.cli.commands import COMMANDS, loaded
 from robustbench_twicing.cli.examples import EXAMPLES
 from robustbench_twicing.cli.groups import first_sentence
 
-HEAVY = ("numpy", "scipy", "pandas", "pyarrow", "torch", "timm", "jinja2")
+HEAVY = ("numpy", "scipy", "pandas", "pyarrow", "torch", "timm", "jinja2", "pydantic")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
