@@ -34,6 +34,7 @@ from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps
 
 OUT = Path(__file__).with_suffix(".csv")
+PEERS = ("reference, our network", "reference, timm's", "torchattacks, our network")
 Images = torch.Tensor
 Candidate = Callable[[Counted, Images, torch.Tensor, str, int], Images]
 """(model, images, labels, eps, queries of Square) -> images that came back."""
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[4, 16], help="digits; those answered rightly count")
     parser.add_argument("--queries", type=int, default=500, help="of Square")
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS, help="who is put beside ours")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -116,6 +118,7 @@ def main() -> None:
         candidates["reference, our network"] = partial(one_turn, reference, own)
         candidates["reference, timm's"] = partial(one_turn, reference, timms)
     candidates["torchattacks, our network"] = partial(one_turn, torchattacks, own)
+    candidates = {name: run for name, run in candidates.items() if name in ("ours", *arguments.peers)}
     rows: list[dict[str, Any]] = []
     said = {
         "queries": arguments.queries,

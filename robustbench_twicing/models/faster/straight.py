@@ -43,6 +43,9 @@ _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 }
 """What each part must be exactly; one that is not named here must be of `_NOTHING`."""
 
+_FEW = 128
+"""Tokens. With more of them the operations take nearly all the time, and the trial is not worth its own."""
+
 _PATCHED = {"forward", "forward_features", "forward_head", "pool", "_pos_embed"}
 
 
@@ -105,8 +108,8 @@ class Straight:
 
 
 def straight(network: nn.Module) -> Straight:
-    """The way straight through `network`. It takes no images unless that is timm's ViT with our attention and frozen
-    layers, and a trial has given its logits and gradients."""
+    """The way straight through `network`. It takes no images unless that is timm's ViT of few tokens with our attention
+    and frozen layers, and a trial has given its logits and gradients."""
     way = Straight(network, _is_known(network))
     if not way.known:
         return way
@@ -141,6 +144,7 @@ def _is_known(network: Any) -> bool:
         and network.cls_token is not None
         and network.reg_token is None
         and network.pos_embed is not None
+        and network.pos_embed.shape[1] <= _FEW
         and not network.no_embed_class
         and not network.dynamic_img_size
         and network.global_pool == "token"
