@@ -31,21 +31,23 @@ class Alterations(NamedTuple):
 
 
 @contextmanager
-def altered(network: nn.Module, alterations: Alterations) -> Iterator[None]:
-    """Within, the blocks of `network` compute with A in memory, all tokens of them, and gradients as altered.
+def altered(network: nn.Module, alterations: Alterations | Callable[[int], Alterations]) -> Iterator[None]:
+    """Within, the blocks of `network` compute with A in memory, all tokens of them, and gradients as altered: alike in
+    all blocks, or as a function says of each block's number, from 0.
 
     Afterwards the network is as it was, to the bit: each block has its own attention back, and no hook is left. Raises
     `UserError`, with nothing changed, for a network of which not every attention is timm's or ours.
     """
     blocks = require_attention(network)
     with ExitStack() as stack:
-        for block in blocks:
+        for number, block in enumerate(blocks):
+            here = alterations if isinstance(alterations, Alterations) else alterations(number)
             own = block.attn
             ours = MethodAttention.of(own, own.method if isinstance(own, MethodAttention) else SOFTMAX)
-            ours.read, ours.on_scores = None, alterations.on_scores
+            ours.read, ours.on_scores = None, here.on_scores
             block.attn = ours
             stack.callback(setattr, block, "attn", own)
-            for part, change in ((own.qkv, alterations.on_qkv), (block.mlp, alterations.on_mlp)):
+            for part, change in ((own.qkv, here.on_qkv), (block.mlp, here.on_mlp)):
                 if change is not None:
                     stack.callback(part.register_forward_hook(_changing(change)).remove)
         yield

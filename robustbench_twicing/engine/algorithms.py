@@ -2,11 +2,13 @@
 
 from robustbench_twicing.catalog.plugins import PREFIX, find_plugin
 from robustbench_twicing.engine.apgd import apgd, apgd_targeted
+from robustbench_twicing.engine.att import att
 from robustbench_twicing.engine.contract import Engine
 from robustbench_twicing.engine.fab import fab_targeted
 from robustbench_twicing.engine.fgsm import fgsm
 from robustbench_twicing.engine.mifgsm import mifgsm
 from robustbench_twicing.engine.noise import noise
+from robustbench_twicing.engine.patch_fool import patch_fool
 from robustbench_twicing.engine.pgd import pgd
 from robustbench_twicing.engine.pna_patchout import pna_patchout
 from robustbench_twicing.engine.spsa import spsa
@@ -19,10 +21,12 @@ from robustbench_twicing.spec.attacks import AttackSettings, PythonSettings
 ALGORITHMS: dict[str, Engine] = {
     "apgd": apgd,
     "apgd-t": apgd_targeted,
+    "att": att,
     "fab-t": fab_targeted,
     "fgsm": fgsm,
     "mifgsm": mifgsm,
     "noise": noise,
+    "patch-fool": patch_fool,
     "pgd": pgd,
     "pna-patchout": pna_patchout,
     "spsa": spsa,

@@ -6,6 +6,7 @@ from robustbench_twicing.attention.altered import Alterations, altered
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import cross_entropy_loss
 from robustbench_twicing.engine.mifgsm import accumulated
+from robustbench_twicing.engine.patches import over_pixels, patch_grid
 from robustbench_twicing.engine.projections import project, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
@@ -47,19 +48,8 @@ def pna_patchout(model: Queries, images: Images, labels: Labels, threat: AttackT
 
 def patches(network: torch.nn.Module, images: Images, draws: Draws, step: int, kept: float) -> torch.Tensor:
     """(standing, 1, H, W): 1 in the patches that are kept, 0 in the others."""
-    height, width = _patch_size(network)
-    rows, columns = images.shape[2] // height, images.shape[3] // width
+    rows, columns = patch_grid(network, images)
     order = draws.uniform(step, (rows * columns,), images.device).argsort(1)
     chosen = torch.zeros_like(order, dtype=images.dtype)
     chosen.scatter_(1, order[:, : max(1, round(kept * rows * columns))], 1.0)
-    grid = chosen.reshape(-1, 1, rows, columns)
-    return grid.repeat_interleave(height, 2).repeat_interleave(width, 3)
-
-
-def _patch_size(network: torch.nn.Module) -> tuple[int, int]:
-    """Of the network's patches, in pixels; the attack was published for 16."""
-    for module in network.modules():
-        size = getattr(getattr(module, "patch_embed", None), "patch_size", None)
-        if isinstance(size, tuple) and len(size) == 2:
-            return size
-    return 16, 16
+    return over_pixels(network, chosen.reshape(-1, rows, columns))

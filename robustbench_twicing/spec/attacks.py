@@ -15,7 +15,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.spec.attack_settings import AttackSettings as AttackSettings  # docs/plugins.md: from here
-from robustbench_twicing.spec.attention_attacks import MomentumSettings, PnaPatchOutSettings, TgrSettings
+from robustbench_twicing.spec.attention_attacks import (
+    AttSettings,
+    MomentumSettings,
+    PatchFoolSettings,
+    PnaPatchOutSettings,
+    TgrSettings,
+)
 from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
 
 
@@ -348,10 +354,12 @@ class SequenceSettings(AttackSettings):
 SETTINGS: dict[str, type[AttackSettings]] = {
     "apgd": ApgdSettings,
     "apgd-t": ApgdTargetedSettings,
+    "att": AttSettings,
     "fab-t": FabTargetedSettings,
     "fgsm": FgsmSettings,
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,
+    "patch-fool": PatchFoolSettings,
     "pgd": PgdSettings,
     "pna-patchout": PnaPatchOutSettings,
     "python": PythonSettings,

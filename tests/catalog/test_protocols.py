@@ -331,6 +331,8 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         "autoattack-l2",
         "fab-min",
         "fab-min-l2",
+        "att",
+        "patch-fool",
         "pna-patchout",
         "tgr",
     }:

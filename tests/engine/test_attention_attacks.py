@@ -9,6 +9,8 @@ from torch import nn
 from robustbench_twicing.attention.altered import Alterations, altered
 from robustbench_twicing.attention.convert import apply_method
 from robustbench_twicing.attention.paths import set_attention_path
+from robustbench_twicing.engine.att import with_tuned_rows_and_columns, with_tuned_tokens
+from robustbench_twicing.engine.patch_fool import without_conflict
 from robustbench_twicing.engine.tgr import without_extreme_rows_and_columns, without_extreme_tokens
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.watch import operator_of
@@ -16,7 +18,9 @@ from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.spec.methods import SOFTMAX
 from tests.engine.tiny import (
     answers,
+    att_settings,
     attack,
+    patch_fool_settings,
     pna_patchout_settings,
     random_images,
     small_net,
@@ -24,9 +28,14 @@ from tests.engine.tiny import (
     tgr_settings,
     threat,
 )
-from tests.oracles.attention_attacks import EPS, THREATS, found, given
+from tests.oracles.attention_attacks import EPS, PATCH_FOOL, SIZE, THREATS, found, given, patch_fooled
 
-BOTH = {"pna-patchout": pna_patchout_settings(3), "tgr": tgr_settings(3)}
+ALL = {
+    "pna-patchout": pna_patchout_settings(3),
+    "tgr": tgr_settings(3),
+    "att": att_settings(3),
+    "patch-fool": patch_fool_settings(3),
+}
 ATTENTIONS = ("timm", "softmax", "twicing", "twicing(0.5)@1", "folded", "neutreno@1", "temperature")
 
 
@@ -48,11 +57,38 @@ def test_the_steps_are_those_of_torchattack_and_tokenfool() -> None:
         assert (ours != theirs).float().mean() < 0.02, name
 
 
+def test_patch_fool_ends_where_tokenfools_does_and_changes_one_patch_only() -> None:
+    network, images, labels = given()
+    theirs, ours = patch_fooled(), attack(network, images, labels, PATCH_FOOL).images
+    # Steps of Adam divide by the size of the gradient, so rounding is let through where it is small.
+    assert ((ours - theirs).abs() > 1e-3).float().mean() < 0.02
+    half = SIZE // 2
+    changed = (ours != images).any(1).unfold(1, half, half).unfold(2, half, half).flatten(3).any(3)
+    assert changed.flatten(1).sum(1).tolist() == [1, 1, 1]
+    two = attack(network, images, labels, threat(patch_fool_settings(2, patches=2), "1/255")).images
+    changed = (two != images).any(1).unfold(1, half, half).unfold(2, half, half).flatten(3).any(3)
+    assert changed.flatten(1).sum(1).tolist() == [2, 2, 2]
+    assert (two - images).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_what_draws_attention_away_from_fooling_is_left_out() -> None:
+    pull = torch.tensor([[-2.0, 1.0, 0.0], [2.0, 1.0, 0.0]])[:, :, None, None]
+    gradient = torch.tensor([[4.0, 0.0, 0.0], [4.0, 0.0, 0.0]])[:, :, None, None]
+    left = without_conflict(pull, gradient).flatten(1)
+    assert torch.equal(left, torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0]]))
+
+
 def test_extreme_tokens_are_those_that_one_sees() -> None:
     scores = torch.tensor([[[[1.0, 2.0, 3.0, 4.0], [5.0, 9.0, 6.0, 7.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -9.0, 1.0]]]])
     left = torch.tensor([[[[0.5, 0.0, 0.0, 2.0], [0.0] * 4, [0.5, 0.0, 0.0, 0.5], [0.0] * 4]]])
     assert torch.equal(without_extreme_rows_and_columns(0.5, scores), left)
+    tuned = torch.tensor(
+        [[[[1.0, 1.0, 1.5, 4.0], [2.5, 2.25, 1.5, 3.5], [1.0, 0.5, 0.5, 1.0], [0.5, 0.25, -2.25, 0.5]]]]
+    )
+    assert torch.equal(with_tuned_rows_and_columns(torch.tensor([0.5]), scores), tuned)
     tokens = torch.tensor([[[1.0, 8.0], [2.0, -8.0], [3.0, 4.0], [-4.0, 2.0]]])
+    half = torch.tensor([[[1.0, 4.0], [2.0, -4.0], [1.5, 4.0], [-2.0, 2.0]]])
+    assert torch.equal(with_tuned_tokens(torch.tensor([0.5]), tokens), half)
     assert torch.equal(without_extreme_tokens(0.5, tokens), torch.tensor([[[0.5, 0], [1, 0], [0, 2], [0, 1]]]))
 
 
@@ -79,7 +115,7 @@ def test_paying_no_attention_takes_the_methods_operator_for_a_constant(attention
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_every_path_and_a_last_block_of_read_tokens_give_the_same_attack(attention: str, name: str) -> None:
     images = random_images(3)
@@ -90,13 +126,13 @@ def test_every_path_and_a_last_block_of_read_tokens_give_the_same_attack(attenti
             assert read_tokens_only(net)
         else:
             set_attention_path(net, path)
-        made.append(attack(net, images, torch.tensor([0, 1, 2]), threat(BOTH[name])).images)
+        made.append(attack(net, images, torch.tensor([0, 1, 2]), threat(ALL[name])).images)
     assert (made[0] - images).abs().max() > 0.2 * 8 / 255
     for other in made[1:]:
         assert (other != made[0]).float().mean() < 0.02  # signs of gradients that rounding turns
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("attention", ["timm", "twicing", "neutreno"])
 @pytest.mark.parametrize("stops", [False, True])
 def test_the_network_is_afterwards_what_it_was(attention: str, name: str, stops: bool) -> None:
@@ -108,10 +144,10 @@ def test_the_network_is_afterwards_what_it_was(attention: str, name: str, stops:
     if stops:
         handle = net.norm.register_forward_hook(lambda *ran: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            attack(net, images, torch.tensor([0, 1]), threat(BOTH[name]))
+            attack(net, images, torch.tensor([0, 1]), threat(ALL[name]))
         handle.remove()
     else:
-        attack(net, images, torch.tensor([0, 1]), threat(BOTH[name]))
+        attack(net, images, torch.tensor([0, 1]), threat(ALL[name]))
     assert torch.equal(net(images), before)
     after = dict(net.named_modules())
     assert after.keys() == modules.keys()
@@ -146,10 +182,10 @@ class _Compiled(nn.Module):
         (_Compiled(), "compiled, scripted or traced"),
     ],
 )
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 def test_what_has_no_attention_that_can_be_reached_is_refused(model: Any, says: str, name: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        attack(model, random_images(1), torch.tensor([0]), threat(BOTH[name]))
+        attack(model, random_images(1), torch.tensor([0]), threat(ALL[name]))
     assert caught.value.hint
 
 

@@ -14,10 +14,12 @@ from robustbench_twicing.spec.attacks import (
     ApgdSettings,
     ApgdTargetedSettings,
     AttackSettings,
+    AttSettings,
     FabTargetedSettings,
     FgsmSettings,
     MifgsmSettings,
     NoiseSettings,
+    PatchFoolSettings,
     PgdSettings,
     PnaPatchOutSettings,
     SpsaSettings,
@@ -129,6 +131,14 @@ def pna_patchout_settings(steps: int = 10, decay: float = 0.0, **changes: Any) -
 
 def tgr_settings(steps: int = 10, decay: float = 1.0) -> TgrSettings:
     return TgrSettings(steps=steps, step_size=Length.parse("0.1 eps"), decay=decay)
+
+
+def att_settings(steps: int = 10, **changes: Any) -> AttSettings:
+    return AttSettings(steps=steps, step_size=Length.parse("0.1 eps"), decay=1.0, **changes)
+
+
+def patch_fool_settings(steps: int = 10, **changes: Any) -> PatchFoolSettings:
+    return PatchFoolSettings(steps=steps, step_size=Length.parse("0.05 eps"), **changes)
 
 
 def noise_settings(trials: int = 5, **changes: Any) -> NoiseSettings:

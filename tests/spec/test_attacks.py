@@ -49,6 +49,8 @@ def test_every_attack_that_ships_says_its_schedule() -> None:
         "mifgsm": "10 steps of 0.1 eps",
         "pna-patchout": "10 steps of 0.1 eps, 66.3 % of the patches in each",
         "tgr": "10 steps of 0.1 eps",
+        "att": "10 steps of 0.1 eps",
+        "patch-fool": "250 steps of 0.05 eps in 1 patch, other pixels untouched",
         "apgd-ce": "100 steps",
         "apgd-dlr": "100 steps",
         "apgd-t": "100 steps × 9 targets",
