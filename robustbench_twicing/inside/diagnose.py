@@ -2,7 +2,7 @@
 
 The list follows Carlini et al. 2019 (arXiv 1902.06705) and the indicators of attack failure of Pintor et al. 2022
 (arXiv 2106.09947): unavailable gradients, unstable predictions, incomplete optimisation, transfer failure,
-unconstrained attack failure. The binarization test of Zimmermann et al. 2022 (arXiv 2206.13991) is not here.
+unconstrained attack failure; and the binarization test of Zimmermann et al. 2022 (arXiv 2206.13991).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ import torch
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
 from robustbench_twicing.engine.contract import Queries
 from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.inside.binarization import CORNERS, Binarized, binarized
 from robustbench_twicing.inside.broken import Samples, broken_by, right
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference, Grade, Item
 from robustbench_twicing.inside.gradients import gradient_items, repeatable, require_right
@@ -37,10 +38,12 @@ class Budget(NamedTuple):
     queries: int
     spsa: int
     """Steps of SPSA, with 2 x 32 probes each."""
+    binarized: int
+    """Images of the binarization test."""
 
 
-USUAL = Budget(steps=100, restarts=2, targets=9, trials=100, queries=300, spsa=5)
-THOROUGH = Budget(steps=500, restarts=5, targets=9, trials=500, queries=5000, spsa=40)
+USUAL = Budget(steps=100, restarts=2, targets=9, trials=100, queries=300, spsa=5, binarized=16)
+THOROUGH = Budget(steps=500, restarts=5, targets=9, trials=500, queries=5000, spsa=40, binarized=64)
 
 
 _PGD = 20
@@ -69,7 +72,7 @@ def diagnose(
     items = [repeatable(model, samples.images)]
     if items[0].grade == "F":
         why = "The other checks: of a model that draws at random their numbers would mean nothing."
-        return Diagnosis(name, str(eps), len(samples.ids), tuple(items), (), (), (why,))
+        return Diagnosis(name, str(eps), len(samples.ids), tuple(items), (), (), (why,), samples.ids)
     found, skipped = gradient_items(model, samples.images, samples.labels)
     items += found
     hunt = _Hunt(model, samples, eps, seed, budget)
@@ -77,13 +80,20 @@ def diagnose(
         skipped.append("Attacks by gradients: there is none.")
     else:
         say(f"{name}: attacks by gradients …")
-        items += [_progress(model, samples, eps), *hunt.by_gradients()]
+        items.append(_progress(model, samples, eps))
+        threat = _threat("pgd", eps, {"steps": _PGD}, False)
+        tested, untested = _binarization(model, samples, threat, seed, budget.binarized)
+        items += tested
+        skipped += untested
+        items += hunt.by_gradients()
     say(f"{name}: attacks without gradients, and by other gradients …")
     items += hunt.by_others(others)
     if not others:
         skipped.append("Transfer from other models: name another with --model.")
     robust = tuple(one for one, stands in zip(samples.ids, hunt.standing.tolist(), strict=True) if stands)
-    return Diagnosis(name, str(eps), len(samples.ids), tuple(items), robust, hunt.under_pgd, tuple(skipped))
+    return Diagnosis(
+        name, str(eps), len(samples.ids), tuple(items), robust, hunt.under_pgd, tuple(skipped), samples.ids
+    )
 
 
 def _progress(model: Classifier, samples: Samples, eps: Eps) -> Item:
@@ -109,6 +119,42 @@ def _progress(model: Classifier, samples: Samples, eps: Eps) -> Item:
         f"Share of images whose loss never rises above its start in {_PGD} steps. It falls in {100 * down:.0f} % of "
         f"the steps; {100 * agree:.0f} % of the gradient's signs agree with those of the step before.",
         "Where it does not rise, the gradient does not say where to go: look at the checks of the gradient.",
+    )
+
+
+def _binarization(
+    model: Classifier, samples: Samples, threat: AttackThreat, seed: int, count: int
+) -> tuple[list[Item], list[str]]:
+    """The item of the test, or why there is none."""
+    first = torch.arange(len(samples.ids), device=samples.images.device) < count
+    try:
+        found = binarized(model, samples.take(first), threat, seed)
+    except Exception as error:  # noqa: BLE001  # whatever the user's own model raises with another last layer
+        return [], [f"Binarization test: {type(error).__name__}: {error}"]
+    if found is None:
+        return [], ["Binarization test: the network does not end in a linear layer whose outputs are the logits."]
+    if not found.tested:
+        return [], ["Binarization test: no hyperplane of the features tells the edge of the ball from points within."]
+    if found.by_chance > found.tested / 2:
+        chance = f"{found.by_chance} of {found.tested}"
+        return [], [f"Binarization test: random corners solve it too ({chance}), so that to pass it says nothing."]
+    return [binarization_item(found)], []
+
+
+def binarization_item(found: Binarized) -> Item:
+    """What the binarization test says of the attack that it was run with."""
+    missed = found.tested - found.found
+    serious = missed >= _SOME and missed >= _SHARE * found.tested
+    return Item(
+        "binarization",
+        "binarization test",
+        found.found / found.tested,
+        f"{found.found} of {found.tested}",
+        "F" if serious else "C" if missed >= _SOME else "B" if missed else "A",
+        f"For how many images {_PGD} steps of PGD find an adversarial example that is known to exist, behind another "
+        f"last layer on the same features (Zimmermann et al. 2022). The control, {CORNERS} random corners of the ball, "
+        f"finds {found.by_chance}.",
+        "An attack that misses what is there is too weak for this network: make it stronger, or mend the gradient.",
     )
 
 

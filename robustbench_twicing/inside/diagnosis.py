@@ -38,6 +38,8 @@ class Diagnosis:
     """Those that 20 steps of PGD do not break."""
     skipped: tuple[str, ...]
     """In sentences, what was not checked and why."""
+    right: tuple[str, ...] = ()
+    """Ids of the samples that are right without an attack."""
 
     @property
     def grade(self) -> Grade:

@@ -11,18 +11,33 @@ from robustbench_twicing.inside.broken import Samples
 from robustbench_twicing.spec.models import Recipe
 
 
-def samples(count: int, split: str = "test") -> Samples:
-    data = digits(split)
-    images = data.read(range(count), [Recipe()]).images[Recipe()]
-    return Samples(tuple(data.sample_ids[:count]), images, torch.tensor(data.labels[:count]))
+def samples(count: int, split: str = "test", start: int = 0) -> Samples:
+    data, rows = digits(split), slice(start, start + count)
+    images = data.read(range(start, start + count), [Recipe()]).images[Recipe()]
+    return Samples(tuple(data.sample_ids[rows]), images, torch.tensor(data.labels[rows]))
 
 
-def convolutional(seed: int = 0, steps: int = 60, eps: float = 0.0) -> nn.Module:
+class Residual(nn.Module):
+    """A block of a ResNet (He et al. 2016): two convolutions, normalised by the batch, and the way past them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.inner(x))
+
+
+def convolutional(seed: int = 0, steps: int = 60, eps: float = 0.0, residual: bool = False) -> nn.Module:
     """A small network, trained for some steps; with `eps` on images that three steps of PGD made (Madry et al.)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        middle = (Residual(16), Residual(16)) if residual else ()
         network = nn.Sequential(
-            *(nn.Conv2d(3, 16, 4, stride=4), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(3, 16, 4, stride=4), nn.ReLU(), *middle, nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(32 * 64, 10)),
         )
         given = samples(1200, "train")
