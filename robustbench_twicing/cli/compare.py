@@ -16,10 +16,19 @@ from robustbench_twicing.metrics.arms import Images
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.language import comparison_page
+from robustbench_twicing.report.measured import measured_page
 from robustbench_twicing.report.plots import plot_curves, require_plots
+from robustbench_twicing.results.measured_comparison import named_measurements
 from robustbench_twicing.results.text_comparison import named_texts
 from robustbench_twicing.spec.means import Means
 
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Two runs, or folders of collapse, diagnose or sweep; or one run, plan or latest; with --run, its models, "
+        "the baseline first."
+    ),
+]
 ImagesOption = Annotated[
     str | None, typer.Option(help="Of arms: random, for images like these (default), or fixed, for these only.")
 ]
@@ -47,10 +56,7 @@ MaxT = Annotated[
 
 
 def compare(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(help="Two runs, or one run, plan or latest; with --run, its models, the baseline first."),
-    ] = None,
+    what: What = None,
     run: Annotated[str | None, typer.Option("--run", help="The run or plan whose models are compared.")] = None,
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="Chance of a verdict without any true difference, at most.")
@@ -86,6 +92,7 @@ def compare(
     with code_allowed(allow_code):
         names = what or []
         places = [*names, *([run] if run else [])]
+        _end_with_measurements(names, run, arm or [], as_machine)
         arms = _arms(arm or [], places)
         _end_with_texts(names, run, arms, alpha, as_machine)
         _refuse_unused(
@@ -114,6 +121,16 @@ def _end_with_texts(
     texts = named_texts([run] if run else names, names if run else (), arms, alpha)
     if texts:
         show_page(comparison_page(texts), as_machine)
+        raise typer.Exit
+
+
+def _end_with_measurements(names: list[str], run: str | None, arms: list[str], as_machine: bool) -> None:
+    """Show what two folders of collapse, diagnose or sweep differ in, and end; nothing where what is named is none."""
+    found = named_measurements([run] if run else names, names if run else ())
+    if found:
+        if arms:
+            raise UserError("--arm is of runs, and these are measurements.", "Leave it away.")
+        show_page(measured_page(found), as_machine)
         raise typer.Exit
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_twicing.cli.looking import LOOKED_AT, PRINTED, look_and_print
+from robustbench_twicing.cli.looking import KEPT, LOOKED_AT, PRINTED, look_and_print
 from robustbench_twicing.cli.options import taking
 from robustbench_twicing.errors import EXIT_REGRESSED
 from robustbench_twicing.report.diagnose import diagnose_page
@@ -15,7 +15,7 @@ from robustbench_twicing.runner.inside import diagnose as look
 _IMAGES = 32
 
 
-@taking({**{key: value for key, value in LOOKED_AT.items() if key != "limit"}, **PRINTED})
+@taking({**{key: value for key, value in LOOKED_AT.items() if key != "limit"}, **PRINTED, **KEPT})
 def diagnose(
     eps: Annotated[str, typer.Option("--eps", help="Size of the perturbation (L∞), such as 4/255.")] = "4/255",
     limit: Annotated[
@@ -31,7 +31,7 @@ def diagnose(
     grades: list[str] = []
 
     def looked(understood: Any, tell: Any) -> Page:
-        found, differences = look(understood, tell, thorough)
+        found, differences = look(understood, tell, thorough, said["out"])
         grades.extend(one.grade for one in found)
         return diagnose_page(found, differences)
 

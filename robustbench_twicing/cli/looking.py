@@ -1,7 +1,10 @@
 """What the commands that look into models have in common: options, and where their page goes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.catalog.resolve import Stated
@@ -21,12 +24,20 @@ THREAT: Mapping[str, Any] = {key: ATTACKS[key] for key in ("eps", "attacks", "pr
 PRINTED: Mapping[str, Any] = {"to": To, "form": Form, "quiet": Quiet, "as_machine": Json, "allow_code": AllowCode}
 
 
+KEPT: Mapping[str, Any] = {
+    "out": Annotated[
+        Path | None,
+        typer.Option(help="A new folder to keep each image's values in, for `compare A B`. Default: none are kept."),
+    ]
+}
+
+
 def look_and_print(said: dict[str, Any], attacked: bool, look: Callable[[Stated, Callable[[str], None]], Page]) -> None:
     """What the options say, looked into by `look`; the page is printed or written. Raises `UserError`."""
     quiet = said["quiet"]
 
     def looked() -> Page:
-        understood = stated({key: value for key, value in said.items() if key not in PRINTED}, attacked)
+        understood = stated({key: value for key, value in said.items() if key not in {*PRINTED, *KEPT}}, attacked)
         loading(quiet)
         return look(understood, lambda what: None if quiet else say(what, "note", stderr=True))
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_twicing.cli.looking import LOOKED_AT, PRINTED, THREAT, look_and_print
+from robustbench_twicing.cli.looking import KEPT, LOOKED_AT, PRINTED, THREAT, look_and_print
 from robustbench_twicing.cli.options import taking
 from robustbench_twicing.cli.train import seeds_of
 from robustbench_twicing.errors import UserError
@@ -16,7 +16,7 @@ from robustbench_twicing.runner.retrain import Retraining
 _USUAL = {"attacks": ["pgd"], "eps": ["1/255"], "limit": 100}
 
 
-@taking({**LOOKED_AT, **THREAT, **PRINTED})
+@taking({**LOOKED_AT, **THREAT, **PRINTED, **KEPT})
 def sweep(
     retrain: Annotated[
         str | None,
@@ -38,4 +38,4 @@ def sweep(
         raise UserError("--seeds are those of trainings, and nothing is trained.", "Pass --retrain digits.")
     how = Retraining(retrain, tuple(seeds_of(seeds, 0)), weights_dir) if retrain is not None else None
     given = {name: said[name] or usual for name, usual in _USUAL.items()}
-    look_and_print({**said, **given}, True, lambda understood, say: sweep_page(look(understood, say, how)))
+    look_and_print({**said, **given}, True, lambda understood, say: sweep_page(look(understood, say, how, said["out"])))

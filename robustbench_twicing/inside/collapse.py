@@ -1,8 +1,8 @@
 """How alike tokens become from block to block, and what each block's attention does to them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.found import Collapse, Looked, Measured, Place
 from robustbench_twicing.inside.matrices import operator_figures, row_entropy, token_figures
 from robustbench_twicing.inside.running import Running
-from robustbench_twicing.inside.watch import Mixed, Parts, Seen, parts_of, watching
+from robustbench_twicing.inside.watch import Mixed, Parts, Seen, parts_of, require_open, watching
 
 
 class Subject(NamedTuple):
@@ -32,16 +32,26 @@ class Given(NamedTuple):
     threat: str
     images: Mapping[str, torch.Tensor]
     """By the models' names, (batch, 3, height, width), row by row of the same samples."""
+    ids: tuple[str, ...] = ()
+    """Of the samples, for whoever keeps their values."""
 
 
 Values = dict[tuple[int, str], np.ndarray]
 """By number of the place and key of the figure, one value for each image."""
 
+Keep = Callable[[str, str, str, str, Sequence[str], np.ndarray], None]
+"""Is told model, threat, place, figure, and the id and the value of each image of a batch."""
 
-def collapse(subjects: Iterable[Subject], given: Iterable[Given], data: str) -> Collapse:
+
+def _nobody(*told: Any) -> None:
+    """Keeps nothing."""
+
+
+def collapse(subjects: Iterable[Subject], given: Iterable[Given], data: str, keep: Keep = _nobody) -> Collapse:
     """Every figure of `figures.FIGURES` at every place of every model, and differences from the first model.
 
-    Images come and go a batch at a time; of an image nothing is kept, so memory does not grow with their number. Models
+    Images come and go a batch at a time; of an image nothing is kept here, so memory does not grow with their number:
+    `keep` is told each one's values. Models
     stay as they are, and so do their outputs. Raises `UserError` for a network whose parts cannot be looked at, or do
     not compute, and if there is no image.
     """
@@ -49,11 +59,13 @@ def collapse(subjects: Iterable[Subject], given: Iterable[Given], data: str) -> 
     means: dict[tuple[str, str], dict[tuple[int, str], Running]] = {}
     gaps: dict[tuple[str, str], dict[tuple[int, str], Running]] = {}
     images: dict[str, int] = {}
-    for threat, by_model in given:
+    for threat, by_model, ids in given:
         seen = [look.values(by_model[look.subject.name]) for look in looks]
         images[threat] = images.get(threat, 0) + len(next(iter(by_model.values())))
         for look, values in zip(looks, seen, strict=True):
             name = (look.subject.name, threat)
+            for (number, key), found in values.items():
+                keep(*name, look.parts.places[number].name, key, ids, found)
             _add(means.setdefault(name, {}), values)
             if look is not looks[0]:
                 shared = values.keys() & seen[0].keys()
@@ -81,6 +93,8 @@ class _Look:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        if isinstance(subject.model, nn.Module):
+            require_open(subject.model)
         self.parts: Parts = parts_of(subject.network)
         self._no_operator: set[int] = set()
         self._patches: dict[int, int] = {}

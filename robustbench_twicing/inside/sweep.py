@@ -104,4 +104,9 @@ def _measured(
     n, clean = len(samples.ids), int(torch.count_nonzero(is_right))
     robust = clean - int(torch.count_nonzero(broken))
     accuracies = (clean / n, wilson_interval(clean, n), robust / n, wilson_interval(robust, n))
-    return Cell(setting.way, setting.name, str(setting.attention), as_trained, training_seed, *accuracies)
+    ids = tuple(_named(samples, rows) for rows in (is_right, is_right & ~broken))
+    return Cell(setting.way, setting.name, str(setting.attention), as_trained, training_seed, *accuracies, *ids)
+
+
+def _named(samples: Samples, rows: torch.Tensor) -> tuple[str, ...]:
+    return tuple(one for one, kept in zip(samples.ids, rows.tolist(), strict=True) if kept)

@@ -20,6 +20,10 @@ class Cell(NamedTuple):
     clean_interval: tuple[float, float]
     robust: float
     robust_interval: tuple[float, float]
+    right: tuple[str, ...] = ()
+    """Ids of the samples that are right without an attack."""
+    standing: tuple[str, ...] = ()
+    """Ids of those that are right under it."""
 
 
 @dataclass(frozen=True)

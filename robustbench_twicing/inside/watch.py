@@ -71,12 +71,9 @@ def _blocks(module: nn.Module) -> nn.Sequential | nn.ModuleList | None:
 
 
 def parts_of(network: nn.Module) -> Parts:
-    """The blocks of a transformer, else the parts of the network in their order. Raises `UserError` for a script."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-        raise UserError(
-            "The parts of a scripted or traced module cannot be looked at.",
-            "Pass the module that it was made from, before torch.jit.",
-        )
+    """The blocks of a transformer, else the parts of the network in their order. Raises `UserError` as
+    `require_open`."""
+    require_open(network)
     if (blocks := _blocks(network)) is not None:
         names = ["input", *(f"block {number}" for number in range(len(blocks)))]
         unknown = [str(number) for number, block in enumerate(blocks) if not _shows_attention(block)]
@@ -92,6 +89,15 @@ def parts_of(network: nn.Module) -> Parts:
     why = "It has no transformer blocks: figures of feature maps only, none of attention and none of a class token."
     places = tuple(Place(number, name) for number, (name, _) in enumerate(parts))
     return Parts(places, tuple(module for _, module in parts), False, (why,))
+
+
+def require_open(network: nn.Module) -> None:
+    """Raise `UserError` for a module whose parts need not call what is hooked to them."""
+    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in network.modules()):
+        raise UserError(
+            "The parts of a compiled, scripted or traced module cannot be looked at.",
+            "Pass the module that it was made from, before torch.compile or torch.jit.",
+        )
 
 
 @contextmanager

@@ -41,7 +41,12 @@ def _of_trained(found: Sequence[Sweep]) -> str:
 
 
 def _facts(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    return [cell._asdict() for cell in cells]
+    return [_without_ids(cell) for cell in cells]
+
+
+def _without_ids(cell: Cell) -> dict[str, Any]:
+    """An image's own answers are for --out."""
+    return {key: value for key, value in cell._asdict().items() if key not in ("right", "standing")}
 
 
 _ACCURACIES = (
@@ -69,4 +74,4 @@ def _trained(one: Sweep) -> Table:
 
 
 def _row(one: Sweep, cell: Cell) -> dict[str, Any]:
-    return {"model": one.model, "threat": one.threat, **cell._asdict()}
+    return {"model": one.model, "threat": one.threat, **_without_ids(cell)}

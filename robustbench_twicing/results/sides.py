@@ -41,7 +41,7 @@ def sides_of_runs(runs: Sequence[Run]) -> list[tuple[Side, Side]]:
     return [
         (first.side(left, f"{left} in {called[0]}"), run.side(right, f"{right} in {name}"))
         for run, name in zip(runs[1:], called[1:], strict=True)
-        for left, right in _shared(first.models, run.models)
+        for left, right in shared_models(first.models, run.models)
     ]
 
 
@@ -58,7 +58,7 @@ def still_to_do(*what: Named, run: Named | None = None, arms: ArmPatterns | None
     """
     plans = {place: unfinished_plan(place) for place in (what if run is None else (run,))}
     if run is None and len(what) == 2:
-        _shared(*(_models(plans[place] or load_finished(place)) for place in what))
+        shared_models(*(_models(plans[place] or load_finished(place)) for place in what))
     else:
         place, names = _one_run(what, run)
         plan = plans[place]
@@ -96,7 +96,7 @@ def _chosen(names: Sequence[str], known: Sequence[str], place: str | Path) -> li
     return chosen
 
 
-def _shared(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
+def shared_models(left: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
     """The models that both of two runs have, or the only model of each."""
     pairs = [(name, name) for name in left if name in right]
     if not pairs and len(left) == len(right) == 1:

@@ -117,6 +117,10 @@ def test_modules_that_cannot_be_looked_into_are_refused_and_a_single_image_has_n
         traced = torch.jit.trace(network, images())
     with pytest.raises(UserError, match="scripted or traced"):
         _looked(traced)
+    compiled = nn.Module()  # as torch.compile wraps a module
+    compiled.add_module("_orig_mod", small())
+    with pytest.raises(UserError, match="compiled, scripted or traced"):
+        _looked(compiled)
     with pytest.raises(UserError, match="Nothing was seen inside"):
         _looked(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)))
     with pytest.raises(UserError, match="no image"):

@@ -21,6 +21,7 @@ from robustbench_twicing.inside.swept import Sweep
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.intake import wrap_model
 from robustbench_twicing.report.sweep import sweep_page
+from robustbench_twicing.results.measured import load_measured
 from robustbench_twicing.runner.retrain import Retraining, retrained
 from robustbench_twicing.spec.values import Eps
 from robustbench_twicing.train import several
@@ -50,16 +51,34 @@ def test_every_setting_is_the_same_weights_with_that_attention() -> None:
     assert cells["last 2"].clean == pytest.approx(float(right))
 
 
-def test_a_model_without_exchangeable_attention_is_refused_and_the_command_draws_a_heat_map() -> None:
+def test_a_model_without_exchangeable_attention_is_refused_and_the_command_keeps_who_is_right(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no transformer blocks"):
         sweep(wrap_model("it", convolutional(steps=1), 32), samples(4), THREAT, 0)
-    arguments = ["sweep", "-m", "deit", "--attack", "fgsm", "--limit", "4", "-q", "--json"]
+    arguments = [
+        "sweep",
+        "-m",
+        "deit",
+        "--attack",
+        "fgsm",
+        "--limit",
+        "4",
+        "-q",
+        "--json",
+        "--out",
+        str(tmp_path / "kept"),
+    ]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert CliRunner().invoke(app, [*arguments, "--seeds", "0-2"]).exit_code == 2
     (found,) = json.loads(result.stdout)
     assert found["threat"] == "fgsm-linf-1/255"
     assert [cell["name"] for cell in found["cells"] if cell["as_trained"]] == ["no block"]
+    manifest, rows = load_measured(tmp_path / "kept")
+    assert manifest.command == "sweep"
+    means = rows.groupby(["place", "threat"], observed=True)["value"].mean()
+    for cell in found["cells"]:
+        assert means[cell["name"], "clean"] == pytest.approx(cell["clean"])
+        assert means[cell["name"], "fgsm-linf-1/255"] == pytest.approx(cell["robust"])
 
 
 def test_each_setting_is_trained_once_with_its_own_attention_and_stands_in_a_table_of_its_own(
