@@ -72,9 +72,24 @@ def speed() -> Iterator[dict[str, Any]]:
                 seconds = seconds_at_work(place, way.replace(", ", "-").replace(" ", "-"), *options)
                 print(f"{way}: {seconds:.1f} s", flush=True)
                 yield {"what": f"{way}, s", "turn": turn, "value": seconds}
+        yield from predicted(place / "plan.toml")
         expected = records(place / "local")
         for run in ("ray-1-worker", "ray-2-workers"):
             pd.testing.assert_frame_equal(records(place / run), expected, check_exact=True)
+
+
+def predicted(plan: Path) -> Iterator[dict[str, Any]]:
+    """What the cost model of docs/scale.md says for 1 and 2 workers, from the rate that a probe finds here."""
+    from robustbench_twicing.runner.carry_out import estimate_plan_file
+
+    torch.set_num_threads(1)
+    cost, _, _ = estimate_plan_file(plan)
+    cells = [cell.seconds for cell in cost.cells]
+    longest = max(cell.seconds * min(256, cell.samples) / cell.samples for cell in cost.cells)
+    for workers in (1, 2):
+        seconds = sum(cells) / workers + (longest if workers > 1 else 0.0)
+        print(f"predicted, {workers} worker(s): {seconds:.1f} s", flush=True)
+        yield {"what": f"predicted, {workers} worker(s), s", "turn": 0, "value": seconds}
 
 
 def memory() -> Iterator[dict[str, Any]]:
