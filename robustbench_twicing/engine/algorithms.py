@@ -7,6 +7,7 @@ from robustbench_twicing.engine.contract import Engine
 from robustbench_twicing.engine.fab import fab_targeted
 from robustbench_twicing.engine.fgsm import fgsm
 from robustbench_twicing.engine.mifgsm import mifgsm
+from robustbench_twicing.engine.minimum_norm import ddn, deepfool, fmn
 from robustbench_twicing.engine.noise import noise
 from robustbench_twicing.engine.patch_fool import patch_fool
 from robustbench_twicing.engine.pgd import pgd
@@ -22,8 +23,11 @@ ALGORITHMS: dict[str, Engine] = {
     "apgd": apgd,
     "apgd-t": apgd_targeted,
     "att": att,
+    "ddn": ddn,
+    "deepfool": deepfool,
     "fab-t": fab_targeted,
     "fgsm": fgsm,
+    "fmn": fmn,
     "mifgsm": mifgsm,
     "noise": noise,
     "patch-fool": patch_fool,

@@ -7,13 +7,12 @@ import torch
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.hyperplane import to_hyperplane
 from robustbench_twicing.engine.losses import fooled, wrong_classes
-from robustbench_twicing.engine.projections import lengths, project
+from robustbench_twicing.engine.projections import distance, into_ball, lengths, project
 from robustbench_twicing.engine.side_by_side import in_parts
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import FabTargetedSettings
 from robustbench_twicing.spec.threats import AttackThreat
-from robustbench_twicing.spec.values import Norm
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 
 # Of fra31/auto-attack (autoattack/fab_base.py): the shortest step that is told from none.
@@ -97,8 +96,8 @@ def _search(model: Queries, standing: Standing, known: _Known, draw: int, threat
         wrong = fooled(logits, labels)
         if not wrong.any():
             continue
-        distance = _distance(current - center, settings.norm).where(wrong, torch.inf)
-        known = _closer(known, current, distance, logits)
+        far = distance(current - center, settings.norm).where(wrong, torch.inf)
+        known = _closer(known, current, far, logits)
         back = center + settings.beta * (current - center)
         current = torch.where(wrong[:, None, None, None], back, current)
         if leaves_early and (done := ~(known.distance > eps)).any():
@@ -109,7 +108,7 @@ def _search(model: Queries, standing: Standing, known: _Known, draw: int, threat
                 return known
     far = known.distance.isinf()[:, None, None, None]
     best = torch.where(far, current.unflatten(0, (-1, ranks))[:, -1], known.closest)
-    standing.keep(_into_ball(best, known.center, eps, settings.norm, bounds))
+    standing.keep(into_ball(best, known.center, eps, settings.norm, bounds))
     return known
 
 
@@ -128,7 +127,7 @@ def _start(known: _Known, draw: int, threat: AttackThreat, draws: Draws) -> Imag
         else:
             way = draws.normal(draw + rank, center.shape[1:], center.device)
         way = way.to(center.dtype)
-        length = _distance(way, norm)[:, None, None, None]
+        length = distance(way, norm)[:, None, None, None]
         starts.append(project(center + 0.5 * eps * way / (length + _TINY), center, eps, norm, threat.bounds))
     return torch.stack(starts, dim=1).flatten(0, 1)
 
@@ -158,36 +157,24 @@ def _stepped(
     from_center = gap + (slope * (center - current)).sum((1, 2, 3), dtype=torch.float64).to(gap.dtype)
     here = to_hyperplane(current, slope, -gap, norm, bounds)
     there = to_hyperplane(center, slope, -from_center, norm, bounds)
-    near, far = (_distance(step, norm).clamp_min(_SHORTEST) for step in (here, there))
+    near, far = (distance(step, norm).clamp_min(_SHORTEST) for step in (here, there))
     alpha = (near / (near + far)).clamp_max(settings.alpha_max)[:, None, None, None]
     moved = (1 - alpha) * (current + eta * here) + alpha * (center + eta * there)
     return moved if bounds is None else moved.clamp(*bounds)
 
 
-def _distance(delta: Images, norm: Norm) -> PerSample:
-    return delta.abs().amax((1, 2, 3)) if norm == "Linf" else lengths(delta)
-
-
-def _closer(known: _Known, current: Images, distance: PerSample, logits: Logits) -> _Known:
+def _closer(known: _Known, current: Images, far: PerSample, logits: Logits) -> _Known:
     """With the nearest of each sample's new mistakes, if it is nearer than what was known.
 
     Where the logits are NaN the image counts as at hand: it must come back, so that the runner can say that the sample
     failed.
     """
     ranks = known.targets.shape[1]
-    distance = torch.where(logits.isnan().any(1), -1.0, distance).unflatten(0, (-1, ranks))
-    nearest, rank = distance.min(1)
+    far = torch.where(logits.isnan().any(1), -1.0, far).unflatten(0, (-1, ranks))
+    nearest, rank = far.min(1)
     nearer = nearest < known.distance
     found = current.unflatten(0, (-1, ranks))[torch.arange(len(rank), device=rank.device), rank]
     return known._replace(
         closest=torch.where(nearer[:, None, None, None], found, known.closest),
         distance=torch.where(nearer, nearest, known.distance),
     )
-
-
-def _into_ball(images: Images, center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None) -> Images:
-    """What lies outside, moved straight towards `center`."""
-    delta = images - center
-    outside = (_distance(delta, norm) > eps)[:, None, None, None]
-    nearer = center + delta * (eps / (_distance(delta, norm) + _TINY))[:, None, None, None]
-    return torch.where(outside, project(nearer, center, eps, norm, bounds), images)

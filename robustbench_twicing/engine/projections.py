@@ -31,6 +31,19 @@ def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tupl
     return inside if bounds is None else inside.clamp(*bounds)
 
 
+def distance(delta: Images, norm: Norm) -> PerSample:
+    """How long each sample's change is."""
+    return delta.abs().amax((1, 2, 3)) if norm == "Linf" else lengths(delta)
+
+
+def into_ball(images: Images, center: Images, eps: float, norm: Norm, bounds: tuple[float, float] | None) -> Images:
+    """What lies outside, moved straight towards `center`; `project` goes to the nearest point."""
+    delta = images - center
+    outside = (distance(delta, norm) > eps)[:, None, None, None]
+    nearer = center + delta * (eps / (distance(delta, norm) + _TINY))[:, None, None, None]
+    return torch.where(outside, project(nearer, center, eps, norm, bounds), images)
+
+
 def steepest(gradient: Images, norm: Norm) -> Images:
     """The direction of length one in which a linear function with this gradient rises most; zero where it is zero.
 

@@ -22,6 +22,7 @@ from robustbench_twicing.spec.attention_attacks import (
     PnaPatchOutSettings,
     TgrSettings,
 )
+from robustbench_twicing.spec.minimum_norm import DdnSettings, DeepFoolSettings, FmnSettings
 from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
 
 
@@ -355,8 +356,11 @@ SETTINGS: dict[str, type[AttackSettings]] = {
     "apgd": ApgdSettings,
     "apgd-t": ApgdTargetedSettings,
     "att": AttSettings,
+    "ddn": DdnSettings,
+    "deepfool": DeepFoolSettings,
     "fab-t": FabTargetedSettings,
     "fgsm": FgsmSettings,
+    "fmn": FmnSettings,
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,
     "patch-fool": PatchFoolSettings,

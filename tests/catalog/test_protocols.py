@@ -295,7 +295,7 @@ def test_an_unknown_attack_gets_the_nearest_names():
     assert "mifgsm" in caught.value.hint
     assert "pgd" in caught.value.hint
     with pytest.raises(UserError, match="it looks for the smallest change"):
-        attack_threat(protocol("standard"), "DeepFool", ONE)
+        attack_threat(protocol("standard"), "CW", ONE)
 
 
 def test_a_file_may_change_some_arguments_and_gets_the_rest(own):
@@ -333,6 +333,11 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         "fab-min-l2",
         "att",
         "patch-fool",
+        "fmn",
+        "fmn-l2",
+        "ddn-l2",
+        "deepfool",
+        "deepfool-l2",
         "pna-patchout",
         "tgr",
     }:

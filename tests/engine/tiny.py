@@ -26,6 +26,7 @@ from robustbench_twicing.spec.attacks import (
     SquareSettings,
     TgrSettings,
 )
+from robustbench_twicing.spec.minimum_norm import DdnSettings, DeepFoolSettings, FmnSettings
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps, Length, Norm
@@ -114,6 +115,18 @@ def apgd_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> ApgdTa
 
 def fab_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> FabTargetedSettings:
     return FabTargetedSettings(algorithm="fab-t", steps=steps, targets=targets, **changes)
+
+
+def fmn_settings(steps: int = 10, step_size: float = 1.0, **changes: Any) -> FmnSettings:
+    return FmnSettings(steps=steps, step_size=step_size, **changes)
+
+
+def ddn_settings(steps: int = 10, **changes: Any) -> DdnSettings:
+    return DdnSettings(norm="L2", steps=steps, **changes)
+
+
+def deepfool_settings(steps: int = 10, targets: int = 9, **changes: Any) -> DeepFoolSettings:
+    return DeepFoolSettings(steps=steps, targets=targets, **changes)
 
 
 def square_settings(queries: int = 50, p_init: float = 0.8, **changes: Any) -> SquareSettings:

@@ -56,6 +56,8 @@ def test_every_attack_that_ships_says_its_schedule() -> None:
         "apgd-t": "100 steps × 9 targets",
         "fab-t": "100 steps × 9 targets",
         "fab-min": "100 steps × 9 targets, the closest",
+        "fmn": "100 steps, the closest",
+        "deepfool": "50 steps × 9 targets, the first mistake",
         "square": "5000 queries",
         "noise": "100 random points",
         "autoattack": "= apgd-ce then apgd-t then fab-t then square",
