@@ -26,6 +26,8 @@ _MIN_SEPARATION = 0.2
 _MAX_MISS = 0.01
 """Distance to the method that fits best, relative to that between the two nearest. Rounding in float32 leaves 1e-6 of
 it, in TF32 1e-3; what it does in the block's own precision is allowed for beside it."""
+_EXACT = 1e-5
+"""A miss that is float32's rounding alone, relative to the same; a step of a number makes 100 times it."""
 _ROUNDINGS = 4
 """In bfloat16 and float16 blocks were seen to miss by up to 2 times what rounding does to the formula of softmax."""
 _AS_GOOD = 2
@@ -69,7 +71,11 @@ def _method_of(model: nn.Module, number: int, block: nn.Module, claim: Sequence[
             seen = _Seen(**tensors, is_first=number == 0)
             if not seen.separation() > _MIN_SEPARATION:
                 continue
-            candidates = list(_candidates(seen, claim))
+            candidates, exact = [], _EXACT * seen.separation()
+            for method, miss in _candidates(seen, claim):
+                if miss <= exact:  # what comes later has as many free numbers or more, and cannot be told from it
+                    return method
+                candidates.append((method, miss))
             best = min(miss for _, miss in candidates)
             if best <= _MAX_MISS * seen.separation() + _ROUNDINGS * seen.rounding():
                 return next(method for method, miss in candidates if miss <= max(_AS_GOOD * best, _NOTHING))

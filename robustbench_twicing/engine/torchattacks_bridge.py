@@ -4,7 +4,6 @@ import inspect
 from typing import Any
 
 import torch
-import torchattacks
 from torch.autograd.function import once_differentiable
 
 from robustbench_twicing.catalog.torchattacks import refuse_other_spaces
@@ -68,6 +67,8 @@ def _run_together(model: Queries, images: Images, labels: Labels, threat: Attack
 
 
 def _build(watched: "_Watched", threat: AttackThreat, seed: int) -> Any:
+    import torchattacks  # brings scipy.optimize, requests and more, which our own attacks do without
+
     settings = threat.settings
     assert isinstance(settings, TorchattacksSettings)
     given: dict[str, Any] = {name: _value(value, threat) for name, value in settings.arguments.items()}

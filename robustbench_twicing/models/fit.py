@@ -85,8 +85,9 @@ def fitted(
         network = make(classes)
         reading, gap = _best(network, checkpoint, source, resample)
         said += [] if gap.size else [f"{classes:,} classes, where the architecture has {usual:,}"]
+    wanted = network.state_dict()
     for name, tensor in (checkpoint.tensors if gap.size else reading.tensors).items():
-        if _kind(tensor) or (not gap.size and _is_rounded(tensor, network.state_dict().get(name))):
+        if _kind(tensor) or (not gap.size and _is_rounded(tensor, wanted.get(name))):
             raise _not_plain(source, name, tensor)
     if gap.size:
         raise _refusal(network, reading, gap, source)

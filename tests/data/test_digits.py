@@ -1,5 +1,6 @@
 """The embedded digits are real, fixed, balanced, and exact multiples of 1/255."""
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -33,6 +34,11 @@ def test_splits_are_disjoint_complete_and_stratified(source):
         assert all(
             source.target[int(name[-4:])] == label for name, label in zip(data.sample_ids, data.labels, strict=True)
         )
+
+
+def test_scikit_learn_is_not_imported_for_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # importing it would be an error
+    assert len(digits().labels) == 597
 
 
 def test_the_split_never_changes():
