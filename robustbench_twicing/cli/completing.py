@@ -107,12 +107,28 @@ def known(name: str) -> Any:
     if [words[0] for words in rows] == [name]:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
         alone.command(name)(_with(name, rows[0][1:]))
-        return get_command(alone)
+        return _unconverted(get_command(alone))
     group = typer.Typer(add_completion=False, rich_markup_mode=None)
     group.callback()(lambda: None)
     for path, *words in rows:
         group.command(path.split("/")[1])(_with(path.replace("/", " "), words))
-    return get_group(group)
+    return _unconverted(get_group(group))
+
+
+def _unconverted(command: Any) -> Any:
+    """Values stay what was typed: typer imports pydantic to make anything else of them, and nobody reads them here."""
+    own = command.get_params
+
+    def params(ctx: Any) -> list[Any]:
+        found: list[Any] = own(ctx)  # with --help
+        for param in found:
+            param.process_value = lambda ctx, value: value
+        return found
+
+    command.get_params = params
+    for one in getattr(command, "commands", {}).values():
+        _unconverted(one)
+    return command
 
 
 def _with(command: str, words: list[str]) -> Callable[..., None]:
