@@ -3,10 +3,10 @@
 from typing import Any
 
 from robustbench_twicing.catalog.suites import corrupted
-from robustbench_twicing.cli.options import IMAGES, MEANS, MODELS, OUTPUT, SUITES, evaluate_and_print, taking
+from robustbench_twicing.cli.options import IMAGES, LOG, MEANS, MODELS, OUTPUT, SUITES, evaluate_and_print, taking
 
 
-@taking({**MODELS, **SUITES, **IMAGES, **MEANS, **OUTPUT})
+@taking({**MODELS, **SUITES, **IMAGES, **MEANS, **OUTPUT, **LOG})
 def corrupt(**said: Any) -> None:
     """Run models on corrupted or shifted data sets and print their accuracy, errors and mCE.
 

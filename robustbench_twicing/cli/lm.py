@@ -11,6 +11,7 @@ from robustbench_twicing.catalog.mistakes import Mistakes
 from robustbench_twicing.catalog.resolve import Stated
 from robustbench_twicing.cli.options import Quiet, followed, means_of
 from robustbench_twicing.cli.printing import Json, show_page
+from robustbench_twicing.cli.tracking import Log, log_page, trackers
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS
 from robustbench_twicing.report.language import language_page
 from robustbench_twicing.results.text_comparison import compared_texts
@@ -56,11 +57,13 @@ def lm(
     out: _Out = None,
     quiet: Quiet = False,
     as_machine: Json = False,
+    log: Log = None,
 ) -> None:
     """Score language models on a text, clean and corrupted: perplexity, bits per byte, and how two models differ.
 
     The same command again continues an interrupted run, or shows a finished one.
     """
+    to_log = trackers(log)
     said: dict[str, Any] = {"models": model, "text": text, "window": window, "severities": severity, "limit": limit}
     said["suites"] = [] if suite == ["none"] else suite
     mistakes = Mistakes()
@@ -70,6 +73,8 @@ def lm(
     means = means_of({"device": device, "batch_size": batch_size, "fresh": fresh or None, "out": out})
     stated = Stated(experiment, means, language_plan(experiment))
     run = followed(quiet, lambda begin: api.carry_out(stated, begin))
-    show_page(language_page([run], compared_texts([run])), as_machine)
+    page = language_page([run], compared_texts([run]))
+    show_page(page, as_machine)
+    log_page(to_log, [run], page)
     if run.summary["failed"].any():
         sys.exit(EXIT_FAILED_RECORDS)

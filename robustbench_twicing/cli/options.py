@@ -19,10 +19,13 @@ from robustbench_twicing.catalog.words import in_form, word_of
 from robustbench_twicing.cli.panels import HOW, OUTPUT_PANEL, WHAT, WHERE, in_panel
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress, loading
+from robustbench_twicing.cli.tracking import Log, log_page, trackers
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
+from robustbench_twicing.report.layouts import report_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import say
+from robustbench_twicing.report.trackers import Asked
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell
 
@@ -203,6 +206,7 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", rich_help_panel=OUTPUT_PANEL, help="Exit 0 although some samples failed.")
 ]
 OUTPUT: Mapping[str, Any] = {"quiet": Quiet, "as_machine": Json, "skip_bad": SkipBad, "allow_code": AllowCode}
+LOG: Mapping[str, Any] = {"log": Log}
 
 _DEFAULTS: Mapping[str, Any] = {"models": Parameter.empty, **dict.fromkeys(OUTPUT, False)}
 _SPELLED = {
@@ -292,10 +296,11 @@ def means_of(said: Mapping[str, Any]) -> Means:
 def evaluate_and_print(said: dict[str, Any], attacked: bool, page: Callable[[api.Run], Page] = run_page) -> None:
     """Carry out what the options say, follow the progress, print its page; exit 1 if samples failed."""
     quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
+    to_log = trackers(said.pop("log"))
     with code_allowed(allow_code):
         understood = stated(said, attacked)
     run = followed(quiet, lambda begin: api.carry_out(understood, begin))
-    print_evaluated(run, as_machine, skip_bad, page)
+    print_evaluated(run, as_machine, skip_bad, page, to_log)
 
 
 Begin = Callable[[dict[Cell, tuple[int, int]]], CellProgress]
@@ -315,9 +320,17 @@ def followed(quiet: bool, carry_out: Callable[[Begin], api.Run]) -> api.Run:
     return run
 
 
-def print_evaluated(run: api.Run, as_machine: bool, skip_bad: bool, page: Callable[[api.Run], Page] = run_page) -> None:
-    """Print a run; exit 1 if samples failed."""
+def print_evaluated(
+    run: api.Run,
+    as_machine: bool,
+    skip_bad: bool,
+    page: Callable[[api.Run], Page] = run_page,
+    to_log: Sequence[Asked] = (),
+) -> None:
+    """Print a run, and log its whole report; exit 1 if samples failed."""
     show_page(page(run), as_machine)
+    if to_log:
+        log_page(to_log, [run], report_page([run]))
     exit_if_failed(run, skip_bad)
 
 

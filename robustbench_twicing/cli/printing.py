@@ -42,8 +42,11 @@ def show_page(page: Page, as_machine: bool) -> None:
     show(page, "json" if as_machine else "terminal")
 
 
-def print_or_write(to: Sequence[str] | None, form: str | None, as_machine: bool, made: Callable[[], Page]) -> None:
-    """Print a page, or write it to the files `to`, whose names are looked at before it is made. Raises `UserError`."""
+def print_or_write(to: Sequence[str] | None, form: str | None, as_machine: bool, made: Callable[[], Page]) -> Page:
+    """Print a page, or write it to the files `to`, whose names are looked at before it is made; returns it.
+
+    Raises `UserError`.
+    """
     if form and as_machine:
         raise UserError("--json and --format are both given.", "--json is --format json; leave one of them away.")
     targets = [target(name) for name in to or []]
@@ -54,3 +57,4 @@ def print_or_write(to: Sequence[str] | None, form: str | None, as_machine: bool,
         show(page, "json" if as_machine else form or "terminal")
     for place in targets:
         say(f"Wrote {place.path}", stderr=True)
+    return page

@@ -14,6 +14,7 @@ from robustbench_twicing.cli.options import (
     COMPUTING,
     EVALUATING,
     FROST,
+    LOG,
     OUTPUT,
     followed,
     means_of,
@@ -22,6 +23,7 @@ from robustbench_twicing.cli.options import (
 )
 from robustbench_twicing.cli.printing import show_page
 from robustbench_twicing.cli.progress import loading
+from robustbench_twicing.cli.tracking import trackers
 from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.numbers import count, duration, size
 from robustbench_twicing.report.page import Line, Page
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from robustbench_twicing.train.loop import Outcome
 
 
-@taking({**COMPUTING, **EVALUATING, **FROST, **OUTPUT})
+@taking({**COMPUTING, **EVALUATING, **FROST, **OUTPUT, **LOG})
 def run(
     plan: Annotated[str, typer.Argument(help="A plan file (TOML), or the name of a plan that ships: nightly.")],
     dry_run: Annotated[
@@ -46,6 +48,7 @@ def run(
     wins over the plan's [means].
     """
     quiet, as_machine, skip_bad, allow_code = (said.pop(name) for name in OUTPUT)
+    to_log = trackers(said.pop("log"))
     means = means_of(said)
     with code_allowed(allow_code):
         read = read_plan(plan, settings(), means)
@@ -60,7 +63,7 @@ def run(
         with ExitStack() as stack:
             watching = _watching(stack, quiet) if read.train is not None else None
             found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin, watching))
-        print_evaluated(found, as_machine, skip_bad)
+        print_evaluated(found, as_machine, skip_bad, to_log=to_log)
 
 
 def _watching(stack: ExitStack, quiet: bool) -> "Watching":

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from robustbench_twicing.cli.options import ATTACKS, IMAGES, MEANS, MODELS, OUTPUT, evaluate_and_print, taking
+from robustbench_twicing.cli.options import ATTACKS, IMAGES, LOG, MEANS, MODELS, OUTPUT, evaluate_and_print, taking
 from robustbench_twicing.report.transfer import transfer_page
 
 
-@taking({**MODELS, **ATTACKS, **IMAGES, **MEANS, **OUTPUT})
+@taking({**MODELS, **ATTACKS, **IMAGES, **MEANS, **OUTPUT, **LOG})
 def transfer(**said: Any) -> None:
     """Make attacked images on each model, have all of them judged by all, and print sources × targets.
 

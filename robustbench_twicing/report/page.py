@@ -184,6 +184,8 @@ class Page:
     judged: tuple[Judged, ...] = ()
     sheet: Sheet | None = None
     """Left out, it is the rows of all tables."""
+    front: Mapping[str, Any] | None = None
+    """Plain values for machines that Markdown has above everything, as YAML."""
 
     @property
     def tables(self) -> tuple[Table, ...]:

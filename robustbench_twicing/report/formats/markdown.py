@@ -13,13 +13,23 @@ _WEIGHT = {"strong": "**{}**", "bad": "**{}**"}
 
 def write(page: Page) -> bytes:
     """GitHub's Markdown, UTF-8. Text is text: it breaks no table, opens no tag, and is neither emphasis nor heading."""
-    lines = [f"## {_plain(page.headline.text if page.headline else page.title)}", ""]
+    lines = [*_front(page), f"## {_plain(page.headline.text if page.headline else page.title)}", ""]
     for part in page.parts:
         if isinstance(part, Line):
             lines += [_WEIGHT.get(part.tone, "{}").format(_plain(part.text)), ""]
         elif isinstance(part, Table) and part.rows:
             lines += [*_aside(part), ""] if part.aside else [*_table(part), ""]
     return ("\n".join(lines).rstrip("\n") + "\n").encode()
+
+
+def _front(page: Page) -> Iterator[str]:
+    if page.front is not None:
+        import yaml  # which few pages need
+
+        yield "---"
+        yield yaml.safe_dump(dict(page.front), sort_keys=False, allow_unicode=True, width=120).rstrip("\n")
+        yield "---"
+        yield ""
 
 
 def _aside(table: Table) -> Iterator[str]:
