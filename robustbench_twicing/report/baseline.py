@@ -1,5 +1,6 @@
 """The page of a baseline: who accepted it, when and why."""
 
+from robustbench_twicing.report.notes import ELSEWHERE
 from robustbench_twicing.report.page import Line, Page
 from robustbench_twicing.results.baselines import Acceptance, Baseline
 
@@ -14,6 +15,8 @@ def baseline_page(baseline: Baseline) -> Page:
     manifest = baseline.manifest
     lines = [Line(baseline_line(manifest.accepted), unbroken=True)]
     lines += [Line(f"before: {_signature(earlier)}", "note", unbroken=True) for earlier in manifest.earlier]
+    if manifest.run.origin == "predictions":
+        lines.append(Line(ELSEWHERE, "warning"))
     lines.append(Line(f"Baseline: {baseline.path}", unbroken=True))
     facts = {"baseline": baseline.path, "accepted": manifest.accepted, "earlier": manifest.earlier}
     facts |= {"made_by": manifest.made_by, "records": manifest.records, "sha256": manifest.sha256}

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from robustbench_twicing.report.notes import ELSEWHERE
 from robustbench_twicing.report.numbers import Trend
-from robustbench_twicing.report.page import Column, Into, Page, Row, Table
+from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
 from robustbench_twicing.results.history import Series
 
 _NIGHTS = 30
@@ -29,7 +30,9 @@ _COLUMNS = (
 def history_page(found: Sequence[Series]) -> Page:
     """A line for each series: the trend, the newest accuracy with its interval, the change since the night before."""
     table = Table("history", "Accuracy by night", _COLUMNS, tuple(map(_row, found)))
-    return Page("Accuracy by night", (table,), facts=[asdict(line) for line in found])
+    theirs = list(dict.fromkeys(line.model for line in found if any(point.elsewhere for point in line.points)))
+    said = [Line(f"{', '.join(theirs)}: {ELSEWHERE}", "warning")] if theirs else []
+    return Page("Accuracy by night", (table, *said), facts=[asdict(line) for line in found])
 
 
 def _row(line: Series) -> Row:

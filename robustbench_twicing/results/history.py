@@ -17,12 +17,12 @@ from robustbench_twicing.results.store import RUNS, explained, unfinished
 
 INDEX = RUNS.parent / "history.sqlite"
 
-_VERSION = 1
+_VERSION = 2
 _PATIENCE_SECONDS = 30  # for another process that is writing to the index
 _SCHEMA = f"""
 CREATE TABLE runs (
     folder TEXT PRIMARY KEY, name TEXT NOT NULL, plan_hash TEXT NOT NULL, started TEXT NOT NULL,
-    version TEXT NOT NULL, "commit" TEXT NOT NULL
+    version TEXT NOT NULL, "commit" TEXT NOT NULL, elsewhere INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE cells (
     folder TEXT NOT NULL REFERENCES runs ON DELETE CASCADE, position INTEGER NOT NULL, model TEXT NOT NULL,
@@ -51,6 +51,8 @@ class Point:
     interval: tuple[float, float] | None
     """95 %, Wilson; None where no answer can be right, as in ImageNet-O."""
     failed: int
+    elsewhere: bool = False
+    """Another tool's predictions."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def series(
     try:
         with _opened(index) as database:
             rows = database.execute(
-                f"""SELECT runs.folder, runs.name, started, version, "commit", {", ".join(_CELL)}
+                f"""SELECT runs.folder, runs.name, started, version, "commit", elsewhere, {", ".join(_CELL)}
                 FROM cells JOIN runs USING (folder)
                 WHERE {where or "TRUE"} ORDER BY started, runs.folder, position""",
                 [shown(value) for some in wanted.values() for value in some],
@@ -138,10 +140,11 @@ def series(
     except sqlite3.DatabaseError as error:
         raise UserError(f"{index} cannot be read: {error}.", "Run: twicing-bench history --rebuild") from None
     found: dict[tuple[Any, ...], list[Point]] = {}
-    for folder, name, started, version, commit, *cell in rows:
+    for folder, name, started, version, commit, elsewhere, *cell in rows:
         (model, threat, data, recipe, protocol, seed, weights, n, failed, accuracy, low, high) = cell
         key = (model, threat, data, n + failed, name, recipe, protocol, seed)
-        point = Point(folder, started, weights, version, commit, accuracy, None if low is None else (low, high), failed)
+        ends = None if low is None else (low, high)
+        point = Point(folder, started, weights, version, commit, accuracy, ends, failed, bool(elsewhere))
         found.setdefault(key, []).append(point)
     return [
         Series(model, threat, data, samples, tuple(points[-last if last else 0 :]), name)
@@ -162,7 +165,7 @@ def _insert(database: sqlite3.Connection, run: Run) -> None:
     with database:
         database.execute("DELETE FROM runs WHERE folder = ?", [name])
         database.execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 name,
                 manifest.name,
@@ -170,6 +173,7 @@ def _insert(database: sqlite3.Connection, run: Run) -> None:
                 manifest.started,
                 manifest.versions.get("twicing-bench", ""),
                 manifest.git.commit if manifest.git else "",
+                run.elsewhere,
             ],
         )
         database.executemany(

@@ -10,8 +10,13 @@ from typer.testing import CliRunner
 
 from robustbench_twicing import UserError, api, from_predictions
 from robustbench_twicing.cli.app import app
+from robustbench_twicing.report.arms import arms_page
+from robustbench_twicing.report.baseline import baseline_page
+from robustbench_twicing.report.history import history_page
+from robustbench_twicing.report.page import Line
 from robustbench_twicing.results.baselines import accept, load_baseline
 from robustbench_twicing.results.gate import check_run
+from robustbench_twicing.results.history import rebuild, series
 from robustbench_twicing.spec.policy import Policy
 
 ABOUT = {"data": "theirs", "made_by": "other-tool 3.1"}
@@ -75,6 +80,24 @@ def test_every_page_says_where_they_came_from_and_nothing_is_computed_again(fold
     accept(run, tmp_path / "baseline", who="ada", why="first")
     judged = check_run(run, load_baseline(tmp_path / "baseline"), Policy(tolerance=0.2))
     assert (judged.verdict, judged.elsewhere) == ("pass", ("the run", "the baseline"))
+
+
+def test_arms_the_history_and_a_baseline_say_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = _frame()[lambda frame: frame["sample_id"].isin([f"photo {number}" for number in range(50)])]
+    seeds = [ours.assign(model=ours["model"] + f"@s{seed}", prediction=_other(ours, seed)) for seed in range(3)]
+    run = from_predictions(pd.concat(seeds, ignore_index=True), "results/runs/theirs", **ABOUT)
+    found = arms_page(api.compare_arms(run.path, {"a": ["a@*"], "b": ["b@*"]}))
+    assert found.facts["elsewhere"] is True
+    accept(run, tmp_path / "baseline", who="ada", why="first")
+    rebuild()
+    for page in (found, baseline_page(load_baseline(tmp_path / "baseline")), history_page(series(ad_hoc=True))):
+        assert [SAYS in part.text for part in page.parts if isinstance(part, Line)].count(True) == 1, page.title
+
+
+def _other(frame: pd.DataFrame, seed: int) -> "pd.Series[int]":
+    """The predictions, one of them another class, by seed."""
+    return frame["prediction"].where(frame["sample_id"] != f"photo {30 + seed}", (frame["label"] + 1) % 7)
 
 
 @pytest.mark.parametrize(
