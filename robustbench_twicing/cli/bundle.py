@@ -37,6 +37,9 @@ def make(
     with_names: Annotated[
         bool, typer.Option("--with-names", help="Keep home folders, and the names of user and host, as they are.")
     ] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="With the images that the run kept (--keep-images), PNG and .npz.")
+    ] = False,
     allow_code: AllowCode = False,
     as_machine: Json = False,
 ) -> None:
@@ -46,7 +49,7 @@ def make(
     """
     with code_allowed(allow_code):
         found = api.load_run(api.run_folder(run))
-    show_page(bundled_page(write_bundle(found, place_of_text(out), with_names)), as_machine)
+    show_page(bundled_page(write_bundle(found, place_of_text(out), with_names, images)), as_machine)
 
 
 @app.command("verify")

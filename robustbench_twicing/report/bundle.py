@@ -38,6 +38,8 @@ def verified_page(found: Verified) -> Page:
     if found.unknown:
         parts.append(Line(f"Not computed, as no metric here is called so: {', '.join(found.unknown)}.", "warning"))
     of = f"{count(found.values)} values from {count(found.records)} records"
+    if found.images:
+        of += f", and {count(found.images)} images,"
     said = "follow" if not wrong else f"were computed again, and {count(len(wrong))} do not follow"
     headline = Line(f"{found.path}: {of} {said}.", "bad" if wrong else "warning" if found.unknown else "good")
     if found.manifest.origin == "predictions":
@@ -47,6 +49,7 @@ def verified_page(found: Verified) -> Page:
         "plan_hash": found.manifest.plan_hash,
         "records": found.records,
         "values": found.values,
+        "images": found.images,
         "contradictions": [one._asdict() for one in wrong],
         "unknown": found.unknown,
     }

@@ -17,13 +17,15 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.acceptance import refuse_lacking
 from robustbench_twicing.results.bundle import SUITES, SUMS, claimed_of_suites
 from robustbench_twicing.results.elsewhere import whole_file
+from robustbench_twicing.results.kept_verified import images_at_odds
 from robustbench_twicing.results.manifest import MANIFEST, Manifest, parse_manifest
 from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.parse import boundary
 from robustbench_twicing.results.run import read_cells
-from robustbench_twicing.results.store import RECORDS, SUMMARY, RunFolder, as_csv, explained
+from robustbench_twicing.results.store import IMAGES, RECORDS, SUMMARY, RunFolder, as_csv, explained
 
 _RECORDS = re.compile(rf"{RECORDS}/(?!\.)[^/\\:\0]+/(?!\.)[^/\\:\0]+\.parquet")
+_IMAGES = re.compile(rf"{IMAGES}/(?!\.)[^/\\:\0]+/(?!\.)[^/\\:\0]+\.(?:png|npz)")
 _INFLATED, _SMALL = 200, 10**6
 """A member of more bytes than `_SMALL` that is so many times larger than what is stored of it is a trap."""
 _ROUNDING = 1e-9
@@ -50,6 +52,8 @@ class Verified(NamedTuple):
     records: int
     values: int
     """That were compared."""
+    images: int
+    """That were kept, and looked at."""
     contradictions: tuple[Contradiction, ...]
     unknown: tuple[str, ...]
     """Columns that this installation has no metric for: nobody can tell here whether they follow."""
@@ -67,14 +71,16 @@ def verify_bundle(path: Path) -> Verified:
         if manifest.status != "finished":
             raise UserError(f"The run in {path} is not finished.", _HINT)
         cells, lacking = read_cells(RunFolder(Path(place)), manifest)
-    refuse_lacking(str(path), lacking, _HINT)
+        refuse_lacking(str(path), lacking, _HINT)
+        images, at_odds = images_at_odds(Path(place), manifest, cells)
     add_plugged_metrics()
     tables = tables_of(manifest)
     follows = {
         SUMMARY: (tables.summary(cells, manifest), tables.keys),
         SUITES: (claimed_of_suites(tables.suites(cells, manifest)), ("model", "suite")),
     }
-    values, wrong, unknown = 0, list[Contradiction](), list[str]()
+    values, unknown = 0, list[str]()
+    wrong = [Contradiction(*one) for one in at_odds]
     for name, (table, keys) in follows.items():
         mine = _texts(as_csv(table), path / name)
         theirs = _texts(claims[name], path / name)
@@ -84,7 +90,7 @@ def verify_bundle(path: Path) -> Verified:
             raise UserError(f"{path}: {name} has no column {missing[0]}.", _HINT)
         values += theirs[known].size
         wrong += _contradictions(name, theirs[known], mine, keys)
-    return Verified(path, manifest, sum(map(len, cells.values())), values, tuple(wrong), tuple(unknown))
+    return Verified(path, manifest, sum(map(len, cells.values())), values, images, tuple(wrong), tuple(unknown))
 
 
 def _contradictions(name: str, theirs: pd.DataFrame, mine: pd.DataFrame, keys: Sequence[str]) -> list[Contradiction]:
@@ -140,9 +146,10 @@ def unpack(path: Path, folder: Path) -> dict[str, bytes]:
             content = archive.read(member)
             if hashlib.sha256(content).hexdigest() != sums[name]:
                 raise UserError(f"{path} was altered: {name} has another checksum than {SUMS} says.", _HINT)
-            if not name.startswith(RECORDS):
+            in_a_cell = name.startswith((f"{RECORDS}/", f"{IMAGES}/"))
+            if not in_a_cell:
                 others[name] = content
-            if name.startswith(RECORDS) or name == MANIFEST:
+            if in_a_cell or name == MANIFEST:
                 with explained(folder):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(content)
@@ -155,7 +162,7 @@ def _members(path: Path, archive: ZipFile) -> dict[str, ZipInfo]:
     found: dict[str, ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename
-        if name not in wanted and not _RECORDS.fullmatch(name):
+        if name not in wanted and not _RECORDS.fullmatch(name) and not _IMAGES.fullmatch(name):
             raise UserError(f"{path} holds {name!r}, which no bundle has. Nothing was unpacked.", _HINT)
         if name in found:
             raise UserError(f"{path} holds {name} twice.", _HINT)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from robustbench_twicing.cli.app import app
@@ -295,3 +296,48 @@ def test_what_cannot_be_bundled_leaves_nothing(arguments: list[str], says: str) 
     assert says in _call(*arguments, code=2).output
     assert not Path("e.zip").exists()
     assert not list(Path().glob(".*.part"))
+
+
+def test_kept_images_travel_and_what_does_not_belong_to_the_records_is_named() -> None:
+    assert "kept no images" in _call("night", "--out", "e.zip", "--images", code=2).stderr
+    run = load_run("night")
+    (entry,) = [one for one in run.manifest.cells if (one.model, one.threat) == ("tw", "pgd-linf-1/255")]
+    place = Path("night/images") / entry.folder
+    place.mkdir(parents=True)
+    clean = np.random.default_rng(0).random((2, 3, 8, 8)).astype(np.float32)
+    rows = run.cells["tw", "pgd-linf-1/255"].iloc[:2]
+    arrays: dict[str, Any] = {
+        "ids": rows["sample_id"].to_numpy(dtype=np.str_),
+        "labels": rows["label"].to_numpy(),
+        "predictions": rows["prediction"].to_numpy(),
+        "correct": rows["correct"].to_numpy(bool),
+        "space": np.array("pixel"),
+        "mean": np.full(3, 0.5),
+        "std": np.full(3, 0.5),
+        "clean": clean,
+    }
+
+    def kept(change: float = 1 / 255, **other: Any) -> None:
+        np.savez(place / "images.npz", **{**arrays, "images": clean + np.float32(change), **other})
+        for number in range(2):
+            levels = (np.clip(clean[number] + change, 0, 1) * 255).round().astype(np.uint8)
+            Image.fromarray(levels.transpose(1, 2, 0)).save(place / f"{number}-x.png")
+        _call("night", "--out", "e.zip", "--images")
+
+    kept()
+    assert "480 records, and 2 images, follow." in _call("verify", "e.zip").stdout
+    assert len([name for name in _members() if name.startswith("images/")]) == 3
+    kept(change=3 / 255)
+    assert "at most 0.00392" in _call("verify", "e.zip", code=5).stdout
+    kept(predictions=1 - arrays["predictions"], labels=arrays["labels"] + 1)
+    wrong = json.loads(_call("verify", "e.zip", "--json", code=5).stdout)["contradictions"]
+    assert {(one["column"], one["row"]) for one in wrong} >= {("labels", "test-00000"), ("labels", "test-00001")}
+    kept()
+    Image.new("RGB", (8, 8)).save(place / "0-x.png")
+    _call("night", "--out", "e.zip", "--images")
+    assert "none of images.npz" in _call("verify", "e.zip", code=5).stdout
+    members = _members()
+    _written({("images/../x.png" if name.endswith("0-x.png") else name): c for name, c in members.items()})
+    assert "no bundle has" in _call("verify", "e.zip", code=2).stderr
+    _written({name: b"x" if name.endswith(".npz") else c for name, c in members.items()})
+    assert "images.npz" in _call("verify", "e.zip", code=2).stderr
