@@ -97,7 +97,7 @@ def compare(
         _end_with_texts(names, run, arms, alpha, as_machine)
         _refuse_unused(
             arms is not None,
-            {"--flips": flips, "--slices": slices, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
+            {"--flips": flips, "--plot": plot, "--until-decided": until_decided, "--max-t": max_t},
             {"--images": images, "--plan-power": plan_power},
         )
         _refuse_wrong(arms is not None, places, images, plot)
@@ -105,7 +105,7 @@ def compare(
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
         if arms is not None:
             how: Any = {"images": images or "random", "alpha": alpha, "margin": margin}
-            show_page(arms_page(api.compare_arms(places[0], arms, **how), plan_power), as_machine)
+            show_page(arms_page(api.compare_arms(places[0], arms, **how), plan_power, slices), as_machine)
             return
         found = api.compare(*names, run=run, alpha=alpha, margin=margin, until_decided=until_decided, max_t=max_t)
         page = compare_page(found, flips, slices)

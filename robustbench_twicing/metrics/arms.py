@@ -62,6 +62,11 @@ def one_sided(test: ArmsTest, difference: float = 0.0) -> tuple[float, float]:
     return _tail(-distance / error, test.df), _tail(distance / error, test.df)
 
 
+def two_sided(t: float, df: float, alpha: float) -> tuple[float, float]:
+    """p of a t on so many degrees of freedom, which may be infinite; and what |t| must exceed at level alpha."""
+    return min(1.0, 2 * _tail(abs(t), df)), _critical(df, alpha)
+
+
 def margin_p(test: ArmsTest, margin: float, images: int) -> tuple[float, float]:
     """One-sided p of "the candidate is worse by `margin` or more", and of "better by it or more"; both small: neither.
 

@@ -10,8 +10,10 @@ from typing import Any
 from robustbench_twicing.metrics.arms import margin_p, seeds_needed
 from robustbench_twicing.report.figures import FIGURE, level, shown
 from robustbench_twicing.report.margins import margin_columns, margin_text
+from robustbench_twicing.report.notes import ELSEWHERE
 from robustbench_twicing.report.numbers import count, points
 from robustbench_twicing.report.page import Column, Into, Line, Page, Row, Table
+from robustbench_twicing.report.slices import arm_slice_parts, slices_facts
 from robustbench_twicing.results.arm_comparison import ArmComparisons, ArmRow
 from robustbench_twicing.results.arm_figures import ArmFigure
 
@@ -19,10 +21,11 @@ _PILOT = (0.25, 0.5, 1, 2, 4, 16)
 """Numbers of images that seeds are reckoned for, in those of the run."""
 
 
-def arms_page(found: ArmComparisons, difference: float | None = None) -> Page:
+def arms_page(found: ArmComparisons, difference: float | None = None, slices: bool = False) -> Page:
     """Everything that arms say about their mechanisms.
 
-    With a `difference`, a fraction, also how many seeds and images would show it.
+    With a `difference`, a fraction, also how many seeds and images would show it; with `slices`, where they
+    differ.
     """
     columns = (*_columns(level(found.alpha)), *margin_columns(found.margin))
     parts: list[Line | Table] = []
@@ -35,9 +38,16 @@ def arms_page(found: ArmComparisons, difference: float | None = None) -> Page:
         parts.append(_figures_table(pair, [one for one in found.figures if one.candidate == candidate], found.alpha))
         if difference:
             parts.append(_needed_table(pair, some, found, difference))
+    parts += arm_slice_parts(found) if slices else ()
     parts.append(Line(_legend(found), "note"))
     parts += [Line(line, "warning") for line in _caveats(found)]
-    return Page("Mechanisms, by arms of training seeds", tuple(parts), facts=_facts(found, difference))
+    if found.elsewhere:
+        parts.append(Line(ELSEWHERE, "warning"))
+    return Page(
+        "Mechanisms, by arms of training seeds",
+        tuple(parts),
+        facts={**_facts(found, difference), **(slices_facts(found.slices) if slices else {})},
+    )
 
 
 def _columns(interval: str) -> tuple[Column, ...]:
@@ -214,7 +224,7 @@ def _caveats(found: ArmComparisons) -> list[str]:
     return lines
 
 
-def _facts(found: ArmComparisons, difference: float | None) -> Row:
+def _facts(found: ArmComparisons, difference: float | None) -> dict[str, Any]:
     return {
         "unit": "arms",
         "alpha": found.alpha,
@@ -222,6 +232,7 @@ def _facts(found: ArmComparisons, difference: float | None) -> Row:
         "images": found.images,
         "family": found.family,
         "margin": found.margin,
+        "elsewhere": found.elsewhere,
         "arms": {arm.name: list(arm.models) for arm in found.arms},
         "rows": [_row_facts(row, found) | _plan_facts(row, found, difference) for row in found.rows],
         "figures": [_figure_facts(one) for one in found.figures],

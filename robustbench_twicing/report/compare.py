@@ -15,7 +15,7 @@ from robustbench_twicing.report.margins import margin_columns, margin_text
 from robustbench_twicing.report.notes import ELSEWHERE, disagreement
 from robustbench_twicing.report.numbers import count, eps, percent, rounded
 from robustbench_twicing.report.page import Column, Curves, Graph, Into, Line, Page, Row, Table
-from robustbench_twicing.report.slices import slice_facts, slice_parts
+from robustbench_twicing.report.slices import slice_parts, slices_facts
 from robustbench_twicing.results.comparison import Comparisons, Curve
 from robustbench_twicing.results.comparison import Row as Compared
 from robustbench_twicing.results.suite_comparison import SuiteFigure
@@ -93,7 +93,7 @@ def compare_page(found: Comparisons, flips: bool = False, slices: bool = False) 
     parts += [Line(line, "warning") for line in _other_order(found.suites)]
     parts += slice_parts(found) if slices else ()
     parts += [_flips(row) for row in found.rows if flips]
-    return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips))
+    return Page("Models on the same samples", tuple(parts), facts=_facts(found, flips, slices))
 
 
 def _at_level(columns: Sequence[Column], alpha: float) -> tuple[Column, ...]:
@@ -301,7 +301,7 @@ def _records(row: Compared) -> tuple[Row, ...]:
     return tuple({str(key): value for key, value in record.items()} for record in row.changed.to_dict("records"))
 
 
-def _facts(found: Comparisons, flips: bool) -> Row:
+def _facts(found: Comparisons, flips: bool, slices: bool) -> Row:
     """Accuracies, differences and areas are fractions."""
     return {
         "unit": "checkpoints",
@@ -317,7 +317,7 @@ def _facts(found: Comparisons, flips: bool) -> Row:
         ],
         "curves": [_with_interval(curve, "area_difference") for curve in found.curves],
         "suites": [_with_interval(mean, "difference") for mean in found.suites],
-        "slices": {"asked": found.slices.asked, "found": [slice_facts(one) for one in found.slices.found]},
+        **(slices_facts(found.slices) if slices else {}),
         "not_compared": found.not_compared,
     }
 

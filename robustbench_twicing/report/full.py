@@ -56,7 +56,7 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
 
 
 def _compared(found: Comparisons | ArmComparisons) -> Page:
-    return arms_page(found) if isinstance(found, ArmComparisons) else compare_page(found, slices=True)
+    return arms_page(found, slices=True) if isinstance(found, ArmComparisons) else compare_page(found, slices=True)
 
 
 _Row = ModelRow | ArmRow

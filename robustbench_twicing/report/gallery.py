@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from robustbench_twicing.report.numbers import points
 from robustbench_twicing.report.page import Gallery, Line, Picture
+from robustbench_twicing.results.arm_comparison import ArmComparisons
+from robustbench_twicing.results.arm_slices import ArmSlice
 from robustbench_twicing.results.comparison import Comparisons
 from robustbench_twicing.results.kept import Kept, kept_pictures
 from robustbench_twicing.results.run import Run
@@ -18,7 +21,7 @@ _HOW = (
 )
 
 
-def gallery_parts(runs: Sequence[Run], found: object = None) -> Iterator[Gallery | Line]:
+def gallery_parts(runs: Sequence[Run], found: Comparisons | ArmComparisons | None = None) -> Iterator[Gallery | Line]:
     """A gallery of each run that kept images, and an image sheet of the largest slice in which its models differ."""
     for run in runs:
         kept = kept_pictures(run, _OF_A_THREAT)[:_OF_ALL]
@@ -26,14 +29,15 @@ def gallery_parts(runs: Sequence[Run], found: object = None) -> Iterator[Gallery
             continue
         of = f" of {run.path.name}" if len(runs) > 1 else ""
         yield Gallery(f"gallery{of}", f"Images{of}", tuple(map(_picture, kept)), _HOW)
-        if len(runs) == 1 and isinstance(found, Comparisons):
+        if len(runs) == 1 and found is not None:
             yield from _sheet(run, found)
 
 
-def _sheet(run: Run, found: Comparisons) -> Iterator[Gallery]:
-    """Of the slices by class or severity the one in which most images change sides."""
-    slices = [one for one in found.slices.found if one.by != "margin"]
-    largest = max(slices, key=lambda one: one.lost + one.gained, default=None)
+def _sheet(run: Run, found: Comparisons | ArmComparisons) -> Iterator[Gallery]:
+    """Of the slices by class or severity the one in which most answers differ."""
+    every: Sequence[Slice | ArmSlice] = found.slices.found
+    slices = [one for one in every if one.by != "margin"]
+    largest = max(slices, key=lambda one: one.weight, default=None)
     if largest is None:
         return
     threats = {threat.id: threat for threat in run.manifest.plan.threats}
@@ -49,15 +53,16 @@ def _sheet(run: Run, found: Comparisons) -> Iterator[Gallery]:
         yield Gallery("largest slice", _slice(largest), tuple(map(_picture, kept)), _sides(largest))
 
 
-def _slice(one: Slice) -> str:
+def _slice(one: Slice | ArmSlice) -> str:
     return f"Images of the largest slice: {one.by} {one.value} under {one.of}"
 
 
-def _sides(one: Slice) -> str:
-    return (
-        f"Where {one.candidate} is {one.verdict} than {one.baseline}: of {one.images} images {one.lost} are lost and "
-        f"{one.gained} gained; those that were kept are shown."
-    )
+def _sides(one: Slice | ArmSlice) -> str:
+    if isinstance(one, Slice):
+        by = f"of {one.images} images {one.lost} are lost and {one.gained} gained"
+    else:
+        by = f"{points(one.difference)} points on {one.images} images, as trained"
+    return f"Where {one.candidate} is {one.verdict} than {one.baseline}: {by}; those that were kept are shown."
 
 
 def _picture(kept: Kept) -> Picture:

@@ -5,7 +5,7 @@ Computed from records alone. No torch.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,14 @@ from robustbench_twicing.metrics.arms import ArmsTest, Images, compare_arms
 from robustbench_twicing.metrics.paired import ArmPairs
 from robustbench_twicing.metrics.verdict import Verdict, check_margin, holm
 from robustbench_twicing.results.arm_figures import ArmFigure, compare_figures
+from robustbench_twicing.results.arm_slices import ArmOutcomes, ArmSlices, arm_margins, find_arm_slices
 from robustbench_twicing.results.arms import Arm, Match, arms_of, matched_arms, shared_threats
 from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
 from robustbench_twicing.results.viewed import Viewed
 from robustbench_twicing.spec.arms import ArmPatterns
+from robustbench_twicing.spec.threats import Threat
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,15 @@ class ArmComparisons(Viewed):
     power: float
     margin: float | None = None
     """A difference that matters, chosen beforehand, as a fraction: each row then also says whether it is ruled out."""
+    elsewhere: bool = False
+    """The answers are another tool's predictions."""
+    look: Callable[[], ArmSlices] = lambda: ArmSlices((), 0)
+    """Finds `slices`."""
+
+    @cached_property
+    def slices(self) -> ArmSlices:
+        """Where the mechanisms differ, over the rows of the family; looked for when it is first asked for."""
+        return self.look()
 
 
 class _Judged(NamedTuple):
@@ -102,7 +113,22 @@ def compare_mechanisms(
     outside = outside_family(list(threats), threats, suites)
     match = cache(matched_arms)  # rows and figures are about the same
     found = compare_all(arms, images=images, outside=outside, alpha=alpha, margin=margin, match=match)
-    return replace(found, figures=tuple(compare_figures(arms, suites, images=images, alpha=alpha, match=match)))
+    figures = tuple(compare_figures(arms, suites, images=images, alpha=alpha, match=match))
+
+    def look() -> ArmSlices:
+        baseline, *others = arms
+        return find_arm_slices([_outcomes(baseline, other, threats, outside, match) for other in others], images, alpha)
+
+    return replace(found, figures=figures, elsewhere=manifest.origin == "predictions", look=look)
+
+
+def _outcomes(
+    baseline: Arm, other: Arm, threats: Mapping[str, Threat], outside: Mapping[str, Outside], match: Match
+) -> ArmOutcomes:
+    """What the slices of a pair of arms are made of: the threats of the family."""
+    family = [threat for threat in shared_threats(baseline, other) if threat not in outside]
+    pairs = {threat: match(baseline, other, threat) for threat in family}
+    return ArmOutcomes(baseline.name, other.name, pairs, threats, arm_margins(baseline, other))
 
 
 def compare_all(

@@ -21,9 +21,9 @@ _MUST_BE_ONE = {
 _OF_A_MODEL = ("model", *_MUST_BE_ONE, "training_seed", "weights_hash")
 _OF_A_SAMPLE = (
     *("model", "attention", "weights_hash", *MUST_AGREE, "sample_id", "label", "status", "correct"),
-    *("kind", "eps", "suite", "corruption", "severity"),
+    *("kind", "eps", "suite", "corruption", "severity", "margin"),
 )
-"""What `match_arms` reads, and what tells curves and suites."""
+"""What `match_arms` reads, and what tells curves, suites and slices."""
 ARM_COLUMNS = tuple(dict.fromkeys((*_OF_A_MODEL, *_OF_A_SAMPLE)))
 """Of records, what a comparison of arms reads."""
 

@@ -3,7 +3,7 @@
 Computed from records alone. No torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -101,8 +101,16 @@ class Comparisons(Viewed):
     """p of the family are those of `metrics.max_t`, and not Holm's."""
     elsewhere: tuple[str, ...] = ()
     """Models that are known only by another tool's predictions."""
-    slices: Slices = NOT_ASKED
-    """Where the models differ, over the rows of the family; none with `sequential`, since the test is of one look."""
+    look: Callable[[], Slices] = lambda: NOT_ASKED
+    """Finds `slices`."""
+
+    @cached_property
+    def slices(self) -> Slices:
+        """Where the models differ, over the rows of the family; looked for when it is first asked for.
+
+        None with `sequential`, since the test is of one look.
+        """
+        return self.look()
 
     @property
     def family(self) -> int:
@@ -148,7 +156,7 @@ def compare_sides(
         sequential=sequential,
         by_max_t=by_max_t,
         elsewhere=tuple(dict.fromkeys(side.name for pair in sides for side in pair if side.elsewhere)),
-        slices=NOT_ASKED if sequential else find_slices(list(_outcomes(sides, matches)), alpha),
+        look=lambda: NOT_ASKED if sequential else find_slices(list(_outcomes(sides, matches)), alpha),
     )
 
 

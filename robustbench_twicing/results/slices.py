@@ -6,7 +6,7 @@ be a fair coin for every image, however its outcomes go together. So the exact t
 under one threat is McNemar's. The slices of a comparison are one family for Benjamini and Hochberg's (1995) correction.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -47,6 +47,11 @@ class Slice:
     def verdict(self) -> Literal["better", "worse"]:
         """Of the candidate, if the slice is found."""
         return "better" if self.gained > self.lost else "worse"
+
+    @property
+    def weight(self) -> float:
+        """How many images change sides."""
+        return self.lost + self.gained
 
 
 class Slices(NamedTuple):
@@ -99,19 +104,16 @@ def find_slices(compared: Sequence[Outcomes], alpha: float = 0.05) -> Slices:
 
 
 def _slices(each: Outcomes) -> Iterator[Slice]:
-    for of, names in _groups(each).items():
+    for of, names in grouped(each.pairs, each.threats).items():
         net, labels = _net([each.pairs[name] for name in names])
         kinds: list[tuple[By, Sequence[str], np.ndarray]] = []
         classes, place = np.unique(labels.to_numpy(), return_inverse=True)
         kinds.append(("class", [str(value) for value in classes], place))
         if each.margins is not None:
-            margins = each.margins.reindex(net.index).to_numpy()
-            edges = np.nanquantile(margins, (0.25, 0.5, 0.75)) if not np.isnan(margins).all() else np.zeros(3)
-            quarter = np.searchsorted(edges, margins, side="left")
-            kinds.append(("margin", MARGINS, np.where(np.isnan(margins), len(MARGINS), quarter)))
+            kinds.append(("margin", MARGINS, quarters(each.margins.reindex(net.index).to_numpy())))
         for by, values, where in kinds:
             yield from _counted(each, of, by, values, where, net.to_numpy())
-        for severity, some in _by_severity(each, names).items():
+        for severity, some in severities(each.threats, names).items():
             alone = _net([each.pairs[name] for name in some])[0].to_numpy()
             yield from _counted(each, of, "severity", [str(severity)], np.zeros(len(alone), dtype=int), alone)
 
@@ -128,11 +130,18 @@ def _counted(
         yield Slice(each.baseline, each.candidate, of, by, value, images[number], lost[number], gained[number], p)
 
 
-def _groups(each: Outcomes) -> dict[str, list[str]]:
+def quarters(margins: np.ndarray) -> np.ndarray:
+    """In which quarter of the images each is by its margin, as a place in `MARGINS`; beyond it where nobody knows."""
+    unknown = np.isnan(margins)
+    edges = np.zeros(3) if unknown.all() else np.nanquantile(margins, (0.25, 0.5, 0.75))
+    return np.where(unknown, len(MARGINS), np.searchsorted(edges, margins, side="left"))
+
+
+def grouped(names: Iterable[str], threats: Mapping[str, Threat]) -> dict[str, list[str]]:
     """Threats that one slice takes together."""
     found: dict[str, list[str]] = {}
-    for name in each.pairs:
-        found.setdefault(asked_of(name, each.threats[name]), []).append(name)
+    for name in names:
+        found.setdefault(asked_of(name, threats[name]), []).append(name)
     return found
 
 
@@ -141,10 +150,11 @@ def asked_of(name: str, threat: Threat) -> str:
     return name.removesuffix(f"-{threat.eps}") if threat.kind == "attack" else getattr(threat, "suite", name)
 
 
-def _by_severity(each: Outcomes, names: Sequence[str]) -> dict[int, list[str]]:
+def severities(threats: Mapping[str, Threat], names: Sequence[str]) -> dict[int, list[str]]:
+    """Those of some threats that are corruptions, by severity; none where all are of one."""
     found: dict[int, list[str]] = {}
     for name in names:
-        threat = each.threats[name]
+        threat = threats[name]
         if threat.kind == "corruption":
             found.setdefault(threat.severity, []).append(name)
     return found if len(found) > 1 else {}

@@ -79,7 +79,8 @@ def test_a_planted_class_and_severity_and_margin_are_found_and_said() -> None:
     assert "class: 3" in text
     assert f"{len(best)} of {found.slices.asked} stand out" in text
     assert "class: 3" not in printed(compare_page(found))
-    facts = parsed(compare_page(found))["slices"]
+    assert "slices" not in parsed(compare_page(found))
+    facts = parsed(compare_page(found, slices=True))["slices"]
     assert (facts["asked"], len(facts["found"])) == (found.slices.asked, len(best))
 
 
