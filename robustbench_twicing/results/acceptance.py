@@ -88,7 +88,7 @@ def accepted_records(folder: RunFolder, manifest: Manifest) -> Accepted:
 
 
 def accepted_cells(folder: RunFolder, manifest: Manifest) -> Iterator[tuple[CellEntry, list[pa.Table], list[Lack]]]:
-    """Of each cell in order the tables of its shards that count, texts in a dictionary, and what is lacking."""
+    """Of each cell in order the tables of its shards that count, texts but ids in a dictionary, and what is lacking."""
     samples, cells = _Samples(), _cells(manifest)
     with ThreadPoolExecutor(2) as pool:  # decoding lets the other thread check
         waiting = deque(pool.submit(_read, folder, cell, samples) for cell in cells[:_AHEAD])
@@ -184,7 +184,8 @@ def _shard(folder: RunFolder, shard: Shard, schema: pa.Schema) -> pa.Table | Lac
         return Lack(shard, f"cannot be read: {error.message}")
     if not whole:
         return Lack(shard, "is damaged", files)
-    tables, texts = dict[Path, pa.Table](), [field.name for field in schema if field.type == pa.string()]
+    tables = dict[Path, pa.Table]()
+    texts = [field.name for field in schema if field.type == pa.string() and field.name != "sample_id"]  # all differ
     for file, content in whole.items():
         try:
             table = parquet_table(content, file, "", texts)
@@ -224,7 +225,7 @@ def _other_columns(table: pa.Table, schema: pa.Schema) -> str:
 def _fault(table: pa.Table, cell: _Cell) -> str:
     """What is wrong with some rows of a cell, the first that is found; empty if nothing is."""
     for name, value in cell.constants.items():
-        if name in table.column_names and (found := pc.unique(table[name]).to_pylist()) != [value]:
+        if name in table.column_names and (found := _values(table[name])) != [value]:
             other = next((one for one in found if one != value), None)
             return f"has {name} {other!r}, and not {value!r}" if found else ""
     of_images = cell.task == "images"
@@ -235,6 +236,19 @@ def _fault(table: pa.Table, cell: _Cell) -> str:
             first = table["sample_id"][int(wrong.to_numpy().argmax())].as_py()
             return f"has {int(wrong.sum())} record(s) {why}, the first being {first}"
     return ""
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The different values of a column, in order; of one that holds a single value without looking at every row."""
+    if pa.types.is_dictionary(column.type) and not column.null_count:
+        every = {chunk.dictionary[0].as_py() if len(chunk.dictionary) == 1 else None for chunk in column.chunks}
+        if len(every) == 1 and None not in every:
+            return list(every)
+    if pa.types.is_integer(column.type) and len(column) and not column.null_count:
+        ends = pc.min_max(column).as_py()
+        if ends["min"] == ends["max"]:
+            return [ends["min"]]
+    return list(pc.unique(column).to_pylist())
 
 
 _JUDGED = ("label", "status", "error", "prediction", "correct", "correct_8bit", "brier",

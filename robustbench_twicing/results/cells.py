@@ -48,7 +48,7 @@ class Compact:
         self._columns = columns
         self._ids: tuple[pa.ChunkedArray, Any] | None = None
         self._labels: np.ndarray = np.zeros(0, dtype=np.int64)
-        self._zeros: np.ndarray = np.zeros(0, dtype=np.int8)
+        self._alike: dict[tuple[str, int], Any] = {}
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """The wanted columns of a cell's records, of which there is one at least."""
@@ -71,9 +71,10 @@ class Compact:
         value, rows = table[name][0].as_py(), table.num_rows
         if not isinstance(value, str):
             return np.broadcast_to(np.int64(value), rows)
-        if len(self._zeros) != rows:
-            self._zeros = np.zeros(rows, dtype=np.int8)
-        return pd.Categorical.from_codes(self._zeros, categories=pd.Index([value]), validate=False)
+        if (value, rows) not in self._alike:  # of a run there are few, and making one takes a millisecond
+            zeros = np.zeros(rows, dtype=np.int8)
+            self._alike[value, rows] = pd.Categorical.from_codes(zeros, categories=pd.Index([value]), validate=False)
+        return self._alike[value, rows]
 
 
 def answered(rows: pd.DataFrame) -> pd.DataFrame:
