@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.numbers import percent
-from robustbench_twicing.report.page import Curves, Page, Table
+from robustbench_twicing.report.page import Curves, Gallery, Page, Table
 from robustbench_twicing.report.text import visible
 from robustbench_twicing.results.store import require_writable, write_whole
 
@@ -55,13 +56,15 @@ def plot_curves(curves: Sequence[Curves], path: Path) -> None:
 
 
 def save_plots(page: Page, folder: Path) -> None:
-    """Write every drawing of a page into a folder, as PNG, SVG and PDF; a table of shaded columns is a heat map.
+    """Write every drawing of a page into a folder, as PNG, SVG and PDF.
 
+    A table of shaded columns is a heat map, a gallery of pictures an image sheet.
     Nothing is written before everything is drawn. Raises `UserError` if the page has nothing to draw.
     """
     figures = {_file_name(drawn.key): _curves([drawn]) for drawn in page.curves}
     shaded = [table for table in page.tables if any(column.shaded for column in table.columns) and table.rows]
     figures |= {_file_name(table.key): _heat_map(table) for table in shaded}
+    figures |= {_file_name(part.key): _sheet(part) for part in page.parts if isinstance(part, Gallery)}
     if not figures:
         raise UserError("There is nothing to plot.", "A run with attacks at some eps, or with corruptions, has plots.")
     pictures = {f"{name}{form}": _picture(figure, form) for name, figure in figures.items() for form in FORMATS}
@@ -125,6 +128,30 @@ def _heat_map(table: Table) -> Any:
         for place, line in enumerate(values):
             for other, value in enumerate(line):
                 panel.text(other, place, percent(value), ha="center", va="center", color="w" if value < 0.5 else "k")
+    return figure
+
+
+def _sheet(gallery: Gallery) -> Any:
+    """The pictures of a gallery, two abreast, what is said of each below it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    lines = -(-len(gallery.pictures) // 2)
+    most = max(len(picture.images) for picture in gallery.pictures)
+    said = max(len(picture.said) for picture in gallery.pictures)
+    with rc_context({**_SETTINGS, "font.size": 6}):
+        figure = Figure(figsize=(_TWO_COLUMNS, 0.4 + lines * (0.75 + 0.1 * said + _TWO_COLUMNS / (2 * most))))
+        figure.suptitle(_literal(gallery.title), fontsize=8)
+        figure.set_layout_engine("constrained")
+        for part, picture in zip(figure.subfigures(lines, 2, squeeze=False).flat, gallery.pictures, strict=False):
+            part.suptitle(_literal(picture.title), fontsize=6)
+            part.supxlabel("\n".join(map(_literal, picture.said)), fontsize=6)
+            panels = part.subplots(1, most, squeeze=False)[0]
+            for panel in panels:
+                panel.set_axis_off()
+            for panel, (name, levels) in zip(panels, picture.images, strict=False):
+                panel.imshow(levels, interpolation="nearest")
+                panel.set_title("\n".join(wrap(_literal(name), 24)), fontsize=5)
     return figure
 
 

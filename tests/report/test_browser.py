@@ -6,14 +6,17 @@ import re
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from robustbench_twicing.report.formats import FORMATS
+from robustbench_twicing.report.page import Gallery, Picture
 from tests.report.test_every_format import made
 
 pytestmark = pytest.mark.slow
@@ -40,6 +43,15 @@ frame.addEventListener("load", () => {
   const drop = buttons.findIndex((button) => button.textContent === "drop");
   buttons[drop].click();
   found.drops = column(drop);
+  const box = page.querySelector("fieldset input");
+  found.boxes = [...page.querySelectorAll("fieldset label")].map((label) => label.textContent.trim());
+  const seen = (one) => view.getComputedStyle(one).display !== "none";
+  const shown = (some) => [...page.querySelectorAll(some)].filter(seen).length;
+  found.before = [shown("table.framed tr"), shown("[data-graph]")];
+  box.click();
+  found.without = [shown("table.framed tr"), shown("[data-graph]")];
+  box.click();
+  found.after = [shown("table.framed tr"), shown("[data-graph]")];
   found.requests = view.performance.getEntriesByType("resource").map((entry) => entry.name);
   found.scrolls = page.documentElement.scrollWidth > page.documentElement.clientWidth;
   found.focusable = buttons.every((button) => button.tabIndex === 0);
@@ -104,7 +116,7 @@ def _opened(folder: Path, width: int) -> tuple[dict[str, Any], str]:
     return json.loads(content[0]), "\n".join(console)
 
 
-def test_a_browser_sorts_its_tables_and_no_request_leaves_it(tmp_path: Path) -> None:
+def test_a_browser_sorts_its_tables_leaves_models_away_and_no_request_leaves_it(tmp_path: Path) -> None:
     found, console = _opened(tmp_path, 1200)
     numbers = sorted(map(float, found["unsorted"]))
     assert [float(text) for text in found["ascending"]] == numbers != list(map(float, found["unsorted"]))
@@ -113,6 +125,10 @@ def test_a_browser_sorts_its_tables_and_no_request_leaves_it(tmp_path: Path) -> 
     drops = [text.replace("−", "-") for text in found["drops"]]
     assert [float(text) for text in drops[:-2]] == sorted(map(float, drops[:-2]))
     assert drops[-2:] == ["", ""]  # clean rows have none, and stand last
+    assert found["boxes"] == ["deit", "deit-tw"]
+    assert found["before"] == found["after"]
+    assert found["without"][1] == found["before"][1] / 2
+    assert found["without"][0] < found["before"][0]
     assert found["requests"] == []
     assert found["focusable"]
     assert found["errors"] == ["img-src"]  # the picture that the test itself put in, which the page does not let out
@@ -127,7 +143,10 @@ def test_a_phone_need_not_scroll_the_page_sideways(tmp_path: Path) -> None:
 def test_axe_finds_no_serious_fault_in_light_and_in_dark(tmp_path: Path) -> None:
     _browser()
     _axe(tmp_path)
-    page = FORMATS["html"].write(made()[0]).decode()
+    image = np.full((32, 32, 3), 200, dtype=np.uint8)
+    pictures = [Picture(name, (("clean", image), ("under fgsm", image)), ("deit: 3, right",)) for name in ("a", "b")]
+    gallery = Gallery("gallery", "Images", tuple(pictures), "Kept.")
+    page = FORMATS["html"].write(replace(made()[0], parts=(*made()[0].parts, gallery))).decode()
     open_to_us = re.sub(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", "", page)  # axe is no script of the page's
     (tmp_path / "axe.html").write_text(open_to_us.replace("</body>", _AXE + "</body>"))
     for scheme in ("1", "0"):  # light, dark

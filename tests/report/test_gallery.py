@@ -13,6 +13,7 @@ from robustbench_twicing import api
 from robustbench_twicing.report.formats import FORMATS
 from robustbench_twicing.report.full import full_page
 from robustbench_twicing.report.page import Gallery, Page
+from robustbench_twicing.report.plots import save_plots
 from robustbench_twicing.results.compared import compared_runs
 from tests.records_builder import records, run_folder
 
@@ -73,3 +74,14 @@ def test_a_damaged_file_of_images_costs_the_gallery_only(tmp_path: Path) -> None
     place.mkdir(parents=True)
     (place / "images.npz").write_bytes(b"PK\x03\x04 cut short")
     assert not [part for part in full_page([run], None).parts if isinstance(part, Gallery)]
+
+
+def test_plots_hold_an_image_sheet_of_the_largest_slice(page: Page, tmp_path: Path) -> None:
+    sheets = tuple(part for part in page.parts if isinstance(part, Gallery))
+    save_plots(Page("sheets", sheets), tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {"gallery", "largest-slice"}
+    with Image.open(tmp_path / "largest-slice.png") as image:
+        assert image.width == 2070
+    svg = (tmp_path / "largest-slice.svg").read_text("utf-8")
+    assert "class 3 under fgsm-linf" in svg
+    assert "&lt;b&gt;tw: 4, wrong" in svg

@@ -30,4 +30,29 @@ for (const table of document.querySelectorAll("table.framed")) {
     });
   });
 }
+// Models can be left away, in every table that has a column of them and in drawings.
+const named = new Map();
+for (const table of document.querySelectorAll("table.framed")) {
+  const place = table.tHead ? [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "model") : -1;
+  for (const row of place < 0 ? [] : table.tBodies[0].rows) {
+    const name = row.cells[place].textContent;
+    named.set(name, [...(named.get(name) ?? []), row]);
+  }
+}
+for (const graph of document.querySelectorAll("[data-graph]")) named.get(graph.dataset.graph)?.push(graph);
+if (named.size > 1) {
+  const choice = document.createElement("fieldset");
+  const legend = document.createElement("legend");
+  legend.textContent = "Models shown";
+  choice.append(legend);
+  for (const [name, parts] of named) {
+    const [label, box] = [document.createElement("label"), document.createElement("input")];
+    box.type = "checkbox";
+    box.checked = true;
+    box.addEventListener("change", () => parts.forEach((part) => part.toggleAttribute("hidden", !box.checked)));
+    label.append(box, ` ${name}`);
+    choice.append(label);
+  }
+  (document.querySelector("nav") ?? document.querySelector("h1")).after(choice);
+}
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
