@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from robustbench_twicing.cli.panels import OUTPUT_PANEL
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.text import say
@@ -16,6 +17,7 @@ Log = Annotated[
     typer.Option(
         "--log",
         metavar="TRACKER[=WHERE]",
+        rich_help_panel=OUTPUT_PANEL,
         help="Also log figures, parameters and the HTML report to mlflow, wandb or tensorboard; repeatable.",
     ),
 ]
