@@ -18,7 +18,7 @@ Log = Annotated[
         "--log",
         metavar="TRACKER[=WHERE]",
         rich_help_panel=OUTPUT_PANEL,
-        help="Also log figures, parameters and the HTML report to mlflow, wandb or tensorboard; repeatable.",
+        help="Log the report to mlflow, wandb or tensorboard, too.",
     ),
 ]
 

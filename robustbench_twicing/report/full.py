@@ -6,6 +6,7 @@ from itertools import groupby
 from robustbench_twicing.report.arms import arms_page
 from robustbench_twicing.report.calibration import calibration_table
 from robustbench_twicing.report.compare import compare_page
+from robustbench_twicing.report.drawings import calibration_curves, family_curves
 from robustbench_twicing.report.gallery import gallery_parts
 from robustbench_twicing.report.notes import state
 from robustbench_twicing.report.numbers import interval, percent, points
@@ -36,7 +37,9 @@ def full_page(runs: Sequence[Run], found: Comparisons | ArmComparisons | None, r
     parts = (
         *run_tables(runs),
         *(transfer_tables(runs[0]) if len(runs) == 1 else ()),
+        *family_curves(runs),
         calibration_table(summary_of(runs)),
+        *calibration_curves(runs),
         *(compared.parts if compared else ()),
         *([Line(f"Not compared: {refused}", "warning")] if refused else []),
         *gallery_parts(runs, found),
