@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "Train models, or arms of several seeds, by a recipe, and print clean accuracies.",
     "verify": "Compare a model with its published accuracies, and look for the cause of a miss.",
     "collapse": "Measure how alike tokens become from block to block, and what each attention matrix does to them.",
+    "calibrate": "Fit a temperature on half of the clean images, and say what it does to NLL and ECE of the others.",
     "diagnose": "Grade from A to F whether the robustness of a model is real, with the evidence; of two, whether they "
     "differ.",
     "sweep": "Switch a method on block by block, from the end and by strength, on the same weights, and attack each "

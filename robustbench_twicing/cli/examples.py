@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, str] = {
     "train": "train --model deit --model deit-tw --seeds 0-4",
     "verify": "verify --model deit_tiny_patch16_224.fb_in1k --limit 1000",
     "collapse": "collapse --model deit --model deit-tw",
+    "calibrate": "calibrate --model deit --model deit-tw --suite digits-c --severity 5",
     "diagnose": "diagnose --model deit --model deit-tw --eps 4/255",
     "sweep": "sweep --model deit-tw --attack pgd --eps 1/255",
     "transfer": "transfer --model deit --model deit-tw --eps 4/255",

@@ -29,15 +29,19 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def opened(stated: Stated) -> Iterator["OpenedImages"]:
-    """The plan's models and images; afterwards the caller's global state is as it was. Raises `UserError`."""
+def opened(stated: Stated, other_pictures: bool = False) -> Iterator["OpenedImages"]:
+    """The plan's models and images; afterwards the caller's global state is as it was. Raises `UserError`.
+
+    `other_pictures`: threats may have other images than the clean run.
+    """
     require_places(stated.plan, stated.means)
     with left_alone():
         from robustbench_twicing.machine.device import choose_device
         from robustbench_twicing.tasks.images.inside import require_pixels
         from robustbench_twicing.tasks.images.opened import open_images
 
-        require_pixels(stated.plan.threats)
+        if not other_pictures:
+            require_pixels(stated.plan.threats)
         with plain_torch():
             here = open_images(stated.plan, stated.means, choose_device(stated.means.device), {})
             for model in here.models.values():

@@ -53,7 +53,7 @@ def test_what_needs_no_command_imports_no_library(arguments: list[str]) -> None:
     [
         ("co", ["corrupt", "compare", "collapse", "config"]),
         ("attack -m deit --attack fab", ["fab-t", "fab-min", "fab-t-l2", "fab-min-l2", "fab"]),
-        ("gate results/runs/n", ["results/runs/night"]),
+        ("bundle make results/runs/n", ["results/runs/night"]),
     ],
 )
 def test_completion_imports_no_library(typed: str, offered: list[str], tmp_path: Path) -> None:
