@@ -20,7 +20,7 @@ from robustbench_twicing.results.arms import Arm, Match, arms_of, matched_arms, 
 from robustbench_twicing.results.family import Outside, outside_family
 from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run
-from robustbench_twicing.results.viewed import Viewed
+from robustbench_twicing.results.viewed import Viewed, counted
 from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.threats import Threat
 
@@ -73,6 +73,9 @@ class ArmComparisons(Viewed):
     def slices(self) -> ArmSlices:
         """Where the mechanisms differ, over the rows of the family; looked for when it is first asked for."""
         return self.look()
+
+    def __repr__(self) -> str:
+        return f"ArmComparisons({counted(row.verdict for row in self.rows)})"
 
 
 class _Judged(NamedTuple):

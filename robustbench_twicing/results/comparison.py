@@ -21,7 +21,7 @@ from robustbench_twicing.results.family import Key, Outside, judge_pairs, outsid
 from robustbench_twicing.results.side import Side, matched, refuse_other_suites
 from robustbench_twicing.results.slices import NOT_ASKED, Outcomes, Slices, clean_margins, find_slices
 from robustbench_twicing.results.suite_comparison import SuiteFigure, compare_suites
-from robustbench_twicing.results.viewed import Viewed
+from robustbench_twicing.results.viewed import Viewed, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,9 @@ class Comparisons(Viewed):
         None with `sequential`, since the test is of one look.
         """
         return self.look()
+
+    def __repr__(self) -> str:
+        return f"Comparisons({counted(row.verdict for row in self.rows)})"
 
     @property
     def family(self) -> int:
