@@ -84,9 +84,9 @@ def test_one_image_answered_rightly_is_no_sign_of_guessing() -> None:
     assert "│ clean           │ deit  │ 1 │   100.0 │" in said.stdout
 
 
-def test_the_readme_s_commands_work_in_their_order() -> None:
+def test_the_commands_of_the_page_of_all_commands_work_in_their_order() -> None:
     """As copied, but on few images."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    readme = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text("utf-8")
     (block,) = re.findall(r"## Is one model really better\?\n\n((?:    .+\n)+)", readme)
     Path("nightly.toml").write_text('extends = "nightly"\nlimit = 20\n[gate]\ntolerance = 0.3\n')
     commands = [line.strip().removeprefix("twicing-bench ") for line in block.splitlines()]
