@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,21 @@ def test_the_wheel_runs_in_a_fresh_environment_from_another_folder(tmp_path: Pat
     assert (elsewhere / summary["run"] / "summary.csv").is_file()
     _run(command, "report", "latest", "--to", "page.html", cwd=elsewhere)
     assert "</html>" in (elsewhere / "page.html").read_text("utf-8")
+
+
+@pytest.mark.dear
+def test_the_source_distribution_builds_a_wheel_and_tests_itself(tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (packed,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(packed) as file:
+        file.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / packed.name.removesuffix(".tar.gz")
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=unpacked)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        assert "robustbench_twicing/_definitions/attacks/standard.toml" in file.namelist()
+        assert "robustbench_twicing/cli/completed.txt" in file.namelist()
+    some = ["tests/test_seeding.py", "tests/spec", "tests/test_imports.py"]
+    said = _run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *some, cwd=unpacked)
+    assert "failed" not in said
+    assert "passed" in said or said.count(".") > 20

@@ -232,6 +232,8 @@ def _webdataset(root: Path) -> None:
         (["train/data-00000-of-00001.arrow", "train/state.json"], "Arrow"),
         (["val.h5"], "HDF5"),
         (["cifar-10-batches-py/test_batch"], 'layout = "cifar"'),
+        (["images/air_freshener/0a.png", "mappings/folder_to_objectnet_label.json"], "ObjectNet"),
+        (["imagenet-1k.py", "README.md"], "a data set script"),
     ],
 )
 def test_layouts_of_others_are_called_by_their_names(tmp_path: Path, files: list[str], word: str) -> None:
