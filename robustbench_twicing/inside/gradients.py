@@ -18,6 +18,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.diagnosis import Grade, Item
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.precision import in_precision
+from robustbench_twicing.models.intake import OwnModel
 from robustbench_twicing.tensors import Images, Labels
 
 _REPEATABLE = 1e-4
@@ -128,9 +129,14 @@ def _lead(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
 
 
 def _derivative(model: Classifier, images: Images, labels: Labels, gradient: Images) -> Item:
-    """Slopes along random directions, by central differences in float64, beside those that the gradient says."""
+    """Slopes along random directions, by central differences in float64, beside those that the gradient says.
+
+    The gradient is that of the same copy in float64: of a deep network that in float32 may be another by its kinks.
+    """
     exact, step, wrong = _in_float64(model)
     x = images.to(torch.float64 if wrong == _WRONG else torch.float32)
+    if wrong == _WRONG:
+        gradient = _of_copy(exact, x, labels, gradient)
     generator = torch.Generator().manual_seed(0)
     said, measured = [], []
     with torch.no_grad():
@@ -158,12 +164,28 @@ def _in_float64(model: Classifier) -> tuple[Callable[[torch.Tensor], torch.Tenso
     """A copy in float64, the step that fits, and what counts as wrong; the model itself where it cannot be copied."""
     try:
         network = copy.deepcopy(model.network).double()
+        for part in network.modules():
+            if isinstance(part, OwnModel):
+                part.answers_in = torch.float64  # rounded to float32, differences would need steps that meet kinks
         mean, std = model.mean.double(), model.std.double()
         answer = network((torch.zeros(1, 3, *_side(model)).to(mean) - mean) / std)
     except Exception:  # noqa: BLE001  # whatever the user's own model raises
         return model, 2e-3, 0.5
     step = 1e-6 if answer.dtype == torch.float64 else 1e-4  # a user's own model answers in float32
     return lambda x: _as_float64(network((x - mean) / std)), step, _WRONG
+
+
+def _of_copy(
+    exact: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: Labels, gradient: Images
+) -> torch.Tensor:
+    """The gradient of the copy; `gradient` where it has none in float64."""
+    asked = images.detach().requires_grad_()
+    try:
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad(log_odds_against(exact(asked), labels).sum(), asked)
+    except Exception:  # noqa: BLE001  # whatever the user's own backward raises
+        return gradient
+    return found
 
 
 def _as_float64(logits: torch.Tensor) -> torch.Tensor:

@@ -69,6 +69,9 @@ def wrap_model(
 class OwnModel(nn.Module):
     """The user's model, whose answer becomes logits where it is clear which part of it they are."""
 
+    answers_in = torch.float32
+    """What the logits are turned into: another type for a copy that computes in it."""
+
     def __init__(self, name: str, module: nn.Module) -> None:
         super().__init__()
         self.name = name
@@ -81,11 +84,11 @@ class OwnModel(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(batch, 3, H, W) to (batch, classes) float32. Raises `UserError` for any other answer."""
-        return logits_of(self.name, self.module(images), images.shape[0])
+        return logits_of(self.name, self.module(images), images.shape[0], self.answers_in)
 
 
-def logits_of(name: str, answer: Any, count: int) -> torch.Tensor:
-    """The logits (count, classes) in what the model `name` returned, as float32.
+def logits_of(name: str, answer: Any, count: int, answers_in: torch.dtype = torch.float32) -> torch.Tensor:
+    """The logits (count, classes) in what the model `name` returned, as float32 or what `answers_in` says.
 
     A tensor or an array itself; `.logits` of an object or a dictionary; the only tensor in a dictionary, tuple or list.
     Raises `UserError` for anything else.
@@ -100,7 +103,7 @@ def logits_of(name: str, answer: Any, count: int) -> torch.Tensor:
         raise UserError(f"Model {name!r} returned {shape} for {count} images, not ({count}, classes).", EXPECTED)
     if not logits.is_floating_point():
         raise UserError(f"Model {name!r} returned {logits.dtype}: classes, or anything but logits.", EXPECTED)
-    return logits if logits.dtype == torch.float32 else logits.float()
+    return logits.to(answers_in)
 
 
 def _tensor_in(name: str, answer: Any) -> torch.Tensor:

@@ -18,6 +18,7 @@ from robustbench_twicing.inside.binarization import binarized, last_layer
 from robustbench_twicing.inside.broken import Samples
 from robustbench_twicing.inside.diagnose import Budget, binarization_item, diagnose, difference
 from robustbench_twicing.inside.diagnosis import Diagnosis
+from robustbench_twicing.inside.gradients import _in_float64
 from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.intake import wrap_model
@@ -106,6 +107,16 @@ def test_a_difference_is_real_only_under_the_strongest_attack_on_each_and_withou
     assert masked.verdict == "not shown"
     assert masked.low < 0 < masked.high
     assert masked.pgd_low > 0
+
+
+def test_slopes_of_an_own_model_are_measured_without_rounding_to_float32(network: nn.Module) -> None:
+    """With logits rounded to float32 only steps tell slopes that meet kinks: an undefended network got an F."""
+    model, given = wrap_model("it", network, 32), samples(2).images
+    exact, step, _ = _in_float64(model)
+    answers = exact(given.double())
+    assert step == 1e-6
+    assert bool((answers != answers.float()).any())
+    assert model(given).dtype == torch.float32
 
 
 def test_a_model_that_is_never_right_is_refused(network: nn.Module) -> None:
