@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -95,6 +95,22 @@ class TextFile:
             raise _no_utf8(self.path, start + error.start) from None
 
 
+@dataclass(frozen=True)
+class ParquetTexts:
+    """The rows of a parquet file that have a text: one row group at a time is in memory. A `Texts`."""
+
+    name: str
+    path: Path
+    fingerprint: str
+    ids: Sequence[str]
+    rows: tuple[tuple[int, int], ...]
+    """Row group of each, and its place in it."""
+
+    def read(self, position: int) -> Document:
+        group, place = self.rows[position]
+        return Document(self.ids[position], _column(self.path, group, self.path.stat().st_mtime_ns)[place] or "")
+
+
 def open_texts(text: str) -> Texts:
     """The text that ships, by its name, or a file. Raises `UserError` if there is none, or nothing in it."""
     if text == EMBEDDED_TEXT:
@@ -120,8 +136,12 @@ def fingerprint(documents: Sequence[Document]) -> str:
     """First 12 hex digits of the SHA-256 of all ids and texts, in order."""
     digest = hashlib.sha256()
     for document in documents:
-        digest.update(f"{document.id}\0{document.text}\0".encode())
+        digest.update(_hashed(document))
     return digest.hexdigest()[:12]
+
+
+def _hashed(document: Document) -> bytes:
+    return f"{document.id}\0{document.text}\0".encode()
 
 
 def _text_file(path: Path) -> TextFile:
@@ -159,14 +179,51 @@ def _no_utf8(path: Path, place: int) -> UserError:
     return UserError(f"{path} is no UTF-8: byte {place:,} belongs to no character.", "Convert it: iconv -t UTF-8.")
 
 
-def _parquet(path: Path) -> TextsInMemory:
+def _parquet(path: Path) -> ParquetTexts:
+    rows = list[tuple[int, int]]()
+
+    def documents() -> Iterator[Document]:
+        number = 0
+        for group in range(_groups(path)):
+            for place, text in enumerate(_column(path, group, path.stat().st_mtime_ns)):
+                if text:
+                    rows.append((group, place))
+                    yield Document(f"row-{number:06d}", text)
+                number += 1
+
+    names, digest = list[str](), hashlib.sha256()
+    for document in documents():
+        names.append(document.id)
+        digest.update(_hashed(document))
+    return ParquetTexts(path.name, path, digest.hexdigest()[:12], tuple(names), tuple(rows))
+
+
+def _groups(path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        column = pq.read_table(path, columns=["text"])["text"].cast(pa.string()).to_pylist()
+        with pq.ParquetFile(path) as file:
+            return int(file.num_row_groups)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_column(path, error) from None
+
+
+@lru_cache(maxsize=1)
+def _column(path: Path, group: int, written: int) -> list[str | None]:
+    """Of a row group the column `text`. `written`: when, so that a file that was written anew is read anew."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            column = file.read_row_group(group, columns=["text"])["text"]
+            found: list[str | None] = column.cast(pa.string()).to_pylist()
+            return found
     except (pa.ArrowException, KeyError, OSError) as error:
-        said = f"{path} has no column `text` that can be read: {str(error).splitlines()[0][:200]}"
-        raise UserError(said, "One document a row, in a column called text.") from None
-    rows = [Document(f"row-{number:06d}", text) for number, text in enumerate(column) if text]
-    return TextsInMemory(path.name, tuple(rows))
+        raise _no_column(path, error) from None
+
+
+def _no_column(path: Path, error: Exception) -> UserError:
+    said = f"{path} has no column `text` that can be read: {str(error).splitlines()[0][:200]}"
+    return UserError(said, "One document a row, in a column called text.")

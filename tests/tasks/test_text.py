@@ -3,17 +3,21 @@
 import hashlib
 import json
 import math
+import os
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from robustbench_twicing.catalog.locate import package_file
 from robustbench_twicing.cli.app import app
-from robustbench_twicing.data.texts import embedded_text, open_texts
+from robustbench_twicing.data.texts import embedded_text, fingerprint, open_texts
 from robustbench_twicing.engine.text_corruptions import Edited, corrupt_text, eligible_words
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.perplexity import arms_difference, bits_per_byte, paired_difference
@@ -48,6 +52,8 @@ def test_every_token_but_the_first_is_scored_exactly_once_and_sees_only_what_is_
     places = [place for one in here for place in range(one.scored_from, one.stop + 1)]
     assert places == list(range(1, tokens))
     assert all(0 <= one.start < one.scored_from and one.stop - one.start <= 8 for one in here)
+    if said.startswith("paper"):  # as the authors read: no window knows anything of the one before
+        assert [one.start for one in here] == [one.scored_from - 1 for one in here]
 
 
 @pytest.mark.parametrize("text", ["", "strided(8)", "strided(8,9)", "disjoint(1)", "paper(8,2)", "sliding", "disjoint"])
@@ -143,6 +149,34 @@ def test_the_text_that_ships_is_the_one_that_is_stated_and_no_paragraph_is_in_bo
     assert len(embedded_text("test")) == 16
     assert parts[0] & parts[1] <= {""}
     assert package_file("texts/LICENSE-PSF.txt").is_file()
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt"
+    path.touch()
+    os.truncate(path, 64 * 2**20)  # zeros on no disk: a line without an end
+    with path.open("ab") as file:
+        file.write("naïve\n".encode())
+    tracemalloc.start()
+    try:
+        texts = open_texts(str(path))
+        last = texts.read(len(texts.ids) - 1).text
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert last.endswith("naïve\n")
+    assert peak < 2**24
+
+
+def test_rows_of_a_parquet_file_are_read_group_by_group_and_empty_ones_are_no_documents(tmp_path: Path) -> None:
+    path = tmp_path / "some.parquet"
+    pq.write_table(pa.table({"text": ["a b", None, "", "c d", "e"]}), path, row_group_size=2)
+    texts = open_texts(str(path))
+    found = [texts.read(place) for place in (2, 0, 1)]
+    assert [one.text for one in found] == ["e", "a b", "c d"]
+    assert texts.fingerprint == fingerprint([found[1], found[2], found[0]])
+    pq.write_table(pa.table({"text": ["other"]}), path)
+    assert open_texts(str(path)).read(0).text == "other"
 
 
 def test_files_are_cut_into_documents_and_bad_ones_are_refused(tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ class Window(NamedTuple):
 
 
 def windows(tokens: int, rule: WindowRule) -> Iterator[Window]:
-    """The windows of a sequence: each place from the second on is scored in exactly one of them."""
+    """The windows of a sequence: each place from the second on is scored in exactly one of them.
+
+    The last reaches back, so that it has `rule.window` tokens too; as the authors read, it has what is left.
+    """
     done = 0
     while done + 1 < tokens:
         new = rule.window if done == 0 else rule.stride
         stop = min(done + new, tokens - 1)
-        yield Window(max(0, stop - rule.window), stop, done + 1)
+        yield Window(done if rule.kind == "paper" else max(0, stop - rule.window), stop, done + 1)
         done = stop
