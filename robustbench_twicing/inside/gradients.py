@@ -131,7 +131,7 @@ def _lead(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
 def _derivative(model: Classifier, images: Images, labels: Labels, gradient: Images) -> Item:
     """Slopes along random directions, by central differences in float64, beside those that the gradient says.
 
-    The gradient is that of the same copy in float64: of a deep network that in float32 may be another by its kinks.
+    The gradient is that of the same copy in float64, so that only a wrong backward pass can part them, or a kink.
     """
     exact, step, wrong = _in_float64(model)
     x = images.to(torch.float64 if wrong == _WRONG else torch.float32)
