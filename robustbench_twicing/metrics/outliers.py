@@ -31,12 +31,14 @@ class Known(NamedTuple):
 
 def msp(logits: LogitRows) -> Scores:
     """Minus the largest softmax probability (Hendrycks and Gimpel 2017, arXiv 1610.02136)."""
-    return -np.exp(logits.max(1) - logsumexp(logits, axis=1))
+    found: np.ndarray = -np.exp(logits.max(1) - logsumexp(logits, axis=1))
+    return found
 
 
 def max_logit(logits: LogitRows) -> Scores:
     """Minus the largest logit (Hendrycks et al. 2022, arXiv 1911.11132)."""
-    return -logits.max(1)
+    found: np.ndarray = -logits.max(1)
+    return found
 
 
 def energy(logits: LogitRows) -> Scores:
@@ -71,7 +73,8 @@ def vim(logits: LogitRows, features: FeatureRows, known: Known) -> Scores:
     _, directions = np.linalg.eigh(centred.T @ centred / len(centred))  # from the smallest
     rest = directions[:, : width - kept]
     scale = known.logits.max(1).mean() / np.linalg.norm(centred @ rest, axis=1).mean()
-    return scale * np.linalg.norm((features - origin) @ rest, axis=1) + energy(logits)
+    found: np.ndarray = scale * np.linalg.norm((features - origin) @ rest, axis=1) + energy(logits)
+    return found
 
 
 OF_LOGITS: Mapping[str, Callable[[LogitRows], Scores]] = {"MSP": msp, "max-logit": max_logit, "energy": energy}
@@ -87,7 +90,8 @@ def scores(logits: LogitRows, features: FeatureRows | None, known: Known | None)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    return features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-10)
+    found: np.ndarray = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-10)
+    return found
 
 
 def temperature(logits: LogitRows, labels: Int[np.ndarray, " samples"]) -> float:

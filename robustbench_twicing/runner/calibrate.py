@@ -31,10 +31,11 @@ def calibrate(stated: Stated, say: Say) -> Calibration:
             for threat in clean:
                 answers = said(name, threat)
                 answers = answers.take(answers.labels >= 0)  # of a class that may be answered
-                parts[threat.id] = [answers.take(rows) for rows in room.halves(len(answers.labels), stated.plan.seed)]
-                models.append(room.calibrated(name, threat.id, *parts[threat.id]))
-            for threat in stated.plan.threats:
-                if threat.kind != "clean":
-                    own = parts.get(f"clean[{threat.suite}]") or next(iter(parts.values()))
-                    told += room.told_apart(name, threat.id, *own, said(name, threat), layer)
+                fit, judged = map(answers.take, room.halves(len(answers.labels), stated.plan.seed))
+                parts[threat.id] = (fit, judged)
+                models.append(room.calibrated(name, threat.id, fit, judged))
+            for other in stated.plan.threats:
+                if other.kind in ("corruption", "shift"):
+                    fit, judged = parts.get(f"clean[{other.suite}]") or next(iter(parts.values()))
+                    told += room.told_apart(name, other.id, fit, judged, said(name, other), layer)
         return Calibration(stated.plan.data.name, tuple(models), tuple(told), tuple(missing))
