@@ -60,6 +60,8 @@ def evaluate(
     corruptions: str | Sequence[str] = (),
     severities: int | Sequence[int] = (),
     data: str | None = None,
+    text: str | Path | None = None,
+    window: str | None = None,
     ids: str | Sequence[str] = (),
     recipe: str | None = None,
     limit: int | None = None,
@@ -86,15 +88,14 @@ def evaluate(
     """Run models under attacks, suites or both, and return the finished run. The same call again continues one.
 
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}`, or functions,
-    that take RGB images in [0, 1] and return logits: put normalisation inside. They are frozen and in eval mode while
-    they are evaluated, and are afterwards as they were. `image_size`: of the images that modules of your own are given,
-    for all or by name; left out, it is looked for. Nobody can see whether such a module's code has changed, so it is
-    always computed anew, unless `versions` gives it one by its name: then the same call continues, as it does for
-    models that have names. `attacks` left out takes the protocol's own list, unless `suites` are named and no `eps`.
-    `eps` as papers write it ("1/255", the default), or a number: 8/255, 0.03. `suites`: such as `"digits-c"`.
-
-    The others are the fields of `spec.experiment.Experiment` and `spec.means.Means`; those that are left out may be
-    configured (docs/configuration.md). `begin` follows the progress. Raises `UserError`, if it can of all at once.
+    that take RGB images in [0, 1] and return logits: put normalisation inside. They are evaluated frozen and in eval
+    mode, and are afterwards as they were. `image_size`: of their images, for all or by name; left out, it is looked
+    for. Nobody can see whether a module's code has changed, so it is computed anew, unless `versions` gives it one by
+    its name: then the same call continues, as it does for models with names. `attacks` left out takes the protocol's
+    own list, unless `suites` are named and no `eps`. `eps` as papers write it ("1/255", the default), or a number:
+    8/255, 0.03. `suites`: such as `"digits-c"`. With a `text`, the name or file of one, models are language models,
+    in a `window` (docs/language.md): `evaluate("tiny-lm", text="python-topics")`. The rest are fields of
+    `spec.experiment.Experiment` and `spec.means.Means`. `begin` follows. Raises `UserError`, if it can of all at once.
     """
     said = dict(locals())
     begin = said.pop("begin")
@@ -131,9 +132,8 @@ def compare_arms(
 ) -> ArmComparisons:
     """Compare mechanisms by arms of training seeds: `{"deit": "deit@*", "deit-tw": "deit-tw@*"}`, the baseline first.
 
-    Patterns are of model names, with `*` and `?` as in a shell. Left out, they are the arms of the run's plan.
-    `images="fixed"` makes a statement about these images only. The family and `margin` are as in `compare`. Raises
-    `UserError` for what is no arm (`results.arms.arms_of`).
+    Patterns are of model names, with `*` and `?` as in a shell; left out, they are the arms of the run's plan. With
+    `images="fixed"` it speaks of these images only. `margin` as in `compare`. Raises `UserError` for what is no arm.
     """
     manifest, cells = load_cells(run_folder(run), ARM_COLUMNS)
     found = arms_of(cells, listed(stated_arms(run) if arms is None else arms))

@@ -78,6 +78,18 @@ def apply_in_transformers(model: M, attention: str | Attention) -> M:
     return model
 
 
+def require_causal(model: nn.Module) -> None:
+    """Raise `UserError` for a language model of transformers in which a position sees later ones, such as BERT."""
+    with _evaluated(model):
+        one, other = (_answer(model, last)[0, :-1] for last in (0, 1))
+    # Logits that are no numbers are a matter of the records: each says that it failed.
+    if one.isfinite().all() and not torch.allclose(one, other, rtol=0, atol=1e-5 * one.abs().max().item()):
+        raise UserError(
+            f"{type(model).__name__} is no causal language model: a position sees later ones.",
+            "What it says of a token would be told by the token itself.",
+        )
+
+
 # --- what transformers calls ------------------------------------------------------------------------------------------
 
 

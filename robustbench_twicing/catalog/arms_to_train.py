@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from robustbench_twicing.catalog.language import language_models
 from robustbench_twicing.catalog.mistakes import Mistakes
 from robustbench_twicing.catalog.recipes import training_recipe
 from robustbench_twicing.catalog.zoo import SMALL, labelled, model_spec
@@ -40,7 +41,7 @@ class ArmsToTrain(NamedTuple):
 def arms_to_train(table: TrainTable, data: str, plan: str, mistakes: Mistakes) -> ArmsToTrain | None:
     """What a plan's table means for the data set that the plan is about; None with mistakes."""
     before = len(mistakes.found)
-    usual = "digits" if data == "digits" else "finetune" if table.start else "small" if data in SMALL else "deit"
+    usual = _USUAL.get(data) or ("finetune" if table.start else "small" if data in SMALL else "deit")
     recipe = mistakes.tried(("train", "recipe"), recipe_against, table.recipe or usual, table.adversarial, table.eps)
     if recipe is not None and recipe.name == "finetune" and not (table.start and table.control):
         what = "The recipe finetune goes on from weights, and means something beside a control only."
@@ -48,18 +49,26 @@ def arms_to_train(table: TrainTable, data: str, plan: str, mistakes: Mistakes) -
     folder = Path(table.out) if table.out else TRAINED / plan
     specs: list[ModelSpec] = []
     weights: dict[tuple[str, int], Path] = {}
-    models = with_controls(table.models) if table.control else list(dict.fromkeys(table.models))
+    models = with_controls(table.models, data) if table.control else list(dict.fromkeys(table.models))
     for name in models:
         at = ("train", "models", table.models.index(name)) if name in table.models else ("train", "models")
         for seed in dict.fromkeys(table.seeds):
             path = folder / f"{name}-s{seed}.safetensors"
-            spec = mistakes.tried(at, model_spec, f"{labelled(name, f's{seed}')}={path}", data)
+            spec = mistakes.tried(at, _spec, f"{labelled(name, f's{seed}')}={path}", data)
             specs += [spec] if spec is not None else []
             weights[name, seed] = path
     if recipe is None or len(mistakes.found) > before:
         return None
     directory = Path(table.directory) if table.directory else None
     return ArmsToTrain(recipe, data, directory, table.start, weights, tuple(specs))
+
+
+_USUAL = {"digits": "digits", "text": "tiny-lm"}
+"""The recipe, of data that has one of its own."""
+
+
+def _spec(text: str, data: str) -> ModelSpec:
+    return language_models(text)[0] if data == "text" else model_spec(text, data)
 
 
 def recipe_against(name: str, adversarial: str | None, eps: str | None) -> TrainingRecipe:
@@ -74,20 +83,21 @@ def recipe_against(name: str, adversarial: str | None, eps: str | None) -> Train
     return recipe.model_copy(update={"adversarial": Adversarial.parse(adversarial, eps)})
 
 
-def with_controls(models: Sequence[str]) -> list[str]:
+def with_controls(models: Sequence[str], data: str = "imagenet") -> list[str]:
     """Each model, and behind it the same network with softmax attention, unless that is among them."""
     found = list(models)
     for model in models:
         control = f"{model.partition('+')[0]}+{CONTROL}"
-        same = [one for one in found if _is_control(one, model)]
-        if not same and not _is_control(model, model):
+        same = [one for one in found if _is_control(one, model, data)]
+        if not same and not _is_control(model, model, data):
             found.append(control)
     return found
 
 
-def _is_control(one: str, model: str) -> bool:
+def _is_control(one: str, model: str, data: str) -> bool:
     """`one` is the network of `model` with softmax attention."""
-    specs = [model_spec(f"{text}=none", "imagenet") for text in (one, model)]
+    texts = [f"{text}=none" for text in (one, model)]
+    specs = [_spec(text, data if data == "text" else "imagenet") for text in texts]
     return specs[0].architecture == specs[1].architecture and specs[0].attention == Attention()
 
 

@@ -11,8 +11,11 @@ from robustbench_twicing.catalog.resolve import Stated, state
 from robustbench_twicing.catalog.words import in_form, word_of
 from robustbench_twicing.catalog.zoo import labelled, require_name
 from robustbench_twicing.errors import UserError, unknown_name
+from robustbench_twicing.spec.experiment import Experiment, TextExperiment
+from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import EMBEDDED, EMBEDDED_SIDE, Plan
+from robustbench_twicing.spec.text import EMBEDDED_TEXT
 
 Mine = Callable[..., Any]
 """A model of the user's own: a module, or anything else that can be called."""
@@ -38,7 +41,11 @@ def stated_in_python(said: Mapping[str, Any]) -> tuple[Stated, dict[str, Own]]:
     sizes, versions = (_about(own, key, value, mistakes) for key, value in about.items())
     rest = {key: value for key, value in said.items() if key not in (*about, "models")}
     rest["attacks"] = _names_of_attacks(rest["attacks"], mistakes)
-    content = in_form({"models": named, **_plain_words(rest)}, not said["suites"], mistakes)
+    plain = {"models": named, **_plain_words(rest)}
+    if said["text"] is None and said["window"] is None:
+        content = in_form(plain, not said["suites"], mistakes)
+    else:
+        content = _of_text(plain, own, mistakes)
     try:
         stated = state(content, settings(), mistakes)
     except MistakesError as error:
@@ -47,6 +54,27 @@ def stated_in_python(said: Mapping[str, Any]) -> tuple[Stated, dict[str, Own]]:
         name: Own(model, _side(stated.plan, name, sizes.get(name)), versions.get(name, ""))
         for name, model in own.items()
     }
+
+
+def _of_text(said: Mapping[str, Any], own: Mapping[str, Mine], mistakes: Mistakes) -> dict[str, Any]:
+    """What was said of a text, as the content of a plan file. What a text has not is left in it, to be refused."""
+    if own:
+        hint = "Save it with its tokenizer by save_pretrained, and name the folder."
+        mistakes.add(("models",), "A language model is named.", hint)
+    usual = {name: field.default for name, field in Experiment.model_fields.items()}
+    how = Means.model_fields.keys() - {"directories"}
+    means = {key: value for key, value in said.items() if key in how and value is not None}
+    content = {
+        key: value
+        for key, value in said.items()
+        if key not in means and value not in (None, (), []) and (key in _TEXT or value != usual.get(key))
+    }
+    content["models"] = [model for model in content["models"] if isinstance(model, str)]
+    content["text"] = str(said["text"] or EMBEDDED_TEXT)
+    return {**content, "means": means}
+
+
+_TEXT = frozenset(TextExperiment.model_fields)
 
 
 def _argument(place: Place) -> str:

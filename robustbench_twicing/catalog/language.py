@@ -7,6 +7,7 @@ from shlex import quote
 
 from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.catalog.locate import package_file
+from robustbench_twicing.catalog.mistakes import Mistakes
 from robustbench_twicing.catalog.plugged_methods import known_methods
 from robustbench_twicing.catalog.zoo import require_name, seeds_of, split_name
 from robustbench_twicing.errors import UserError, unknown_name
@@ -22,19 +23,21 @@ TINY_WINDOW = 128
 _SHIPPED = "weights/language/{method}-s{seed}.safetensors"
 
 
-def language_plan(said: TextExperiment) -> Plan:
-    """What is run. Raises `UserError`."""
-    specs = [spec for text in said.models for spec in language_models(text)]
-    names = [spec.name for spec in specs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not specs or twice:
-        what = f"The model {twice[0]!r} is named twice." if twice else "No model is named."
-        raise UserError(what, "Name each once, such as --model tiny-lm --model tiny-lm+twicing.")
-    bare = said.window.strip() == "disjoint"
-    rule = WindowRule.parse(said.window, longest_window(said.models) if bare else None)
-    unknown = [name for name in said.suites if name not in TEXT_SUITES]
-    if unknown:
-        raise unknown_name("suite of text", unknown[0], TEXT_SUITES)
+def language_plan(said: TextExperiment, mistakes: Mistakes) -> Plan | None:
+    """What is run; None if there are mistakes, those of before included. Each is added at its place."""
+    specs = list[ModelSpec]()
+    for number, text in enumerate(said.models):
+        found = (text,) if isinstance(text, ModelSpec) else mistakes.tried(("models", number), language_models, text)
+        for spec in found or ():
+            if spec.name in [one.name for one in specs]:
+                mistakes.add(("models", number), f"The model {spec.name!r} is named twice.", "Name each once.")
+            specs.append(spec)
+    for number, name in enumerate(said.suites):
+        if name not in TEXT_SUITES:
+            mistakes.add(("suites", number), unknown_name("suite of text", name, TEXT_SUITES))
+    rule = mistakes.tried(("window",), _rule, said.window, specs) if specs else None
+    if mistakes.found or rule is None:
+        return None
     threats: list[Threat] = [CleanText(window=rule)]
     for suite in dict.fromkeys(said.suites):
         threats += [
@@ -47,9 +50,13 @@ def language_plan(said: TextExperiment) -> Plan:
     return Plan(task="text", models=tuple(specs), threats=tuple(threats), data=data, seed=said.seed)
 
 
-def longest_window(models: Sequence[str]) -> int:
+def _rule(window: str, models: Sequence[ModelSpec]) -> WindowRule:
+    return WindowRule.parse(window, longest_window(models) if window.strip() == "disjoint" else None)
+
+
+def longest_window(models: Sequence[ModelSpec]) -> int:
     """Tokens that every one of these models takes at once. Raises `UserError` where nothing here says so."""
-    return min(_positions(spec) for text in models for spec in language_models(text))
+    return min(map(_positions, models))
 
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")

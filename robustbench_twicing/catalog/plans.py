@@ -25,10 +25,11 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.machine.remote import is_remote
 from robustbench_twicing.metrics.arms import FEWEST_SEEDS
 from robustbench_twicing.spec.arms import ArmPatterns, Patterns, wrong_arms
-from robustbench_twicing.spec.experiment import Experiment
+from robustbench_twicing.spec.experiment import Experiment, TextExperiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import EMBEDDED, Plan
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
+from robustbench_twicing.spec.text import EMBEDDED_TEXT
 from robustbench_twicing.spec.training import TrainTable
 from robustbench_twicing.spec.values import Frozen
 
@@ -44,7 +45,7 @@ class PlanFile:
     name: str
     """The file's name without its ending."""
     title: str
-    experiment: Experiment
+    experiment: Experiment | TextExperiment
     means: Means
     """What was given, over what the file says, over what is configured."""
     plan: Plan
@@ -96,7 +97,8 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
     text = mistakes.filled(_About, about)
     train = None
     if text.train is not None:
-        train = arms_to_train(text.train, str(content.get("data", EMBEDDED)), files[0].path.stem, mistakes)
+        data = "text" if "text" in content else str(content.get("data", EMBEDDED))
+        train = arms_to_train(text.train, data, files[0].path.stem, mistakes)
     if train is not None:
         content["models"] = models_with(content, train)
     if text.train is None:
@@ -109,7 +111,6 @@ def read_plan(name: str | Path, known: Settings | None = None, given: Means | No
         raise _located(mistakes.found, files)
     never = never_passing(stated.plan, text.gate, text.arms) if "gate" in about else ()
     experiment, means, plan, decided = stated
-    assert isinstance(experiment, Experiment)  # a text has no plan files yet
     about_it = (text.gate, text.arms, never, train)
     return PlanFile(files[0].path.stem, text.title, experiment, means, plan, decided, *about_it)
 
@@ -202,12 +203,13 @@ def _placed(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     each("source_model", list, lambda texts: [model(text) for text in texts])
     each("data", str, definition)
     each("ids", str, placed)
+    each("text", str, lambda name: name if name == EMBEDDED_TEXT else placed(name))
     each("protocol", str, definition)
     each("checkpoints", dict, lambda table: {name: weights(source) for name, source in table.items()})
     each("directories", dict, lambda table: {definition(name): placed(path) for name, path in table.items()})
     each("means", dict, lambda table: _changed(_changed(table, "frost_dir", frost), "out", placed))
     each("train", dict, trained)
-    each("suites", list, lambda rows: [_changed(row, "name", definition) for row in rows])
+    each("suites", list, lambda rows: [_changed(row, "name", definition) for row in rows])  # of a text no tables
     return result
 
 

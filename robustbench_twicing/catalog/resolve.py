@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from robustbench_twicing.catalog.config import Settings
 from robustbench_twicing.catalog.datasets import known_data, on_disk, titles
+from robustbench_twicing.catalog.language import language_plan
 from robustbench_twicing.catalog.mistakes import Mistakes, Place
 from robustbench_twicing.catalog.plugins import PREFIX
 from robustbench_twicing.catalog.protocols import attack_threat, protocol
@@ -79,7 +80,12 @@ def stated_or_none(
         means = means.over(known.means())
     if given is not None:
         means = given.over(means)
-    experiment = mistakes.filled(Experiment, own, keys=("means", "directories", *keys))
+    also = ("means", "directories", *keys)
+    if "text" in own:
+        said = mistakes.filled(TextExperiment, own, keys=also)
+        about_text = language_plan(said, mistakes)
+        return None if about_text is None else Stated(said, means, about_text)
+    experiment = mistakes.filled(Experiment, own, keys=also)
     wrong = {str(one.place[0]) for one in mistakes.found if one.place}
     plan = _plan(experiment, means, known, mistakes, frozenset(wrong))
     return None if plan is None else Stated(experiment, means, plan, _decided(experiment, plan, known))

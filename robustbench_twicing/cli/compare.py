@@ -103,6 +103,7 @@ def compare(
         _refuse_wrong(arms is not None, places, images, plot)
         for plan in api.still_to_do(*names, run=run, arms=arms):
             followed(quiet, partial(_carried_out, str(plan), Means(fresh=fresh)))
+            _end_with_texts(names, run, arms, alpha, as_machine)
         if arms is not None:
             how: Any = {"images": images or "random", "alpha": alpha, "margin": margin}
             show_page(arms_page(api.compare_arms(places[0], arms, **how), plan_power, slices), as_machine)

@@ -1,21 +1,17 @@
 """`twicing-bench lm`: language models on a text, clean and corrupted."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from robustbench_twicing import api
-from robustbench_twicing.catalog.language import language_plan
-from robustbench_twicing.catalog.mistakes import Mistakes
-from robustbench_twicing.catalog.resolve import Stated
-from robustbench_twicing.cli.options import Quiet, followed, means_of
-from robustbench_twicing.cli.printing import Json, show_page
-from robustbench_twicing.cli.tracking import Log, log_page, trackers
-from robustbench_twicing.errors import EXIT_FAILED_RECORDS
-from robustbench_twicing.report.language import language_page
-from robustbench_twicing.results.text_comparison import compared_texts
+from robustbench_twicing.catalog.config import settings
+from robustbench_twicing.catalog.resolve import state
+from robustbench_twicing.cli.options import Quiet, followed, print_evaluated, spelled
+from robustbench_twicing.cli.printing import Json
+from robustbench_twicing.cli.tracking import Log, trackers
 from robustbench_twicing.spec.experiment import TextExperiment
+from robustbench_twicing.spec.text import EMBEDDED_TEXT
 
 _Models = Annotated[
     list[str] | None,
@@ -64,17 +60,12 @@ def lm(
     The same command again continues an interrupted run, or shows a finished one.
     """
     to_log = trackers(log)
-    said: dict[str, Any] = {"models": model, "text": text, "window": window, "severities": severity, "limit": limit}
-    said["suites"] = [] if suite == ["none"] else suite
-    mistakes = Mistakes()
-    experiment = mistakes.filled(TextExperiment, {key: value for key, value in said.items() if value is not None})
-    mistakes.refuse()
-    experiment = experiment.model_copy(update={"seed": seed})
-    means = means_of({"device": device, "batch_size": batch_size, "fresh": fresh or None, "out": out})
-    stated = Stated(experiment, means, language_plan(experiment))
-    run = followed(quiet, lambda begin: api.carry_out(stated, begin))
-    page = language_page([run], compared_texts([run]))
-    show_page(page, as_machine)
-    log_page(to_log, [run], page)
-    if run.summary["failed"].any():
-        sys.exit(EXIT_FAILED_RECORDS)
+    said: dict[str, Any] = {"models": model or list(TextExperiment().models), "text": text or EMBEDDED_TEXT}
+    said |= {"window": window, "suites": suite, "severities": severity, "limit": limit, "seed": seed}
+    means = {"device": device, "batch_size": batch_size, "fresh": fresh or None, "out": out}
+    content = {key: value for key, value in said.items() if value is not None}
+    with spelled():
+        given = {key: value for key, value in means.items() if value is not None}
+        understood = state({**content, "means": given}, settings())
+    run = followed(quiet, lambda begin: api.carry_out(understood, begin))
+    print_evaluated(run, as_machine, skip_bad=False, to_log=to_log)

@@ -21,11 +21,13 @@ from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.cli.progress import CellProgress, loading
 from robustbench_twicing.cli.tracking import Log, log_page, trackers
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
+from robustbench_twicing.report.language import language_page
 from robustbench_twicing.report.layouts import report_page
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import say
 from robustbench_twicing.report.trackers import Asked
+from robustbench_twicing.results.text_comparison import compared_texts
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Cell
 
@@ -327,11 +329,20 @@ def print_evaluated(
     page: Callable[[api.Run], Page] = run_page,
     to_log: Sequence[Asked] = (),
 ) -> None:
-    """Print a run, and log its whole report; exit 1 if samples failed."""
-    show_page(page(run), as_machine)
+    """Print a run, by `page` one over images, and log its whole report; exit 1 if samples failed."""
+    shown = _PAGES.get(run.manifest.plan.task, page)
+    show_page(shown(run), as_machine)
     if to_log:
         log_page(to_log, [run], report_page([run]))
     exit_if_failed(run, skip_bad)
+
+
+def _text_page(run: api.Run) -> Page:
+    return language_page([run], compared_texts([run]))
+
+
+_PAGES: Mapping[str, Callable[[api.Run], Page]] = {"text": _text_page}
+"""Of tasks that have a page of their own."""
 
 
 def exit_if_failed(run: api.Run, skip_bad: bool) -> None:

@@ -61,13 +61,13 @@ def run(
             show_page(estimate_page(cost, str(folder), warnings), as_machine)
             return
         with ExitStack() as stack:
-            watching = _watching(stack, quiet) if read.train is not None else None
+            watching = _watching(stack, quiet, read.train.data) if read.train is not None else None
             found = followed(quiet, lambda begin: api.run_plan_file(plan, means, begin, watching))
         print_evaluated(found, as_machine, skip_bad, to_log=to_log)
 
 
-def _watching(stack: ExitStack, quiet: bool) -> "Watching":
-    from robustbench_twicing.cli.train import Followed, say_trained
+def _watching(stack: ExitStack, quiet: bool, data: str) -> "Watching":
+    from robustbench_twicing.cli.train import Followed, say_trained, say_trained_on_text
     from robustbench_twicing.runner.trained import Watching
 
     bars: list[Followed] = []
@@ -81,7 +81,8 @@ def _watching(stack: ExitStack, quiet: bool) -> "Watching":
         say(f"Trains {number} of {all_of_them} arms' seeds first.", stderr=True)
 
     def done(model: str, seed: int, images: int, outcome: "Outcome") -> None:
-        say_trained(model, seed, images, outcome, stderr=True)
+        told = say_trained_on_text if data == "text" else say_trained
+        told(model, seed, images, outcome, stderr=True)
 
     return Watching(left, going, done)
 

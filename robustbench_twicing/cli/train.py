@@ -118,7 +118,7 @@ def train(
     loading(quiet)
     from robustbench_twicing.catalog.arms_to_train import recipe_against, with_controls
 
-    models = with_controls(model) if control else list(dict.fromkeys(model))
+    models = with_controls(model, data) if control else list(dict.fromkeys(model))
     numbers = seeds_of(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
     asked = _Asked(models, numbers, data, data_dir, recipe_against(recipe, adversarial, eps), start, paths, quiet)
@@ -212,7 +212,7 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
         with Followed(asked.quiet) if first else nullcontext() as followed:
             for one, outcome in train_in_turn(left, equipment, processes, followed.update if followed else None):
                 if first:
-                    told = _say_trained_on_text if asked.data == "text" else say_trained
+                    told = say_trained_on_text if asked.data == "text" else say_trained
                     told(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
     if first:
         _say_use(asked)
@@ -272,11 +272,12 @@ def _bar(quiet: bool) -> Progress:
     )
 
 
-def _say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome") -> None:
+def say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome", stderr: bool = False) -> None:
     share = percent(outcome.test_correct / test_bytes)
     say(
         f"{model}, seed {seed}: the likeliest byte is the next for {share} % of {count(test_bytes)} test bytes, "
-        f"{outcome.train_loss:.3f} nats per byte in the last epoch, after {duration(outcome.seconds)}"
+        f"{outcome.train_loss:.3f} nats per byte in the last epoch, after {duration(outcome.seconds)}",
+        stderr=stderr,
     )
 
 

@@ -65,17 +65,57 @@ def arms_difference(baseline: Sequence[float], candidate: Sequence[float], level
 
     It speaks of other seeds on these documents. Raises `UserError` below two seeds of an arm.
     """
+    value, error, df = _welch(baseline, candidate)
+    if not error:
+        return Difference(value, Interval(value, value), 1.0 if value == 0 else 0.0)
+    half = float(stdtrit(df, (1 + level) / 2)) * error
+    return Difference(value, Interval(value - half, value + half), float(2 * stdtr(df, -abs(value) / error)))
+
+
+class Rise(NamedTuple):
+    """Of bits per byte, beside a tolerance."""
+
+    interval: Interval
+    """Of the difference."""
+    p_exceeded: float
+    """One-sided p of "the rise is the tolerance at most"."""
+    p_ruled_out: float
+    """One-sided p of "the rise is the tolerance or more"."""
+
+
+def paired_rise(baseline: Sums, tonight: Sums, size: Sums, tolerance: float, level: float) -> Rise:
+    """Of the nats of two nights on the same documents of `size` bytes: Student's t of what each document's bits are
+    above its share of the tolerance (Fieller 1954, of a ratio). Raises `UserError` below two documents.
+    """
+    above = (tonight - baseline) / math.log(2) - tolerance * size
+    interval = paired_difference(baseline, tonight, size, level).interval
+    error = float(above.std(ddof=1)) / math.sqrt(len(above))
+    return Rise(interval, *_one_sided(float(above.mean()), error, float(len(above) - 1)))
+
+
+def arms_rise(baseline: Sequence[float], tonight: Sequence[float], tolerance: float, level: float) -> Rise:
+    """Of the bits per byte of an arm's training seeds on two nights, as `arms_difference`."""
+    value, error, df = _welch(baseline, tonight)
+    return Rise(arms_difference(baseline, tonight, level).interval, *_one_sided(value - tolerance, error, df))
+
+
+def _one_sided(value: float, error: float, df: float) -> tuple[float, float]:
+    """p of "the truth is 0 at most", and of "it is 0 or more"."""
+    if not error:
+        return (1.0, 0.0) if value < 0 else (0.0, 1.0) if value > 0 else (1.0, 1.0)
+    below = float(stdtr(df, value / error))
+    return 1 - below, below
+
+
+def _welch(baseline: Sequence[float], candidate: Sequence[float]) -> tuple[float, float, float]:
+    """The difference of two means, its standard error and degrees of freedom. Raises `UserError` below two values."""
     arms = [np.asarray(arm, dtype=float) for arm in (baseline, candidate)]
     if any(len(arm) < 2 for arm in arms):
         raise UserError("An arm needs two training seeds or more.", "Train more: twicing-bench train --seeds 0-4.")
-    value = float(arms[1].mean() - arms[0].mean())
-    parts = [arm.var(ddof=1) / len(arm) for arm in arms]
+    parts = [float(arm.var(ddof=1)) / len(arm) for arm in arms]
     error = math.sqrt(sum(parts))
-    if not error:
-        return Difference(value, Interval(value, value), 1.0 if value == 0 else 0.0)
-    df = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, arms, strict=True))
-    half = float(stdtrit(df, (1 + level) / 2)) * error
-    return Difference(value, Interval(value - half, value + half), float(2 * stdtr(df, -abs(value) / error)))
+    shares = sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, arms, strict=True))
+    return float(arms[1].mean() - arms[0].mean()), error, sum(parts) ** 2 / shares if error else math.inf
 
 
 def _ratio(some: Sums, whole: Sums) -> float:

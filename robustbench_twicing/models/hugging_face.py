@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from robustbench_twicing.attention.in_transformers import apply_in_transformers
+from robustbench_twicing.attention.in_transformers import apply_in_transformers, require_causal
 from robustbench_twicing.attention.methods import settled
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.identity import weights_hash
@@ -22,7 +22,11 @@ class CausalModel:
         self.network, self.tokenizer, self.card = network, tokenizer, card
 
     def tokens_of(self, text: str) -> Tokens:
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        try:
+            found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        except Exception as error:  # noqa: BLE001 - tokenizers raises nothing more special
+            what = f"The tokenizer of {self.card.spec.name!r} cannot cut the text: {str(error).strip()[:200]}"
+            raise UserError(what, "Take one that knows every word, or a token for unknown ones.") from None
         spans = tuple((int(start), int(stop)) for start, stop in found["offset_mapping"])
         _refuse_lost(text, spans, self.card.spec.name)
         return Tokens(tuple(map(int, found["input_ids"])), spans)
@@ -39,6 +43,7 @@ def load_causal_lm(spec: ModelSpec, device: str | torch.device) -> CausalModel:
     """
     place = spec.weights.partition(":")[2]
     network, tokenizer = _read(place)
+    require_causal(network)
     attention = settled(spec.attention)
     if attention != Attention():
         apply_in_transformers(network, attention)
@@ -84,6 +89,8 @@ def _read(place: str) -> tuple[Any, Any]:
             "Name a folder that save_pretrained wrote (model and tokenizer), a GGUF file, tiny-lm, or a model in the "
             "cache of Hugging Face. Nothing is downloaded, and no code of a model is run.",
         ) from None
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):  # made up where a folder has none
+        raise UserError(f"{place} has no tokenizer.", "Save the model's own beside it: tokenizer.save_pretrained.")
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{place}: its tokenizer says no places in the text.", "Convert it to a fast one.")
     return network, tokenizer

@@ -11,7 +11,7 @@ from robustbench_twicing.report.page import Column, Judged, Line, Page, Row, Tab
 from robustbench_twicing.results.baselines import Acceptance
 from robustbench_twicing.results.changes import Change
 from robustbench_twicing.results.gate import GateResult
-from robustbench_twicing.results.gate_cells import Answers, CellResult, Verdict
+from robustbench_twicing.results.gate_cells import Answers, CellResult, TextAnswers, Verdict
 
 _TONES: Mapping[str, Tone] = {"pass": "good", "regressed": "bad", "inconclusive": "warning"}
 _ORDER: tuple[Verdict, ...] = ("regressed", "inconclusive", "pass")
@@ -22,14 +22,17 @@ _OUTCOMES: Mapping[Verdict, _Outcome] = {
     "inconclusive": "unclear",
 }
 
-_COLUMNS = (
-    Column("model", "model"),
-    Column("threat", "threat"),
-    Column("verdict", "verdict", tones=_TONES),
+_FIRST = (Column("model", "model"), Column("threat", "threat"), Column("verdict", "verdict", tones=_TONES))
+_REASON = Column("reason", "reason", "prose")
+_OF_IMAGES = (
     Column("baseline_accuracy", "before %", "percent", "spare"),  # the reason says what changed
     Column("accuracy", "now %", "percent", "spare"),
     Column("difference", "difference", "points", "spare"),
-    Column("reason", "reason", "prose"),
+)
+_OF_TEXT = (
+    Column("baseline_bits", "before", "decimal3", "spare"),
+    Column("bits", "bits/byte", "decimal3", "spare"),
+    Column("difference", "difference", "signed decimal4", "spare"),
 )
 
 
@@ -96,18 +99,17 @@ def _in_a_row(result: GateResult) -> str:
 
 
 def _table(key: str, title: str, cells: Sequence[CellResult], aside: bool = False) -> Table:
-    return Table(key, title, _COLUMNS, tuple(map(_row, cells)), aside=aside)
+    measured = _OF_TEXT if any(isinstance(cell.answers, TextAnswers) for cell in cells) else _OF_IMAGES
+    rows = tuple(_row(cell, [column.key for column in measured]) for cell in cells)
+    return Table(key, title, (*_FIRST, *measured, _REASON), rows, aside=aside)
 
 
-def _row(cell: CellResult) -> Row:
+def _row(cell: CellResult, measured: Sequence[str]) -> Row:
     return {
         "model": cell.model,
         "threat": cell.threat,
         "verdict": cell.verdict,
-        **{
-            name: getattr(cell.answers, name) if cell.answers else None
-            for name in ("baseline_accuracy", "accuracy", "difference")
-        },
+        **{name: getattr(cell.answers, name) if cell.answers else None for name in measured},
         "reason": cell.reason,
     }
 
@@ -156,7 +158,10 @@ def _facts(result: GateResult, sides: Sides) -> Row:
     }
 
 
-def _answers(answers: Answers) -> Row:
+def _answers(answers: Answers | TextAnswers) -> Row:
+    if isinstance(answers, TextAnswers):
+        names = ("n", "baseline_bits", "bits", "difference", "interval", "seeds")
+        return {**{name: getattr(answers, name) for name in names}, "p_pass": answers.p_ruled_out}
     flips, arms = answers.flips, answers.arms
     return {
         **{name: getattr(answers, name) for name in ("n", "baseline_accuracy", "accuracy", "difference", "interval")},

@@ -23,7 +23,7 @@ from robustbench_twicing.errors import UserError
 from robustbench_twicing.results.manifest import CellEntry, Manifest, Shard, samples_hash
 from robustbench_twicing.results.parse import parquet_table
 from robustbench_twicing.results.scored_text import SCORED, scored_wrongly
-from robustbench_twicing.results.store import SCHEMA, SCHEMAS, RunFolder
+from robustbench_twicing.results.store import SCHEMAS, RunFolder
 from robustbench_twicing.spec.plan import EMBEDDED
 from robustbench_twicing.spec.threats import Threat
 
@@ -114,7 +114,8 @@ def refuse_lacking(what: str, lacking: Sequence[Lack], hint: str) -> None:
 
 def refuse_table(table: pa.Table, columns: Sequence[str], manifest: Manifest, what: str, hint: str) -> None:
     """Raise `UserError` unless `table` holds these columns of the records of all of the manifest's cells, in order."""
-    if why := _other_columns(table, pa.schema([SCHEMA.field(name) for name in columns])):
+    schema = SCHEMAS[manifest.plan.task]
+    if why := _other_columns(table, pa.schema([schema.field(name) for name in columns])):
         raise UserError(f"{what} {why}.", hint)
     cells = _cells(manifest)
     promised = sum(cell.entry.samples for cell in cells)

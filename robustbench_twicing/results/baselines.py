@@ -20,15 +20,14 @@ import pyarrow.parquet as pq
 
 from robustbench_twicing import __version__
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.paired import MUST_AGREE
 from robustbench_twicing.results.acceptance import refuse_table
 from robustbench_twicing.results.manifest import Manifest, refuse_other_hash, written
+from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.run import Run
-from robustbench_twicing.results.scored_text import refuse_text
-from robustbench_twicing.results.store import SCHEMA, is_there, write_whole
+from robustbench_twicing.results.store import SCHEMAS, is_there, write_whole
 from robustbench_twicing.results.used import Moment, Said
-from robustbench_twicing.spec.records import COLUMNS, SCHEMA_VERSION, reader_of
+from robustbench_twicing.spec.records import SCHEMA_VERSION, reader_of
 from robustbench_twicing.spec.values import AS_WRITTEN, Frozen
 
 FORMAT = 2
@@ -38,14 +37,6 @@ BASELINES = Path("results") / "baselines"
 """Where baselines go unless the user says otherwise."""
 
 MANIFEST, RECORDS = "baseline.json", "records.parquet"
-
-_KEPT = (
-    *("model", "attention", "weights_hash", "kind", "attack", "eps", "suite", "corruption", "severity"),
-    *MUST_AGREE,
-    *("sample_id", "label", "status", "prediction", "correct"),
-)
-KEPT = tuple(column.name for column in COLUMNS if column.name in _KEPT)
-"""Columns of `records.py` that a baseline holds."""
 
 _AGAIN = "Restore the file (Git LFS pointers need `git lfs pull`), or accept a run again."
 
@@ -86,7 +77,7 @@ class Baseline:
     path: Path
     manifest: BaselineManifest
     records: pd.DataFrame
-    """One row per (model, threat, sample), with the columns `KEPT`."""
+    """One row per (model, threat, sample), with the columns that its task keeps (`results.of_task`)."""
 
 
 def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
@@ -95,7 +86,6 @@ def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
     Who accepted what before is kept in `earlier`. Raises `UserError` if the run (`results.run.load_finished`) has no
     answered record, or `path` holds something that is no baseline.
     """
-    refuse_text(run.manifest.plan.task, "A baseline")
     if not (run.records["status"] == "ok").any():
         raise UserError(f"The run in {run.path} has no answered sample.", "Look at the records' error column.")
     earlier: tuple[Acceptance, ...] = ()
@@ -104,7 +94,7 @@ def accept(run: Run, path: Path, *, who: str, why: str) -> Baseline:
         earlier = (before.accepted, *before.earlier)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is no baseline.", "Name another place with --to.")
-    content = _packed(run.records)
+    content = _packed(run)
     accepted = Acceptance(
         who=who,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -143,7 +133,7 @@ def load_baseline(path: Path) -> Baseline:
     if hashlib.sha256(content).hexdigest() != manifest.sha256:
         raise UserError(f"{file} is damaged: its bytes are not those that {MANIFEST} names.", _AGAIN)
     table = parquet_table(content, file, _AGAIN)
-    refuse_table(table, KEPT, manifest.run, str(file), _AGAIN)
+    refuse_table(table, tables_of(manifest.run).kept, manifest.run, str(file), _AGAIN)
     return Baseline(path, manifest, table.to_pandas())
 
 
@@ -153,10 +143,11 @@ def _folder(path: Path) -> Path:
     return named if len(path.parts) == 1 and not is_there(path / MANIFEST) and is_there(named / MANIFEST) else path
 
 
-def _packed(records: pd.DataFrame) -> bytes:
+def _packed(run: Run) -> bytes:
     """Parquet bytes of the kept columns, the same for the same records."""
-    schema = pa.schema([SCHEMA.field(name) for name in KEPT])
-    table = pa.Table.from_pandas(records[list(KEPT)], schema=schema, preserve_index=False)
+    kept = tables_of(run.manifest).kept
+    schema = pa.schema([SCHEMAS[run.manifest.plan.task].field(name) for name in kept])
+    table = pa.Table.from_pandas(run.records[list(kept)], schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
     return buffer.getvalue()

@@ -9,7 +9,7 @@
 Both tests are exact for models (`metrics.drops`). An arm of training seeds is judged by `metrics.arms`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -20,8 +20,8 @@ from robustbench_twicing.results.cells import Cells, by_cell
 from robustbench_twicing.results.changes import Change, changes
 from robustbench_twicing.results.gate_arms import cells_of, with_training
 from robustbench_twicing.results.gate_cells import Cell, CellResult, Verdict, judge
+from robustbench_twicing.results.of_task import tables_of
 from robustbench_twicing.results.run import Run, load_finished
-from robustbench_twicing.results.scored_text import refuse_text
 from robustbench_twicing.results.side import refuse_other_suites
 from robustbench_twicing.spec.arms import ArmPatterns
 from robustbench_twicing.spec.policy import Policy, fits, wrong_alpha
@@ -76,7 +76,10 @@ def check_run(
     If it is inconclusive, the plan's earlier runs in the same folder are judged too, to count how many nights in a row
     are. Raises `UserError` as `check` does, and if a suite of both is judged by other classes or labels.
     """
-    refuse_text(run.manifest.plan.task, "The gate")
+    if run.manifest.plan.task != baseline.manifest.run.plan.task:
+        raise UserError(
+            "One of the run and the baseline is over a text, the other over images.", "Judge two of a kind."
+        )
     policy = policy or run.manifest.gate
     arms = run.manifest.arms if arms is None else arms
     result = _check_one(run, baseline, policy, arms)
@@ -92,7 +95,7 @@ def check_run(
 def _check_one(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> GateResult:
     refuse_other_suites("The run", run.manifest.suites, "the baseline", baseline.manifest.run.suites)
     theirs = with_training(baseline.records, baseline.manifest.run.models)
-    return check(run.cells, by_cell(theirs), policy, arms)
+    return check(run.cells, by_cell(theirs), policy, arms, tables_of(run.manifest).judge)
 
 
 def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy, arms: ArmPatterns) -> int:
@@ -119,7 +122,13 @@ def _inconclusive_before(run: Run, baseline: Baseline, policy: Policy, arms: Arm
     return count
 
 
-def check(records: Cells, baseline: Cells, policy: Policy, arms: ArmPatterns = MappingProxyType({})) -> GateResult:
+def check(
+    records: Cells,
+    baseline: Cells,
+    policy: Policy,
+    arms: ArmPatterns = MappingProxyType({}),
+    judged_by: Callable[[Sequence[Cell], Policy], list[CellResult]] = judge,
+) -> GateResult:
     """Judge a run's records against a baseline's. Raises `UserError` if a shared cell was not run alike on both sides,
     if they share none, if a pattern of the policy fits no cell, or if `arms` are none on some side.
     """
@@ -136,7 +145,7 @@ def check(records: Cells, baseline: Cells, policy: Policy, arms: ArmPatterns = M
         )
     new = [key for key in ours if key not in theirs]
     cells = [Cell(*key, ours[key], theirs.get(key), key[0] in arms) for key in [*shared, *new]]
-    judged = judge(cells, policy)
+    judged = judged_by(cells, policy)
     vanished = tuple(f"{model}:{threat}" for model, threat in theirs if (model, threat) not in ours)
     verdicts = {cell.verdict for cell in judged}
     overall: Verdict = "pass"

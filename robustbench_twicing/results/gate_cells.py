@@ -3,11 +3,11 @@
 A cell is one model, or one arm of training seeds, under one threat.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,10 @@ class Cell:
     baseline: Frames | None
     """None of a cell that the baseline lacks."""
     is_arm: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.model, self.threat
 
     @cached_property
     def answered(self) -> set[str]:
@@ -77,6 +81,37 @@ class Answers(NamedTuple):
         """Accuracy tonight minus that of the baseline."""
         return self.accuracy - self.baseline_accuracy
 
+    @property
+    def worse(self) -> bool:
+        """The interval has drops alone."""
+        return self.interval.high < 0
+
+
+class TextAnswers(NamedTuple):
+    """The same of a text, whose measure is bits per byte: more of them are worse."""
+
+    n: int
+    """Documents."""
+    baseline_bits: float
+    """Bits per byte; of an arm the mean over its seeds."""
+    bits: float
+    interval: Interval
+    p_exceeded: float
+    """One-sided p of "the rise is the tolerance at most", before any correction."""
+    p_ruled_out: float
+    """One-sided p of "the rise is the tolerance or more"."""
+    seeds: tuple[int, int] = (1, 1)
+
+    @property
+    def difference(self) -> float:
+        """Bits per byte tonight minus those of the baseline."""
+        return self.bits - self.baseline_bits
+
+    @property
+    def worse(self) -> bool:
+        """The interval has rises alone."""
+        return self.interval.low > 0
+
 
 class Floor(NamedTuple):
     """What tonight's samples say about a floor."""
@@ -96,54 +131,70 @@ class CellResult:
     threat: str
     verdict: Verdict
     reason: str
-    answers: Answers | None = None
+    answers: Answers | TextAnswers | None = None
     """None if no sample was answered on both sides, or the baseline lacks the cell."""
     p_regressed: float | None = None
     """`p_exceeded` after Holm's correction over all drops and floors of the run."""
 
 
-def judge(cells: Sequence[Cell], policy: Policy) -> list[CellResult]:
+class Measure(NamedTuple):
+    """What the samples of a task are judged by."""
+
+    answers: Callable[[Cell, Policy], Any]
+    """`Answers` or `TextAnswers`; None where the sides share no answer."""
+    floor: Callable[[Cell, Policy], Floor | None]
+    change: Callable[[Any], str]
+    """How the answers changed, in words."""
+    amount: Callable[[float], str]
+    """A tolerance, in words."""
+    worsening: str
+    """What a tolerance is one of."""
+    advice: Callable[[Any, float, Policy], str]
+    """What it would take to pass; empty if nobody can say."""
+
+
+def judge(cells: Sequence[Cell], policy: Policy, by: Measure | None = None) -> list[CellResult]:
     """The verdict on every cell, in their order; of new cells only on those that are below their floor.
 
-    Raises `UserError` for a cell that was not run alike on both sides.
+    `by` left out: by right and wrong answers. Raises `UserError` for a cell that was not run alike on both sides.
     """
-    answers = _all_answers(cells, policy)
-    floors = [_floor(cell, policy) for cell in cells]
+    by = by or ACCURACY
+    answers = _all_answers(cells, policy, by)
+    floors = [by.floor(cell, policy) for cell in cells]
     family = {("drop", i): found.p_exceeded for i, found in enumerate(answers) if found}
     family |= {("floor", i): found.p for i, found in enumerate(floors) if found}
     adjusted = dict(zip(family, holm(np.array(list(family.values()))).tolist(), strict=True))
     results = []
     for i, (cell, found, floor) in enumerate(zip(cells, answers, floors, strict=True)):
         p, p_floor = adjusted.get(("drop", i)), adjusted.get(("floor", i))
-        said = _regressed(found, floor, p, p_floor, cell, policy)
+        said = _below_its_floor(floor, p_floor, policy) or _regressed(
+            found, p, policy.tolerance_for(*cell.key), by, policy
+        )
         if said:
             results.append(CellResult(cell.model, cell.threat, "regressed", said, found, p))
         elif cell.baseline is not None:
-            verdict, said = _not_regressed(cell, found, floor, policy)
+            verdict, said = _not_regressed(cell, found, floor, policy, by)
             results.append(CellResult(cell.model, cell.threat, verdict, said, found, p))
         elif floor and floor.accuracy < floor.least:
             results.append(CellResult(cell.model, cell.threat, "inconclusive", _near(floor)))
     return results
 
 
-def _regressed(
-    answers: Answers | None,
-    floor: Floor | None,
-    p: float | None,
-    p_floor: float | None,
-    cell: Cell,
-    policy: Policy,
-) -> str:
+def _below_its_floor(floor: Floor | None, p: float | None, policy: Policy) -> str:
     """Why the cell is regressed; empty if it is not."""
-    if floor and p_floor is not None and p_floor <= policy.alpha:
-        return f"{_below(floor)} (p {p_floor:.2g} after Holm)"
-    if answers and p is not None and p <= policy.alpha:
-        tolerance = policy.tolerance_for(cell.model, cell.threat)
-        return f"{_change(answers)}: a drop beyond the tolerance of {_points(tolerance, '')} (p {p:.2g} after Holm)"
-    return ""
+    shown = floor and p is not None and p <= policy.alpha
+    return f"{_below(floor)} (p {p:.2g} after Holm)" if floor and shown else ""
 
 
-def _not_regressed(cell: Cell, answers: Answers | None, floor: Floor | None, policy: Policy) -> tuple[Verdict, str]:
+def _regressed(answers: Any, p: float | None, tolerance: float, by: Measure, policy: Policy) -> str:
+    """Likewise, of what changed."""
+    if not answers or p is None or p > policy.alpha:
+        return ""
+    beyond = f"a {by.worsening} beyond the tolerance of {by.amount(tolerance)}"
+    return f"{by.change(answers)}: {beyond} (p {p:.2g} after Holm)"
+
+
+def _not_regressed(cell: Cell, answers: Any, floor: Floor | None, policy: Policy, by: Measure) -> tuple[Verdict, str]:
     if answers is None:
         return "inconclusive", f"no sample was answered on both sides{_first_error(cell.tonight)}"
     lacking = _lacking(cell)
@@ -156,19 +207,16 @@ def _not_regressed(cell: Cell, answers: Answers | None, floor: Floor | None, pol
         listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         without = f"of the baseline's {lacking.of} samples {listed}"
         if lacking.missing + lacking.skipped > policy.missing * lacking.of:
-            return "inconclusive", f"{without}: no verdict on the rest ({_change(answers)})"
+            return "inconclusive", f"{without}: no verdict on the rest ({by.change(answers)})"
         without = f"; {without}, which the policy allows"
     if floor and floor.accuracy < floor.least:
         return "inconclusive", _near(floor)
-    tolerance, p = policy.tolerance_for(cell.model, cell.threat), answers.p_ruled_out
-    change, drop, advice = f"{_change(answers)}{without}", _points(tolerance, ""), _advice(answers, tolerance, policy)
+    tolerance, p = policy.tolerance_for(*cell.key), answers.p_ruled_out
+    change, much = f"{by.change(answers)}{without}", f"a {by.worsening} of {by.amount(tolerance)}"
     if p <= policy.alpha:
-        within = ", a drop within the tolerance" if answers.interval.high < 0 else ""
-        return "pass", f"{change}{within}; a drop of {drop} is ruled out (p {p:.2g})"
-    return (
-        "inconclusive",
-        f"{change}; a drop of {drop} cannot be ruled out (p {p:.2g}){advice}",
-    )
+        within = f", a {by.worsening} within the tolerance" if answers.worse else ""
+        return "pass", f"{change}{within}; {much} is ruled out (p {p:.2g})"
+    return "inconclusive", f"{change}; {much} cannot be ruled out (p {p:.2g}){by.advice(answers, tolerance, policy)}"
 
 
 def _advice(answers: Answers, tolerance: float, policy: Policy) -> str:
@@ -187,12 +235,12 @@ def _advice(answers: Answers, tolerance: float, policy: Policy) -> str:
 # --- the tests -------------------------------------------------------------------------------------------------------
 
 
-def _all_answers(cells: Sequence[Cell], policy: Policy) -> list[Answers | None]:
+def _all_answers(cells: Sequence[Cell], policy: Policy, by: Measure) -> list[Any]:
     """Raises one `UserError` for all cells that were not run alike in the baseline and in the run."""
     found, refused = [], []
     for cell in cells:
         try:
-            found.append(_answers(cell, policy))
+            found.append(by.answers(cell, policy))
         except UserError as error:
             refused.append(f"{cell.threat}: {error.message}")
     if refused:
@@ -328,3 +376,11 @@ def _percent(fraction: float) -> str:
 
 def _points(difference: float, sign: str = "+") -> str:
     return f"{100 * difference:{sign}.1f} points"
+
+
+def _tolerated(drop: float) -> str:
+    return _points(drop, "")
+
+
+ACCURACY = Measure(_answers, _floor, _change, _tolerated, "drop", _advice)
+"""Right and wrong answers of images."""

@@ -17,6 +17,7 @@ from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
 from robustbench_twicing.train.job import Equipment
 from robustbench_twicing.train.loop import Outcome, Progress
 from robustbench_twicing.train.several import Training, train_several
+from robustbench_twicing.train.text import TextData
 from robustbench_twicing.train.weights import is_trained
 
 
@@ -77,8 +78,8 @@ def arms_estimated(arms: ArmsToTrain, means: Means) -> dict[str, tuple[int, Esti
 
 
 def _data(arms: ArmsToTrain, means: Means) -> Any:
-    if arms.data == "digits":
-        return DigitsData()
+    if arms.data in _IN_MEMORY:
+        return _IN_MEMORY[arms.data]()
     directory = arms.directory or means.directories.get(arms.data)
     if directory is None:
         raise UserError(
@@ -86,6 +87,10 @@ def _data(arms: ArmsToTrain, means: Means) -> Any:
             "Write directory in [train], or the data set's place in [directories].",
         )
     return FolderData(arms.data, training_images(arms.data, directory))
+
+
+_IN_MEMORY: dict[str, Callable[[], Any]] = {"digits": DigitsData, "text": TextData}
+"""Data that ship with the tool."""
 
 
 def _equipment(means: Means) -> Equipment:

@@ -86,13 +86,17 @@ class Experiment(Frozen):
 class TextExperiment(Frozen):
     """Language models × what is done to a text, in a person's words."""
 
-    models: tuple[str, ...] = ("tiny-lm", "tiny-lm+twicing")
-    """`NAME[+METHOD][@LABEL][=CHECKPOINT]`, NAME being tiny-lm, a folder or a file of Hugging Face's."""
+    models: tuple[Model, ...] = ("tiny-lm", "tiny-lm+twicing")
+    """`NAME[+METHOD][@LABEL][=CHECKPOINT]`, NAME being tiny-lm, a folder or a file of Hugging Face's; a `ModelSpec` for
+    what a plan trains."""
     text: str = EMBEDDED_TEXT
-    """A file (text or parquet), or the name of the text that ships."""
+    """A file (text or parquet), or the name of the text that ships. Who names a text has this form."""
     window: str = "disjoint"
     """What a model sees when it predicts (`spec.text.WindowRule`)."""
-    suites: tuple[str, ...] = ("word-swap",)
+    suites: Annotated[tuple[str, ...], BeforeValidator(lambda said: () if said in ("none", ["none"]) else said)] = (
+        "word-swap",
+    )
+    """`none`, or an empty list: clean alone."""
     severities: tuple[Annotated[int, Field(strict=True, ge=1, le=5)], ...] = ()
     """1 to 5; left empty: all."""
     limit: Count | None = None

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.acceptance import SCHEMA
-from robustbench_twicing.results.baselines import KEPT, accept, load_baseline
+from robustbench_twicing.results.baselines import accept, load_baseline
 from robustbench_twicing.results.manifest import Shard
+from robustbench_twicing.results.of_task import TABLES
 from robustbench_twicing.results.run import load_finished, load_run
-from robustbench_twicing.results.store import RunFolder
+from robustbench_twicing.results.store import SCHEMA, RunFolder
 from tests.records_builder import cell, records, run_folder
 
 RIGHT = np.arange(40) % 4 > 0
@@ -200,4 +200,4 @@ def test_a_baseline_goes_through_the_same_check(
 
 
 def test_a_baseline_keeps_columns_of_a_record_in_their_order() -> None:
-    assert [name for name in SCHEMA.names if name in KEPT] == list(KEPT)
+    assert [name for name in SCHEMA.names if name in TABLES["images"].kept] == list(TABLES["images"].kept)

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.results.baselines import KEPT, accept, load_baseline
+from robustbench_twicing.results.baselines import accept, load_baseline
 from robustbench_twicing.results.cells import by_cell
 from robustbench_twicing.results.gate import check
+from robustbench_twicing.results.of_task import TABLES
 from robustbench_twicing.results.run import load_finished
 from robustbench_twicing.spec.policy import Policy
 from tests.records_builder import records, run_folder
@@ -29,7 +30,7 @@ def _accept(tmp_path: Path, why: str = "first night", who: str = "ada", name: st
 
 def test_it_keeps_what_a_comparison_needs(tmp_path: Path) -> None:
     baseline = load_baseline(_accept(tmp_path))
-    pd.testing.assert_frame_equal(baseline.records, FRAME[list(KEPT)], check_dtype=False)
+    pd.testing.assert_frame_equal(baseline.records, FRAME[list(TABLES["images"].kept)], check_dtype=False)
     result = check(by_cell(FRAME), by_cell(baseline.records), Policy())
     assert result.verdict == "pass"
     assert len(result.cells) == 4

@@ -1,7 +1,6 @@
-"""Language models on texts: windows, corruptions, the numbers, and a run through the command line."""
+"""Language models on texts: windows, corruptions, and the numbers."""
 
 import hashlib
-import json
 import math
 import os
 import tracemalloc
@@ -13,14 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from typer.testing import CliRunner
+from scipy.stats import ttest_1samp, ttest_ind
 
 from robustbench_twicing.catalog.locate import package_file
-from robustbench_twicing.cli.app import app
 from robustbench_twicing.data.texts import embedded_text, fingerprint, open_texts
 from robustbench_twicing.engine.text_corruptions import Edited, corrupt_text, eligible_words
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.metrics.perplexity import arms_difference, bits_per_byte, paired_difference
+from robustbench_twicing.metrics.perplexity import (
+    arms_difference,
+    arms_rise,
+    bits_per_byte,
+    paired_difference,
+    paired_rise,
+)
 from robustbench_twicing.models.language import ByteModel, load_language_model
 from robustbench_twicing.models.tiny_lm import new_tiny_lm
 from robustbench_twicing.spec.methods import Attention
@@ -132,6 +136,14 @@ def test_numbers_of_texts_are_ratios_of_sums_and_pairs_are_of_documents() -> Non
     assert found.value == pytest.approx(-15 / 70 / math.log(2))
     assert found.interval.low <= found.value <= found.interval.high < 0
     assert found.p == pytest.approx(2 / 2**4, abs=0.01)  # all four signs alike
+    rise = paired_rise(nats, nats * 1.1, size, 0.2, 0.95)
+    above = nats * 0.1 / math.log(2) - 0.2 * size
+    assert rise.p_exceeded == pytest.approx(ttest_1samp(above, 0, alternative="greater").pvalue)
+    assert rise.p_ruled_out == pytest.approx(ttest_1samp(above, 0, alternative="less").pvalue)
+    seeds = [1.0, 1.1, 1.3], [1.2, 1.3, 1.4, 1.35]
+    assert arms_rise(*seeds, 0.05, 0.95).p_exceeded == pytest.approx(
+        ttest_ind(np.array(seeds[1]) - 0.05, seeds[0], equal_var=False, alternative="greater").pvalue
+    )
     # statsmodels.stats.weightstats.ttest_ind(usevar="unequal"): t = -3.354102, p = 0.0196
     arms = arms_difference([1.0, 2.0, 3.0, 4.0], [5.0, 6.5, 5.5, 7.0])
     assert arms.interval.low < arms.value == 3.5 < arms.interval.high
@@ -195,40 +207,3 @@ def test_files_are_cut_into_documents_and_bad_ones_are_refused(tmp_path: Path) -
     ):
         with pytest.raises(UserError, match=says):
             open_texts(str(tmp_path / name))
-
-
-def test_lm_is_a_run_that_report_compare_bundle_and_recheck_read_and_the_gate_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.txt").write_text(TEXT, encoding="utf-8")
-    # Two blocks: an interval needs two documents.
-    (tmp_path / "other.txt").write_text("".join(one.text for one in embedded_text())[:20_000], encoding="utf-8")
-
-    def run(*words: str, code: int = 0) -> str:
-        found = CliRunner().invoke(app, list(words))
-        assert found.exit_code == code, found.output
-        return found.output
-
-    said = run("lm", "--text", "other.txt", "--severity", "5", "--out", "run", "--quiet", "--json")
-    facts = json.loads(said)
-    rows = {(row["model"], row["threat"], row["targets"]): row for row in facts["rows"]}
-    swap = "word-swap:fixed-word-5"
-    for model in ("tiny-lm", "tiny-lm+twicing"):
-        clean, everything, untouched = (
-            rows[model, *key]["bits_per_byte"] for key in (("clean", "all"), (swap, "all"), (swap, "untouched"))
-        )
-        assert clean < everything
-        assert untouched < everything
-    assert run("lm", "--text", "other.txt", "--severity", "5", "--out", "run", "--quiet", "--json") == said
-    assert json.loads(run("report", "run", "--json"))["rows"] == facts["rows"]
-    assert "bits per byte" in run("report", "run")
-    assert "tiny-lm+twicing" in run("compare", "run")
-    assert "tiny-lm+twicing" in run("compare", "tiny-lm", "tiny-lm+twicing", "--run", "run")
-    run("bundle", "make", "run", "--out", "it.zip")
-    assert "follow" in run("bundle", "verify", "it.zip")
-    assert "none is wrong" in run("recheck", "run", "--sample", "2", "--quiet")
-    for words in (("gate", "run", "--baseline", "run"), ("baseline", "accept", "run", "--to", "b", "--because", "x")):
-        run(*words, code=2)
-    assert "positions" in run("lm", "--text", "small.txt", "--window", "paper", "--quiet", code=2)
-    assert "train --data text" in run("lm", "--model", "tiny-lm@s9", code=2)

@@ -51,6 +51,7 @@ def test_only_the_head_of_weights_for_other_classes_begins_at_random(tmp_path):
 
 
 def test_a_control_that_is_named_already_is_not_trained_twice():
+    assert with_controls(["tiny-lm+twicing"], "text") == ["tiny-lm+twicing", "tiny-lm+softmax"]
     assert with_controls(["deit", "deit-tw"]) == ["deit", "deit-tw"]
     assert with_controls(["deit_tiny_patch16_224+twicing"])[1] == "deit_tiny_patch16_224+softmax"
 
