@@ -29,7 +29,9 @@ def picked_ids(said: str | tuple[str, ...]) -> tuple[str, ...]:
 def _lines(file: str) -> tuple[str, ...]:
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except UnicodeDecodeError:
+        raise UserError(f"The list of ids {file} cannot be read: it is not UTF-8.", _FORM) from None
+    except (OSError, ValueError) as error:  # also of a name that no file can have
+        what = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"The list of ids {file} cannot be read: {what}.", _FORM) from None
     return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -51,7 +51,7 @@ class Slice:
     @property
     def weight(self) -> float:
         """How many images change sides."""
-        return self.lost + self.gained
+        return float(self.lost + self.gained)
 
 
 class Slices(NamedTuple):

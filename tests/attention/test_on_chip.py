@@ -47,7 +47,7 @@ def run(*arguments: str, cache: Path, **variables: str) -> None:
 def test_the_kernel_computes_what_float64_computes(tmp_path) -> None:
     file = str(Path(__file__).with_name("in_interpreter.py"))
     # Without the options of this project: run-time type checks would wrap what triton reads as text.
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=")
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=", "--noconftest")
     run("-m", "pytest", *options, file, cache=tmp_path, TRITON_INTERPRET="1")
 
 

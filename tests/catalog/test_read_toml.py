@@ -53,7 +53,8 @@ def test_every_door_refuses_what_is_nested_too_deep(file: str, tmp_path: Path, m
 def test_nothing_else_in_the_package_parses_toml() -> None:
     package = ROOT / "robustbench_twicing"
     parsing = {path.name for path in package.rglob("*.py") if "tomllib" in path.read_text("utf-8")}
-    assert parsing == {"read_toml.py"}
+    # What TAB reads ships with the tool, and read_toml.py imports pydantic.
+    assert parsing == {"read_toml.py", "completing.py"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +33,9 @@ class Counting:
         self.odd_only = odd_only
         self.fail_at = fail_at
         self.seen: list[int] = []
+
+    def of_ids(self, sample_ids: Collection[str]) -> "Counting":
+        raise NotImplementedError
 
     def read(self, positions: Sequence[int], recipes: Sequence[Recipe]) -> Batch:
         if self.fail_at in positions:

@@ -51,6 +51,7 @@ from robustbench_twicing.results.comparison import Row as Compared
 from robustbench_twicing.results.gate import GateResult, check
 from robustbench_twicing.results.history import Point, Series
 from robustbench_twicing.results.leftovers import Holding
+from robustbench_twicing.results.manifest import Manifest
 from robustbench_twicing.results.run import Run, load_run
 from robustbench_twicing.results.suite_comparison import SuiteFigure
 from robustbench_twicing.results.used import Check, Verification
@@ -187,7 +188,12 @@ def _holdings(name: str) -> list[Holding]:
 def _baseline(name: str) -> Page:
     signed = _signed(name)
     manifest = BaselineManifest.model_construct(
-        accepted=signed, earlier=(signed,), records=1, sha256="0", made_by=name, run=None
+        accepted=signed,
+        earlier=(signed,),
+        records=1,
+        sha256="0",
+        made_by=name,
+        run=Manifest.model_construct(origin="run"),
     )
     return baseline_page(Baseline(Path(name), manifest, pd.DataFrame()))
 
