@@ -369,6 +369,9 @@ def _refuse_mixed(frame: pd.DataFrame, side: str) -> None:
     if frame.empty:
         raise UserError(f"The {side} has no records.", "Name a model and a threat that the run contains.")
     for column in (*_ONE_MODEL, *MUST_AGREE):
+        array = frame[column].array
+        if isinstance(array, pd.Categorical) and len(array.categories) == 1 and array.codes.min() == 0:
+            continue  # as records of a run are read
         values = frame[column].unique()
         if len(values) > 1:
             raise UserError(

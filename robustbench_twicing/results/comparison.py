@@ -16,6 +16,7 @@ from robustbench_twicing.metrics.accuracy import curve_area, half_accuracy_eps
 from robustbench_twicing.metrics.intervals import Estimate, mean_interval
 from robustbench_twicing.metrics.paired import Pairs, draws_differ, match_suite
 from robustbench_twicing.metrics.verdict import Comparison, Verdict, check_margin
+from robustbench_twicing.results.cells import two_at_once
 from robustbench_twicing.results.eps_curves import EpsCurve, eps_curves
 from robustbench_twicing.results.family import Key, Outside, judge_pairs, outside_family
 from robustbench_twicing.results.side import Side, matched, refuse_other_suites
@@ -143,7 +144,8 @@ def compare_sides(
     outcomes = judge_pairs(pairs, outside, alpha, power, sequential=sequential, by_max_t=by_max_t)
     same = {match.key for match in matches if match.outside and match.outside.why == "draws"}
     outcomes |= {key: outcomes[key]._replace(verdict="same weights") for key in same}
-    suites = [figure for pair in sides for figure in compare_suites(*pair, alpha)]
+    compared = two_at_once(lambda pair: compare_suites(*pair, alpha), sides)
+    suites = [figure for of_pair in compared for figure in of_pair]
     if not matches and not suites:
         hint = "Evaluate both under the same threats. " + "; ".join(not_compared)
         raise UserError("The models share no threat by which they can be compared.", hint)
@@ -198,12 +200,12 @@ def _matches(sides: Sequence[tuple[Side, Side]]) -> tuple[list[_Match], list[str
         outliers = [threat for threat in shared if baseline.has_outliers(threat)]
         shared = [threat for threat in shared if threat not in outliers]
         outside = outside_family(shared, baseline.threats, baseline.suites)
-        for threat in shared:
-            pairs = matched(threat, left[threat], right[threat])
-            if draws_differ(left[threat], right[threat]):
+        records = {threat: (left[threat], right[threat]) for threat in shared}
+        aligned = two_at_once(lambda item: matched(item[0], *item[1]), list(records.items()))
+        for (threat, both), pairs in zip(records.items(), aligned, strict=True):
+            if draws_differ(*both):
                 outside[threat] = Outside("draws")
-            records = left[threat], right[threat]
-            found.append(_Match(baseline.name, candidate.name, threat, pairs, records, outside.get(threat)))
+            found.append(_Match(baseline.name, candidate.name, threat, pairs, both, outside.get(threat)))
         not_compared += [f"{baseline.name} only: {threat}" for threat in left if threat not in right]
         not_compared += [f"{candidate.name} only: {threat}" for threat in right if threat not in left]
         not_compared += [
