@@ -15,7 +15,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "memory"])
     parser.add_argument("--turns", type=int, default=2)
     given, load = parser.parse_args(), round(os.getloadavg()[0], 1)
-    parts = {"memory": memory, "speed": lambda: speed(given.turns)}
+    parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"memory": memory, "speed": partial(speed, given.turns)}
     rows = [row for name, part in parts.items() if given.only in (None, name) for row in part()]
     table = pd.DataFrame(rows).assign(
         processor=processor(),
