@@ -52,7 +52,7 @@ def _plans() -> list[str]:
 
 def _runs() -> list[str]:
     """The newest first."""
-    folders = [path for path in _RUNS.glob("*/") if (path / "manifest.json").exists()]
+    folders = [path for path in _RUNS.glob("*/") if (path / "run.json").exists()]
     folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return ["latest", *(str(path) for path in folders), *_stems("plans")]
 

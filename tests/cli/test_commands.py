@@ -57,7 +57,7 @@ def test_what_needs_no_command_imports_no_library(arguments: list[str]) -> None:
 )
 def test_completion_imports_no_library(typed: str, offered: list[str], tmp_path: Path) -> None:
     (tmp_path / "results" / "runs" / "night").mkdir(parents=True)
-    (tmp_path / "results" / "runs" / "night" / "manifest.json").touch()
+    (tmp_path / "results" / "runs" / "night" / "run.json").touch()
     code = (
         "import os, sys\n"
         f"words = {{'COMP_WORDS': 'twicing-bench {typed}', 'COMP_CWORD': '{len(typed.split())}'}}\n"
