@@ -8,7 +8,7 @@ from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.hyperplane import to_hyperplane
 from robustbench_twicing.engine.losses import fooled, wrong_classes
 from robustbench_twicing.engine.projections import distance, into_ball, lengths, project
-from robustbench_twicing.engine.side_by_side import in_parts
+from robustbench_twicing.engine.side_by_side import each, in_parts, logit_gaps
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import FabTargetedSettings
@@ -86,10 +86,10 @@ def _search(model: Queries, standing: Standing, known: _Known, draw: int, threat
     assert isinstance(settings, FabTargetedSettings)
     leaves_early = standing.judges and settings.keeps == "first"
     ranks = known.targets.shape[1]
-    current = _start(known, draw, threat, standing.draws) if draw else _each(known.center, ranks)
+    current = _start(known, draw, threat, standing.draws) if draw else each(known.center, ranks)
     for _ in range(settings.steps):
-        labels, center = _each(standing.labels, ranks), _each(known.center, ranks)
-        gap, slope = _difference(model, current, labels, known.targets.flatten())
+        labels, center = each(standing.labels, ranks), each(known.center, ranks)
+        gap, slope = logit_gaps(model, current, labels, known.targets.flatten())
         current = _stepped(current, center, gap, slope, settings, bounds)
         logits = model(current)
         standing.count(forwards=2 * ranks, backwards=ranks)
@@ -112,11 +112,6 @@ def _search(model: Queries, standing: Standing, known: _Known, draw: int, threat
     return known
 
 
-def _each(rows: torch.Tensor, ranks: int) -> torch.Tensor:
-    """Every row `ranks` times, one after the other."""
-    return rows.repeat_interleave(ranks, 0)
-
-
 def _start(known: _Known, draw: int, threat: AttackThreat, draws: Draws) -> Images:
     """Half of eps away from the image in a random direction, one for each target."""
     center, eps, norm = known.center, float(threat.eps), threat.settings.norm
@@ -130,17 +125,6 @@ def _start(known: _Known, draw: int, threat: AttackThreat, draws: Draws) -> Imag
         length = distance(way, norm)[:, None, None, None]
         starts.append(project(center + 0.5 * eps * way / (length + _TINY), center, eps, norm, threat.bounds))
     return torch.stack(starts, dim=1).flatten(0, 1)
-
-
-def _difference(model: Queries, images: Images, labels: Labels, targets: Labels) -> tuple[PerSample, Images]:
-    """The target's logit less the label's, and its gradient."""
-
-    def gap(logits: Logits, rows: Counts) -> PerSample:
-        return (logits.gather(1, targets[rows, None]) - logits.gather(1, labels[rows, None])).squeeze(1)
-
-    rows = torch.arange(len(images), device=images.device)
-    logits, gradient = model.gradient(images, rows, gap)
-    return gap(logits, rows), gradient
 
 
 def _stepped(

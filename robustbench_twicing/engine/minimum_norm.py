@@ -12,6 +12,7 @@ import torch
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import cross_entropy_loss, fooled, margin, margin_loss, wrong_classes
 from robustbench_twicing.engine.projections import distance, into_ball, lengths, steepest
+from robustbench_twicing.engine.side_by_side import each, logit_gaps
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.minimum_norm import DdnSettings, DeepFoolSettings, FmnSettings
 from robustbench_twicing.spec.threats import AttackThreat
@@ -41,6 +42,8 @@ def fmn(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     delta = torch.zeros_like(images)
     for share in _cosine(settings.steps, float(threat.eps)):
         logits, gradient = model.gradient(images + delta, labels, margin_loss)
+        found.cost += 1
+        found.slopes += 1
         wrong = found.look(delta, logits)
         gamma = _LAST_GAMMA + (settings.gamma - _LAST_GAMMA) * share
         linear = distance(delta, norm) + margin(logits, labels).abs() / (_dual(gradient, norm) + _TINY)
@@ -63,6 +66,8 @@ def ddn(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     delta = torch.zeros_like(images)
     for share in _cosine(settings.steps, float(threat.eps)):
         logits, gradient = model.gradient(images + delta, labels, cross_entropy_loss)
+        found.cost += 1
+        found.slopes += 1
         wrong = found.look(delta, logits)
         delta = delta + (_LAST_STEP + (1 - _LAST_STEP) * share) * steepest(gradient, "L2")
         radius = (radius * torch.where(wrong, 1 - settings.gamma, 1 + settings.gamma)).minimum(found.farthest)
@@ -86,42 +91,29 @@ def deepfool(model: Queries, images: Images, labels: Labels, threat: AttackThrea
     found.cost += 1
     ranks = min(settings.targets, logits.shape[1] - 1)
     targets = wrong_classes(logits, labels, ranks)
-    at_work = ~found.look(total, logits, asked=False)
+    at_work = ~found.look(total, logits)
     rows, delta = at_work.nonzero().squeeze(1), torch.zeros_like(images)
     for _ in range(settings.steps):
         if not len(rows):
             break
-        gap, slope = _gaps(model, (images + delta)[rows], labels[rows], targets[rows])
+        here, own = each((images + delta)[rows], ranks), each(labels[rows], ranks)
+        gap, slope = logit_gaps(model, here, own, targets[rows].flatten())
         found.cost[rows] += ranks
         found.slopes[rows] += ranks
-        near, way = _nearest_boundary(gap, slope, settings.norm)
+        near, way = _nearest_boundary(gap, slope, ranks, settings.norm)
         total[rows] += (near + _BEYOND)[:, None, None, None] * way
         delta[rows] = found.clipped((1 + settings.overshoot) * total)[rows]
         logits = model((images + delta)[rows])
         found.cost[rows] += 1
-        rows = rows[~found.look(delta[rows], logits, rows, asked=False)]
+        rows = rows[~found.look(delta[rows], logits, rows)]
     return found.perturbed(delta)
 
 
-def _gaps(model: Queries, images: Images, labels: Labels, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(batch, targets) of how much the label's logit is above each target's, and (batch, targets, 3, H, W): slopes."""
-    ranks = targets.shape[1]
-    flat, own = targets.flatten(), labels.repeat_interleave(ranks)
-
-    def above(logits: Logits, rows: Counts) -> PerSample:
-        return (logits.gather(1, flat[rows, None]) - logits.gather(1, own[rows, None])).squeeze(1)
-
-    rows = torch.arange(len(flat), device=images.device)
-    logits, gradient = model.gradient(images.repeat_interleave(ranks, 0), rows, above)
-    return above(logits, rows).abs().unflatten(0, (-1, ranks)), gradient.unflatten(0, (-1, ranks))
-
-
-def _nearest_boundary(gap: torch.Tensor, slope: torch.Tensor, norm: Norm) -> tuple[PerSample, Images]:
-    """How far the nearest linearised boundary is, and the direction of length one to it."""
-    ranks = gap.shape[1]
-    far = gap / (_dual(slope.flatten(0, 1), norm).unflatten(0, (-1, ranks)) + _TINY)
+def _nearest_boundary(gap: PerSample, slope: Images, ranks: int, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far each sample's nearest linearised boundary is, of `ranks`, and the direction of length one to it."""
+    far = (gap.abs() / (_dual(slope, norm) + _TINY)).unflatten(0, (-1, ranks))
     near, rank = far.min(1)
-    chosen = slope[torch.arange(len(rank), device=rank.device), rank]
+    chosen = slope.unflatten(0, (-1, ranks))[torch.arange(len(rank), device=rank.device), rank]
     return near, steepest(chosen, norm)
 
 
@@ -142,15 +134,12 @@ class _Nearest:
         self.farthest: PerSample = distance(room, threat.settings.norm)
         """That a point within the bounds can be."""
 
-    def look(self, delta: Images, logits: Logits, rows: Counts | None = None, asked: bool = True) -> Mask:
+    def look(self, delta: Images, logits: Logits, rows: Counts | None = None) -> Mask:
         """Keep the mistakes at `delta` from these images (`rows`; left out, all) that are closer; returns who is wrong.
 
-        `asked`: an evaluation and a gradient were spent on it. Where the logits are NaN the image counts as at hand:
-        it must come back, so that the runner can say that the sample failed.
+        Where the logits are NaN the image counts as at hand: it must come back, so that the runner can say that the
+        sample failed.
         """
-        if asked:
-            self.cost += 1
-            self.slopes += 1
         rows = torch.arange(len(delta), device=delta.device) if rows is None else rows
         wrong = fooled(logits, self.labels[rows])
         far = distance(delta, self.threat.settings.norm).where(~logits.isnan().any(1), -1.0)

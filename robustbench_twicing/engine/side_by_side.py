@@ -6,7 +6,7 @@ import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.tensors import Images, Labels
+from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 
 _BATCHES = 4
 """Of the model, that walks side by side fill: enough to fill some, few enough for the memory."""
@@ -29,3 +29,19 @@ def in_parts(
         part = slice(rows.start, rows.stop)
         parts.append(attack(images[part], labels[part], draws.take(rows)))
     return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def each(rows: torch.Tensor, ranks: int) -> torch.Tensor:
+    """Every row `ranks` times, one after the other."""
+    return rows.repeat_interleave(ranks, 0)
+
+
+def logit_gaps(model: Queries, images: Images, labels: Labels, targets: Labels) -> tuple[PerSample, Images]:
+    """The target's logit less the label's, and its gradient."""
+
+    def gap(logits: Logits, rows: Counts) -> PerSample:
+        return (logits.gather(1, targets[rows, None]) - logits.gather(1, labels[rows, None])).squeeze(1)
+
+    rows = torch.arange(len(images), device=images.device)
+    logits, gradient = model.gradient(images, rows, gap)
+    return gap(logits, rows), gradient

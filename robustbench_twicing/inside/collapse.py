@@ -1,15 +1,15 @@
 """How alike tokens become from block to block, and what each block's attention does to them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.inside.found import Collapse, Looked, Measured, Place
+from robustbench_twicing.inside.found import Collapse, Keep, Looked, Measured, Place, nobody
 from robustbench_twicing.inside.matrices import operator_figures, row_entropy, token_figures
 from robustbench_twicing.inside.running import Running
 from robustbench_twicing.inside.watch import Mixed, Parts, Seen, parts_of, require_open, watching
@@ -39,15 +39,8 @@ class Given(NamedTuple):
 Values = dict[tuple[int, str], np.ndarray]
 """By number of the place and key of the figure, one value for each image."""
 
-Keep = Callable[[str, str, str, str, Sequence[str], np.ndarray], None]
-"""Is told model, threat, place, figure, and the id and the value of each image of a batch."""
 
-
-def _nobody(*told: Any) -> None:
-    """Keeps nothing."""
-
-
-def collapse(subjects: Iterable[Subject], given: Iterable[Given], data: str, keep: Keep = _nobody) -> Collapse:
+def collapse(subjects: Iterable[Subject], given: Iterable[Given], data: str, keep: Keep = nobody) -> Collapse:
     """Every figure of `figures.FIGURES` at every place of every model, and differences from the first model.
 
     Images come and go a batch at a time; of an image nothing is kept here, so memory does not grow with their number:

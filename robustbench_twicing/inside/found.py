@@ -1,8 +1,17 @@
 """What was found inside models, as values. No torch: pages read it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Keep = Callable[[str, str, str, str, Sequence[str], np.ndarray], None]
+"""Is told model, threat, place, figure, and the id and the value of each image; nan where there is none."""
+
+
+def nobody(*told: Any) -> None:
+    """Keeps nothing."""
 
 
 class Measured(NamedTuple):

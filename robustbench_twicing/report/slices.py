@@ -28,9 +28,7 @@ def slice_parts(found: Comparisons) -> tuple[Table | Line, ...]:
     slices, share = found.slices, f"{100 * found.alpha:g} %"
     if not slices.asked:
         return ()
-    table = Table("slices", "Where the models differ", _COLUMNS, tuple(map(_row, slices.found[:_SHOWN])), aside=True)
-    more = len(slices.found) - len(table.rows)
-    said = f"; the {_SHOWN} clearest are shown, --json has all" if more > 0 else ""
+    table, said = _listed("Where the models differ", _COLUMNS, slices)
     return table, Line(
         f"Slices: {count(len(slices.found))} of {count(slices.asked)} stand out{said}. A slice is the images of a "
         "class, of a severity, or of a quarter by margin (the mean of both models' on the clean image: the smallest "
@@ -47,9 +45,7 @@ def arm_slice_parts(found: ArmComparisons) -> tuple[Table | Line, ...]:
     if not slices.asked:
         return ()
     columns = (*_COLUMNS[:4], *_of_arms(level(found.alpha)), *_COLUMNS[6:])
-    table = Table("slices", "Where the mechanisms differ", columns, tuple(map(_row, slices.found[:_SHOWN])), aside=True)
-    more = len(slices.found) - len(table.rows)
-    said = f"; the {_SHOWN} clearest are shown, --json has all" if more > 0 else ""
+    table, said = _listed("Where the mechanisms differ", columns, slices)
     return table, Line(
         f"Slices: {count(len(slices.found))} of {count(slices.asked)} stand out{said}. A slice is the images of a "
         "class, of a severity, or of a quarter by margin (the mean of all models' on the clean image: the smallest are "
@@ -58,6 +54,13 @@ def arm_slice_parts(found: ArmComparisons) -> tuple[Table | Line, ...]:
         f"{100 * found.alpha:g} % at most are expected to be chance. Intervals are each for its own slice alone.",
         "note",
     )
+
+
+def _listed(title: str, columns: tuple[Column, ...], slices: Slices | ArmSlices) -> tuple[Table, str]:
+    """The clearest slices, and what to say of those that are not shown."""
+    table = Table("slices", title, columns, tuple(map(_row, slices.found[:_SHOWN])), aside=True)
+    more = len(slices.found) - len(table.rows)
+    return table, f"; the {_SHOWN} clearest are shown, --json has all" if more > 0 else ""
 
 
 def _of_arms(interval: str) -> tuple[Column, ...]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.inside.found import Keep, nobody
 from robustbench_twicing.results.parse import json_object, parquet_table, typed
 from robustbench_twicing.results.store import explained, is_there, require_writable, unfinished, write_whole
 from robustbench_twicing.results.used import DataUsed, Device, Git, ModelUsed, Moment, Said
@@ -27,9 +28,6 @@ _AT_ONCE = 100_000
 _HINT = "Measure again, into another folder."
 _NAMES = ("model", "threat", "place", "figure", "sample_id")
 SCHEMA = pa.schema([*(pa.field(name, pa.string(), False) for name in _NAMES), pa.field("value", pa.float64(), False)])
-
-Keep = Callable[[str, str, str, str, Sequence[str], np.ndarray], None]
-"""Is told model, threat, place, figure, and of each image its id and value; nan where there is none."""
 
 
 class Measured(Frozen):
@@ -59,7 +57,7 @@ def kept_in(folder: Path | None, manifest: Callable[[], Mapping[str, Any]]) -> I
     Raises `UserError` if the folder holds something, or cannot be written.
     """
     if folder is None:
-        yield lambda model, threat, place, figure, ids, values: None
+        yield nobody
         return
     require_writable(folder)
     if any(folder.iterdir()):

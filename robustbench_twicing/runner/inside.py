@@ -13,10 +13,10 @@ from robustbench_twicing.catalog.places import require_places
 from robustbench_twicing.catalog.resolve import Stated
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.diagnosis import Diagnosis, Difference
-from robustbench_twicing.inside.found import Collapse
+from robustbench_twicing.inside.found import Collapse, Keep
 from robustbench_twicing.inside.swept import Sweep
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
-from robustbench_twicing.results.measured import Keep, kept_in
+from robustbench_twicing.results.measured import kept_in
 from robustbench_twicing.runner.retrain import Retraining, retrained
 from robustbench_twicing.spec.values import content_hash
 
