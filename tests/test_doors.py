@@ -22,7 +22,7 @@ from robustbench_twicing.cli.app import app
 from robustbench_twicing.cli.commands import loaded
 from robustbench_twicing.cli.options import EXPERIMENT, MEANS
 from robustbench_twicing.errors import UserError
-from robustbench_twicing.spec.experiment import Experiment
+from robustbench_twicing.spec.experiment import Experiment, TextExperiment
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.spec.plan import Plan
 from robustbench_twicing.spec.suite import Part
@@ -97,13 +97,16 @@ def ids(plan: Plan) -> list[str]:
 
 ONLY_PYTHON = {"begin", "image_size", "versions"}
 """Arguments about what only Python can pass: who follows the progress, and modules in memory."""
+OF_TEXT = {"text", "window"}
+"""What only an experiment on a text says. At the command line those are options of `lm`."""
 
 
 def test_evaluates_arguments_are_the_fields_of_experiment_and_means() -> None:
     """The rows of attacks and suites are flat in Python: their fields stand in the array's place."""
     flat = {"attacks", "eps", "suites", "corruptions", "severities"}
     arguments = signature(evaluate).parameters
-    assert set(arguments) == set(Experiment.model_fields) | flat | set(Means.model_fields) | ONLY_PYTHON
+    assert set(arguments) == set(Experiment.model_fields) | flat | set(Means.model_fields) | ONLY_PYTHON | OF_TEXT
+    assert set(TextExperiment.model_fields) <= set(arguments)
     for form in (Experiment, Means):
         for name, field in form.model_fields.items():
             given, usual = arguments[name].default, field.get_default(call_default_factory=True)
@@ -114,7 +117,8 @@ def test_the_command_line_has_an_option_for_every_argument() -> None:
     arguments = (
         set(signature(evaluate).parameters) - ONLY_PYTHON - {"checkpoints"}
     )  # --model NAME=CHECKPOINT says those
-    assert set(EXPERIMENT) | set(MEANS) == arguments
+    assert set(EXPERIMENT) | set(MEANS) == arguments - OF_TEXT
+    assert {parameter.name for parameter in loaded("lm").params} >= OF_TEXT
 
 
 @pytest.mark.parametrize("command", ["attack", "corrupt", "run", "compare", "verify", "data check-generated"])
