@@ -7,11 +7,12 @@ batch and care with CUDA; benchmarks/decode.py compares with timm's.
 
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import torch
 
 from robustbench_twicing.data.dataset import Batch, Dataset
+from robustbench_twicing.machine.cores import lone_threads
 from robustbench_twicing.spec.models import Recipe
 
 
@@ -33,7 +34,7 @@ def read_ahead(
         for shard in shards:
             yield _joined([dataset.read(shard, recipes)], pin_memory)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pool = lone_threads(workers, "decode")
     waiting: deque[list[Future[Batch]]] = deque()
     try:
         for shard in shards:

@@ -31,7 +31,16 @@ def on_every_core(work: Callable[[Piece], Result], pieces: Sequence[Piece], devi
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads on which torch computes without help from others."""
+    return lone_threads(threads, "piece")
+
+
+def lone_threads(threads: int, name: str) -> ThreadPoolExecutor:
+    """Threads on which torch computes without help from others.
+
+    Helpers that have nothing to do are no help to anybody: they wait in a loop, and the more of them there are, the
+    sooner those of other threads go to sleep between two operations.
+    """
+    own = torch.get_num_threads()
     met = Barrier(threads + 1)
 
     def begin() -> None:
@@ -39,9 +48,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)  # of this thread, and of threads that have not asked torch for their number yet
         met.wait()
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="piece")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
     for _ in range(threads):
         pool.submit(begin)
     met.wait()
-    torch.set_num_threads(threads)  # so for those threads, this is put right again
+    torch.set_num_threads(own)  # so for those threads, this is put right again
     return pool

@@ -95,6 +95,31 @@ def test_any_data_set_can_be_read_ahead() -> None:
     assert torch.equal(images, numbers.read(range(40), [Recipe()]).images[Recipe()])
 
 
+class _AskingForThreads(Counting):
+    """Notes with how many threads torch would compute where it is read."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.threads: set[int] = set()
+
+    def read(self, positions: Sequence[int], recipes: Collection[Recipe]) -> Batch:
+        self.threads.add(torch.get_num_threads())
+        return super().read(positions, recipes)
+
+
+def test_decoding_threads_have_no_helpers_and_others_keep_theirs() -> None:
+    """Idle helpers of OpenMP slowed the work itself: they count as waiting threads, and then no thread waits awake."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        dataset = _AskingForThreads(40)
+        list(read_ahead(dataset, _shards(40, 10), [Recipe()], workers=2))
+        assert dataset.threads == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_only_a_bounded_number_of_shards_is_decoded_ahead() -> None:
     dataset = Counting(1000)
     with closing(read_ahead(dataset, _shards(1000, 10), [Recipe()], workers=4, ahead=2)) as batches:
