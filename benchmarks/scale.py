@@ -29,7 +29,7 @@ from conditions import commit, installed, processor
 PLAN = """
 models = ["deit", "deit-tw"]
 [[attacks]]
-names = ["apgd-ce"]
+names = ["apgd-ce", "apgd-dlr"]
 eps = ["4/255"]
 [means]
 batch_size = 128

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_twicing.catalog.in_python import Mine, stated_in_python
-from robustbench_twicing.report.notebook import show_in_notebooks
+from robustbench_twicing.report.notebook import followed_in_notebooks, show_in_notebooks
 from robustbench_twicing.results.arm_comparison import ArmComparisons, compare_mechanisms
 from robustbench_twicing.results.arms import ARM_COLUMNS, arms_of
 from robustbench_twicing.results.baselines import load_baseline
@@ -95,12 +95,12 @@ def evaluate(
     own list, unless `suites` are named and no `eps`. `eps` as papers write it ("1/255", the default), or a number:
     8/255, 0.03. `suites`: such as `"digits-c"`. With a `text`, the name or file of one, models are language models,
     in a `window` (docs/language.md): `evaluate("tiny-lm", text="python-topics")`. The rest are fields of
-    `spec.experiment.Experiment` and `spec.means.Means`. `begin` follows. Raises `UserError`, if it can of all at once.
+    `spec.experiment.Experiment` and `spec.means.Means`. `begin` follows; in a notebook a bar does. Raises `UserError`.
     """
     said = dict(locals())
-    begin = said.pop("begin")
-    stated, own = stated_in_python(said)
-    return carry_out(stated, begin, own)
+    with followed_in_notebooks(said.pop("begin")) as begin:
+        stated, own = stated_in_python(said)
+        return carry_out(stated, begin, own)
 
 
 def compare(

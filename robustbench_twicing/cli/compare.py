@@ -9,7 +9,7 @@ import typer
 
 from robustbench_twicing import api
 from robustbench_twicing.catalog.plugins import code_allowed
-from robustbench_twicing.cli.options import Begin, Quiet, followed, named_arms
+from robustbench_twicing.cli.options import Quiet, followed, named_arms
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
 from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.metrics.arms import Images
@@ -18,6 +18,7 @@ from robustbench_twicing.report.compare import compare_page
 from robustbench_twicing.report.language import comparison_page
 from robustbench_twicing.report.measured import measured_page
 from robustbench_twicing.report.plots import plot_curves, require_plots
+from robustbench_twicing.report.progress import Begin
 from robustbench_twicing.results.measured_comparison import named_measurements
 from robustbench_twicing.results.text_comparison import named_texts
 from robustbench_twicing.spec.means import Means

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar
 
@@ -18,18 +18,18 @@ from robustbench_twicing.catalog.threats import base_of
 from robustbench_twicing.catalog.words import in_form, word_of
 from robustbench_twicing.cli.panels import HOW, OUTPUT_PANEL, WHAT, WHERE, in_panel
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
-from robustbench_twicing.cli.progress import CellProgress, loading
+from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.cli.tracking import Log, log_page, trackers
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, UserError
 from robustbench_twicing.report.language import language_page
 from robustbench_twicing.report.layouts import report_page
 from robustbench_twicing.report.page import Page
+from robustbench_twicing.report.progress import Begin, following
 from robustbench_twicing.report.run import run_page
 from robustbench_twicing.report.text import say
 from robustbench_twicing.report.trackers import Asked
 from robustbench_twicing.results.text_comparison import compared_texts
 from robustbench_twicing.spec.means import Means
-from robustbench_twicing.spec.plan import Cell
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -305,17 +305,10 @@ def evaluate_and_print(said: dict[str, Any], attacked: bool, page: Callable[[api
     print_evaluated(run, as_machine, skip_bad, page, to_log)
 
 
-Begin = Callable[[dict[Cell, tuple[int, int]]], CellProgress]
-
-
 def followed(quiet: bool, carry_out: Callable[[Begin], api.Run]) -> api.Run:
     """The run that `carry_out` returns when it is given who follows the progress. Remarks go to stderr."""
     loading(quiet)
-    with ExitStack() as stack:
-
-        def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
-            return stack.enter_context(CellProgress(to_do, quiet))
-
+    with following(quiet) as begin:
         run = carry_out(begin)
     for remark in run.remarks:
         say(remark, stderr=True)

@@ -2,7 +2,6 @@
 
 import secrets
 import sys
-from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +12,11 @@ from robustbench_twicing.catalog.datasets import on_disk
 from robustbench_twicing.catalog.plugins import code_allowed
 from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, FROST, Quiet, means_of, taking
 from robustbench_twicing.cli.printing import AllowCode, Json, show_page
-from robustbench_twicing.cli.progress import CellProgress, loading
+from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.errors import EXIT_DISPROVED, UserError
 from robustbench_twicing.machine.remote import place_of_text
+from robustbench_twicing.report.progress import following
 from robustbench_twicing.report.recheck import recheck_page
-from robustbench_twicing.spec.plan import Cell
 
 _HOW = {name: COMPUTING[name] for name in ("device", "batch_size")}
 
@@ -50,11 +49,8 @@ def recheck(
     file = place_of_text(run)
     path = file if file.is_file() and not run.endswith(".toml") else api.run_folder(run)
     loading(quiet)
-    with ExitStack() as stack, code_allowed(allow_code):
+    with following(quiet) as begin, code_allowed(allow_code):
         from robustbench_twicing.runner.recheck import recheck as computed_again
-
-        def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
-            return stack.enter_context(CellProgress(to_do, quiet))
 
         chosen = secrets.randbelow(2**32) if seed is None else seed
         found = computed_again(path, sample, chosen, means, weights=weights, begin=begin)

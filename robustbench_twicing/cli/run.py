@@ -22,7 +22,7 @@ from robustbench_twicing.cli.options import (
     taking,
 )
 from robustbench_twicing.cli.printing import show_page
-from robustbench_twicing.cli.progress import loading
+from robustbench_twicing.cli.progress import Followed, loading
 from robustbench_twicing.cli.tracking import trackers
 from robustbench_twicing.report.estimate import estimate_page
 from robustbench_twicing.report.numbers import count, duration, size
@@ -67,7 +67,7 @@ def run(
 
 
 def _watching(stack: ExitStack, quiet: bool, data: str) -> "Watching":
-    from robustbench_twicing.cli.train import Followed, say_trained, say_trained_on_text
+    from robustbench_twicing.cli.train import say_trained, say_trained_on_text
     from robustbench_twicing.runner.trained import Watching
 
     bars: list[Followed] = []

@@ -1,6 +1,7 @@
 """`--log`: to trackers of experiments, once everything else is done."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -9,8 +10,10 @@ from robustbench_twicing.cli.panels import OUTPUT_PANEL
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.report.page import Page
 from robustbench_twicing.report.text import say
+from robustbench_twicing.report.tracked_trainings import TrackedTrainings
 from robustbench_twicing.report.trackers import Asked, asked, log
 from robustbench_twicing.results.run import Run
+from robustbench_twicing.spec.training import TrainingRecipe
 
 Log = Annotated[
     list[str] | None,
@@ -46,3 +49,19 @@ def refuse_failed(failed: Sequence[str]) -> None:
         raise UserError(
             f"The report was not logged to {', '.join(failed)}.", "Put right what is said above; the run is as it was."
         )
+
+
+@contextmanager
+def tracked(to: Sequence[Asked], data: str, recipe: TrainingRecipe) -> Iterator[TrackedTrainings]:
+    """Who logs trainings within the context; says on stderr where."""
+
+    def failed(name: str, said: str) -> None:
+        say(f"No longer logged to {name}: {said}", "warning", stderr=True)
+
+    trainings = TrackedTrainings(to, data, recipe, failed)
+    try:
+        yield trainings
+    finally:
+        trainings.interrupted()
+        for name, where in trainings.logged:
+            say(f"Logged to {name}: {where}", stderr=True)

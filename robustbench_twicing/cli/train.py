@@ -2,27 +2,29 @@
 
 import os
 import re
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from robustbench_twicing.catalog.zoo import SMALL
-from robustbench_twicing.cli.progress import loading
+from robustbench_twicing.cli.progress import Followed, bar, loading
+from robustbench_twicing.cli.tracking import Log, tracked, trackers
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.metrics.intervals import wilson_interval
 from robustbench_twicing.report.numbers import count, duration, percent
-from robustbench_twicing.report.text import console, say
+from robustbench_twicing.report.text import say
 from robustbench_twicing.results.store import require_writable
 
 if TYPE_CHECKING:
+    from robustbench_twicing.report.tracked_trainings import TrackedTrainings
+    from robustbench_twicing.report.trackers import Asked
     from robustbench_twicing.spec.training import TrainingRecipe
     from robustbench_twicing.train.job import Equipment
     from robustbench_twicing.train.loop import Outcome
+    from robustbench_twicing.train.loop import Progress as TrainingProgress
 
 _MOST_SEEDS = 100
 _SHOWN = 5
@@ -83,6 +85,7 @@ class _Asked(NamedTuple):
     start: str | None
     paths: dict[tuple[str, int], Path]
     quiet: bool
+    log: "list[Asked]"
 
 
 def train(
@@ -105,6 +108,7 @@ def train(
     checkpoint_every: _Checkpoint = 600.0,
     dry_run: _DryRun = False,
     quiet: _Quiet = False,
+    log: Log = None,
 ) -> None:
     """Train models, or arms of several seeds, by a recipe, and print clean accuracies."""
     data = data or ("imagenet" if data_dir else "digits")
@@ -115,13 +119,15 @@ def train(
         raise UserError(what, "Give the data in --data-dir another name with --data.")
     from_scratch = "small" if data in SMALL else "deit"
     recipe = recipe or {"digits": "digits", "text": "tiny-lm"}.get(data) or ("finetune" if start else from_scratch)
+    to_log = trackers(log)
     loading(quiet)
     from robustbench_twicing.catalog.arms_to_train import recipe_against, with_controls
 
     models = with_controls(model, data) if control else list(dict.fromkeys(model))
     numbers = seeds_of(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
-    asked = _Asked(models, numbers, data, data_dir, recipe_against(recipe, adversarial, eps), start, paths, quiet)
+    recipe_of_all = recipe_against(recipe, adversarial, eps)
+    asked = _Asked(models, numbers, data, data_dir, recipe_of_all, start, paths, quiet, to_log)
     if recipe == "finetune" and start is None:
         raise UserError("The recipe finetune goes on from weights.", "Pass --from FILE, or --from timm:NAME.")
     if recipe == "finetune" and not control:
@@ -175,11 +181,12 @@ def _train_at_once(asked: _Asked, at_once: int) -> None:
     left = still_to_train(trainings)
     _say_left(len(left), len(trainings))
     _require_folders(asked)
-    with _bar(asked.quiet) as bar:
-        task = bar.add_task("trainings", total=len(left))
+    with bar(asked.quiet) as shown, tracked(asked.log, asked.data, asked.recipe) as logged:
+        task = shown.add_task("trainings", total=len(left))
         for done, (one, outcome) in enumerate(train_several(left, at_once) if left else (), start=1):
-            bar.update(task, completed=done)
+            shown.update(task, completed=done)
             say_trained(one.model, one.seed, 597, outcome)
+            _log_outcome(logged, one.model, one.seed, asked.recipe.epochs, 597, outcome)
     _say_use(asked)
 
 
@@ -209,13 +216,29 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
         _require_folders(asked)
         if first:
             _say_left(len(left), len(all_of_them))
-        with Followed(asked.quiet) if first else nullcontext() as followed:
-            for one, outcome in train_in_turn(left, equipment, processes, followed.update if followed else None):
+        with (
+            Followed(asked.quiet) if first else nullcontext() as followed,
+            tracked(asked.log if first else [], asked.data, asked.recipe) as logged,
+        ):
+
+            def going(one: Begun, done: "TrainingProgress") -> None:
+                if followed:
+                    followed.update(one, done)
+                if done.is_whole_epoch:
+                    logged.epoch(one.job.spec.name, one.job.seed, done.epoch, done.loss, done.images_per_second)
+
+            for one, outcome in train_in_turn(left, equipment, processes, going if first else None):
                 if first:
+                    name, seed, of = one.job.spec.name, one.job.seed, one.job.data.test_images
                     told = say_trained_on_text if asked.data == "text" else say_trained
-                    told(one.job.spec.name, one.job.seed, one.job.data.test_images, outcome)
+                    told(name, seed, of, outcome)
+                    _log_outcome(logged, name, seed, asked.recipe.epochs, of, outcome)
     if first:
         _say_use(asked)
+
+
+def _log_outcome(logged: "TrackedTrainings", model: str, seed: int, epochs: int, of: int, outcome: "Outcome") -> None:
+    logged.ended(model, seed, epochs, outcome.test_correct, of, outcome.seconds, outcome.train_loss)
 
 
 def _require_folders(asked: _Asked) -> None:
@@ -228,48 +251,6 @@ def _say_left(left: int, all_of_them: int) -> None:
         say(
             f"{all_of_them - left} of {all_of_them} {'is' if all_of_them == 1 else 'are'} trained already.", stderr=True
         )
-
-
-class Followed:
-    """The bar of trainings in turn; without a terminal a line now and then."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._bar, self._quiet, self._tenth = _bar(quiet), quiet, -1
-        self._task, self._name = self._bar.add_task(""), ""
-
-    def __enter__(self) -> "Followed":  # noqa: PYI034 - beartype cannot check Self here
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def update(self, one: Any, done: Any) -> None:
-        """Another update of a training is done."""
-        name = f"{one.job.spec.name}, seed {one.job.seed}"
-        said = (
-            f"{name}: epoch {done.epoch} of {done.epochs}, loss {done.loss:.3f}, {done.images_per_second:,.0f} images/s"
-        )
-        self._bar.update(self._task, completed=done.update, total=done.updates, description=said)
-        tenth = 10 * done.update // max(done.updates, 1)
-        if not self._quiet and not self._bar.console.is_terminal and (name, tenth) != (self._name, self._tenth):
-            print(said, file=sys.stderr, flush=True)
-        self._name, self._tenth = name, tenth
-
-
-def _bar(quiet: bool) -> Progress:
-    stderr = console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-        disable=quiet or not stderr.is_terminal,
-    )
 
 
 def say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome", stderr: bool = False) -> None:

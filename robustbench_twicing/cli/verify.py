@@ -1,7 +1,6 @@
 """`twicing-bench verify`."""
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,12 @@ from robustbench_twicing.catalog.published import SETS
 from robustbench_twicing.catalog.published import published as published_figures
 from robustbench_twicing.cli.options import COMPUTING, DIRECTORIES, IMAGES, MODELS, Quiet, stated, taking
 from robustbench_twicing.cli.printing import Json, show_page
-from robustbench_twicing.cli.progress import CellProgress, loading
+from robustbench_twicing.cli.progress import loading
 from robustbench_twicing.errors import EXIT_FAILED_RECORDS, EXIT_INCONCLUSIVE, UserError
 from robustbench_twicing.report.notes import model_line
 from robustbench_twicing.report.page import Line
+from robustbench_twicing.report.progress import following
 from robustbench_twicing.report.published import published_page
-from robustbench_twicing.spec.plan import Cell
 
 _HOW = {name: {**MODELS, **IMAGES}[name] for name in ("weights", "resample_pos_embed", "recipe", "limit")}
 
@@ -58,11 +57,7 @@ def verify(
 
     from robustbench_twicing.runner.published import verify_model
 
-    with ExitStack() as stack:
-
-        def begin(to_do: dict[Cell, tuple[int, int]]) -> CellProgress:
-            return stack.enter_context(CellProgress(to_do, quiet))
-
+    with following(quiet) as begin:
         folder, verification = verify_model(understood, name, figures, explain=explain, begin=begin)
     manifest = folder.manifest()
     known_as = Line(model_line(spec.name, manifest.models[spec.name]))

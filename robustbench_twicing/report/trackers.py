@@ -1,55 +1,20 @@
-"""Trackers of experiments: the figures of a page with the ends of their intervals, what was run, and the page as HTML.
+"""What a tracker of experiments is given of a page: its figures with the ends of their intervals, what was run, and the
+page itself."""
 
-Each is logged to by its own library, which is asked for only when it is named. Where it keeps things, and as whom, is
-what its own variables of the environment say (`MLFLOW_TRACKING_URI`, `WANDB_MODE` …).
-"""
-
-import os
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from robustbench_twicing.errors import UserError, unknown_name
-from robustbench_twicing.report.formats import html, markdown
 from robustbench_twicing.report.numbers import is_missing
 from robustbench_twicing.report.page import Page, Row
+from robustbench_twicing.report.tracker_sessions import TRACKERS, Session, Tracker
 from robustbench_twicing.results.run import Run
 
-PROJECT = "twicing-bench"
-"""What mlflow's experiment and wandb's project are called unless the user says otherwise."""
-TENSORBOARD = Path("results") / "tensorboard"
-
-_AT_ONCE = 1000
-"""Metrics that mlflow takes in one call."""
 _LONGEST = 500
 """Letters of a parameter that every version of mlflow takes."""
-
-
-class Logged(NamedTuple):
-    """What a tracker is given of a page."""
-
-    name: str
-    page: Page
-    parameters: Mapping[str, str]
-    figures: Mapping[str, float]
-    """Such as `deit/clean/accuracy`, `deit/clean/ci_low`: names that every tracker takes."""
-
-    @property
-    def verdict(self) -> str:
-        """The page's headline, or what it is about."""
-        return self.page.headline.text if self.page.headline else self.page.title
-
-
-class Tracker(NamedTuple):
-    """One tracker."""
-
-    package: str
-    """That is imported; the extra has the tracker's name."""
-    log: Callable[[Logged, str], str]
-    """Logs, to a place of the user's if one is named; says where that was."""
 
 
 class Asked(NamedTuple):
@@ -58,6 +23,10 @@ class Asked(NamedTuple):
     name: str
     where: str
     tracker: Tracker
+
+    def begin(self, name: str, parameters: Mapping[str, str]) -> Session:
+        """A run of that name in the tracker. Raises whatever its library raises."""
+        return self.tracker.begin(name, parameters, self.where)
 
 
 def asked(text: str) -> Asked:
@@ -90,12 +59,26 @@ def log(trackers: Sequence[Asked], page: Page, runs: Sequence[Run]) -> Iterator[
 
     Nothing that a tracker does ends the program: the run lies on the disk.
     """
-    logged = Logged("+".join(run.path.name for run in runs), page, parameters(runs), figures(page))
+    name, about, numbers = "+".join(run.path.name for run in runs), parameters(runs), figures(page)
     for one in trackers:
+        session = None
         try:
-            yield one.name, one.tracker.log(logged, one.where), True
+            session = one.begin(name, about)
+            session.figures(numbers)
+            session.page(page)
+            session.end()
         except Exception as error:  # noqa: BLE001 - of three libraries and whatever lies behind them
-            yield one.name, f"{type(error).__name__}: {' '.join(str(error).split())}", False
+            if session is not None:
+                with suppress(Exception):
+                    session.end(whole=False)
+            yield one.name, why(error), False
+        else:
+            yield one.name, session.where, True
+
+
+def why(error: Exception) -> str:
+    """What a tracker's library raised, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 # --- what is logged --------------------------------------------------------------------------------------------------
@@ -154,91 +137,3 @@ def _parameters(run: Run) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     for name, model in manifest.models.items():
         yield f"model {name}", f"{model.spec.architecture}, {model.attention}, weights {model.weights_hash}"
-
-
-# --- each tracker ----------------------------------------------------------------------------------------------------
-
-
-def _mlflow(logged: Logged, where: str) -> str:
-    from mlflow import MlflowClient, get_tracking_uri
-    from mlflow.entities import Metric, Param, RunTag
-
-    # A server that does not answer is asked twice, and not for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    client = MlflowClient(tracking_uri=where or None)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-    known = client.get_experiment_by_name(name)
-    experiment = known.experiment_id if known else client.create_experiment(name)
-    run = client.create_run(experiment, run_name=logged.name).info.run_id
-    now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, 0) for key, value in logged.figures.items()]
-    client.log_batch(
-        run,
-        params=[Param(key, value) for key, value in logged.parameters.items()],
-        tags=[RunTag("mlflow.note.content", logged.verdict)],
-    )
-    for start in range(0, len(metrics), _AT_ONCE):
-        client.log_batch(run, metrics=metrics[start : start + _AT_ONCE])
-    client.log_text(run, html.write(logged.page).decode(), "report.html")
-    client.set_terminated(run)
-    return f"{where or get_tracking_uri()}, experiment {name}, run {run}"
-
-
-def _wandb(logged: Logged, where: str) -> str:
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE")
-    alone = not mode and not wandb.api.api_key  # it would ask for one, or fail where nobody can answer
-    run = wandb.init(
-        project=where or os.environ.get("WANDB_PROJECT") or PROJECT,
-        name=logged.name,
-        notes=logged.verdict,
-        config=dict(logged.parameters),
-        mode="offline" if alone else None,
-        settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
-    )
-    code = 1
-    try:
-        run.log({**logged.figures, "report": wandb.Html(html.write(logged.page).decode(), inject=False)})
-        code = 0
-    finally:
-        run.finish(exit_code=code)
-    folder = Path(run.dir).parent
-    return f"{folder}; `wandb sync {folder}` sends it" if run.offline else str(run.url)
-
-
-def _tensorboard(logged: Logged, where: str) -> str:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-    from tensorboard.plugins.text.summary_v2 import text_pb
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    folder = _new(Path(where or TENSORBOARD), logged.name)
-    folder.mkdir(parents=True)
-    (folder / "report.html").write_bytes(html.write(logged.page))  # it keeps no files; the Markdown it shows
-    summaries: list[Any] = [hparams_pb(dict(logged.parameters))]
-    summaries.append(text_pb("report", markdown.write(logged.page).decode()))
-    summaries += [scalar_pb(name, value) for name, value in logged.figures.items()]
-    writer = EventFileWriter(str(folder))
-    for summary in summaries:
-        writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
-    writer.close()
-    return f"{folder}; `tensorboard --logdir {folder.parent}` shows it"
-
-
-def _new(parent: Path, name: str) -> Path:
-    """A folder that is not there: two event files in one would be drawn as one run."""
-    number, folder = 1, parent / name
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
-
-
-TRACKERS: Mapping[str, Tracker] = {
-    "mlflow": Tracker("mlflow", _mlflow),
-    "wandb": Tracker("wandb", _wandb),
-    "tensorboard": Tracker("tensorboard", _tensorboard),
-}

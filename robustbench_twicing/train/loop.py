@@ -59,6 +59,11 @@ class Progress(NamedTuple):
     images_per_second: float
     """Since it began or went on."""
 
+    @property
+    def is_whole_epoch(self) -> bool:
+        """An epoch has just ended, and the loss is of all of it."""
+        return self.epoch > 0 and self.update * self.epochs == self.epoch * self.updates
+
 
 class Outcome(NamedTuple):
     """What came of a training: the weights of the last update. None were chosen by test accuracy."""

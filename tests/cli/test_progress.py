@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from robustbench_twicing.cli import progress
-from robustbench_twicing.cli.progress import CellProgress
+from robustbench_twicing.report import progress
+from robustbench_twicing.report.progress import CellProgress
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.spec.plan import Cell
 from robustbench_twicing.spec.threats import CorruptionThreat

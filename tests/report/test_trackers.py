@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from robustbench_twicing import api
+from robustbench_twicing.catalog.recipes import training_recipe
 from robustbench_twicing.cli.app import app
 from robustbench_twicing.report import trackers
 from robustbench_twicing.report.layouts import report_page
+from robustbench_twicing.report.tracked_trainings import TrackedTrainings
+from tests.fake_trackers import fake_trackers
 from tests.records_builder import records, run_folder, with_flips
 
 BEFORE, AFTER = with_flips(200, right=150, lost=5, gained=40)
@@ -77,26 +81,37 @@ def test_mlflow_has_figures_parameters_and_the_page(monkeypatch: pytest.MonkeyPa
     _matches(run.data.metrics, run.data.params, page)
 
 
+def _logged(content: bytes) -> Iterator[bytes]:
+    """Records of a log in LevelDB's form, as wandb's offline files are behind seven bytes of their own: blocks of
+    32,768 bytes, pieces of CRC (4), length (2) and type (1: whole, 2: first, 3: middle, 4: last) and content."""
+    place, record = 7, b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        record = (record if kind in (3, 4) else b"") + content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield record
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb_without_a_key_keeps_them_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # it would look for a network
     said = _report("--log", "wandb=robust").stderr
     (file,) = Path("wandb").glob("offline-run-*/run-*.wandb")
     assert f"`wandb sync {file.parent.absolute()}`" in said
-    store = DataStore()
-    store.open_for_scan(str(file))
     kept = []
-    while (data := store.scan_data()) is not None:
+    for data in _logged(file.read_bytes()):
         record = Record()
         record.ParseFromString(data)
         kept.append(record)
     run = next(record.run for record in kept if record.WhichOneof("record_type") == "run")
     history = next(record.history for record in kept if record.WhichOneof("record_type") == "history")
-    store.close()
     assert (run.project, run.display_name) == ("robust", "night")
     parameters = {item.key: json.loads(item.value_json) for item in run.config.update}
     values = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item}
@@ -134,28 +149,52 @@ def test_tensorboard_has_scalars_hyperparameters_and_the_report() -> None:
     _matches(rounded, parameters, Path("tb/night/report.html").read_text("utf-8"))
 
 
+def test_a_training_is_followed_by_epochs_and_ends_with_its_test_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, failed = fake_trackers(monkeypatch), list[tuple[str, str]]()
+    to = [trackers.asked(name) for name in ("kept=X", "broken")]
+    trainings = TrackedTrainings(to, "digits", training_recipe("digits"), lambda *said: failed.append(said))
+    for epoch, loss in ((1, 2.0), (2, 1.5)):
+        trainings.epoch("deit", 3, epoch, loss, 900.0)
+    trainings.ended("deit", 3, 2, right=150, of=200, seconds=9.0, loss=1.5)
+    trainings.epoch("deit", 4, 1, 2.5, 900.0)
+    trainings.interrupted()
+    first, second = kept
+    assert failed == [("broken", "ConnectionError: no network")]  # once, not for each training
+    assert first.name == "deit-digits-seed3"
+    assert (first.parameters["optimizer.name"], first.parameters["recipe"].split()[0]) == ("adamw", "digits")
+    assert first.said[1] == {"train/loss": 2.0, "train/images_per_second": 900.0}
+    assert first.said[2]["test/accuracy"] == 0.75
+    assert first.said[2]["test/ci_low"] < 0.75 < first.said[2]["test/ci_high"]
+    assert (first.whole, second.whole) == (True, False)
+    assert trainings.logged == [("kept", "there X")]
+
+
+def test_a_tracker_that_fails_in_the_middle_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, failed = fake_trackers(monkeypatch), list[tuple[str, str]]()
+    trainings = TrackedTrainings(
+        [trackers.asked("kept")], "digits", training_recipe("digits"), lambda *said: failed.append(said)
+    )
+    trainings.epoch("deit", 0, 1, -1.0, 900.0)
+    trainings.epoch("deit", 0, 2, 1.0, 900.0)
+    trainings.ended("deit", 0, 2, 1, 2, 9.0, 1.0)
+    assert failed == [("kept", "ConnectionError: gone")]
+    assert (kept[0].said, trainings.logged) == ({}, [])
+
+
 def test_what_a_command_logs_is_its_whole_report_and_a_tracker_that_fails_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    logged: list[trackers.Logged] = []
-
-    def keeps(one: trackers.Logged, where: str) -> str:
-        logged.append(one)
-        return f"there {where}"
-
-    def fails(one: trackers.Logged, where: str) -> str:
-        raise ConnectionError("no\nnetwork")
-
-    table = {"kept": trackers.Tracker("json", keeps), "broken": trackers.Tracker("json", fails)}
-    monkeypatch.setattr(trackers, "TRACKERS", table)
+    kept = fake_trackers(monkeypatch)
     monkeypatch.setattr(api, "carry_out", lambda *_: api.load_run("night"))
     attack = ["attack", "--model", "deit", "--log", "broken", "--log", "kept=X"]
     result = CliRunner().invoke(app, attack, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "Not logged to broken: ConnectionError: no network" in result.stderr
     assert "Logged to kept: there X" in result.stderr
-    assert logged[0].figures["deit/clean/n"] == 200
-    assert "Where the numbers come from" in {table.title for table in logged[0].page.tables}
+    (session,) = kept
+    assert session.said[0]["deit/clean/n"] == 200
+    assert "Where the numbers come from" in {table.title for table in session.pages[0].tables}
+    assert session.whole is True
     failed = _report("--log", "broken", "--to", "page.html", code=2)  # where logging is what was asked for
     assert "The report was not logged to broken." in failed.stderr
     assert Path("page.html").exists()

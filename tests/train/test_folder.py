@@ -15,6 +15,7 @@ from robustbench_twicing.models.build import load_model, new_network
 from robustbench_twicing.spec.models import ModelSpec
 from robustbench_twicing.train.folder import augmentation_of
 from robustbench_twicing.train.loop import train
+from tests.fake_trackers import fake_trackers
 from tests.train.small import MODEL, small_job, small_recipe, write_pictures
 
 
@@ -48,7 +49,8 @@ def test_images_that_cannot_be_read_are_replaced_counted_and_listed(tmp_path):
     assert outcome.test_correct <= 3
 
 
-def test_the_command_trains_says_what_it_did_and_keeps_what_is_finished(tmp_path):
+def test_the_command_trains_says_what_it_did_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    kept = fake_trackers(monkeypatch)
     root = write_pictures(tmp_path / "data")
     recipe = tmp_path / "mine.toml"
     text = (definitions("recipes") / "tiny.toml").read_text("utf-8")
@@ -60,9 +62,13 @@ def test_the_command_trains_says_what_it_did_and_keeps_what_is_finished(tmp_path
     assert tried.exit_code == 0, tried.output
     assert "6 updates of 8 images in micro-batches of 8, 2 epochs" in tried.output
     assert not out.exists()
-    result = CliRunner().invoke(app, command)
+    result = CliRunner().invoke(app, [*command, "--log", "kept", "--log", "broken"])
     assert result.exit_code == 0, result.output
     assert "on 4 test images" in result.output
+    assert "No longer logged to broken: ConnectionError: no network" in result.stderr
+    (session,) = kept
+    assert (session.whole, sorted(session.said), session.parameters["epochs"]) == (True, [1, 2], "2")
+    assert session.said[2]["test/n"] == 4
     assert sorted(path.name for path in tmp_path.iterdir() if "x" in path.name) == ["x-ema.safetensors", out.name]
     with safe_open(out, "pt") as file:
         said = file.metadata()
