@@ -7,6 +7,7 @@ Where it keeps things, and as whom, is what its own variables of the environment
 import os
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -92,7 +93,7 @@ class _Wandb:
         import wandb
 
         mode = os.environ.get("WANDB_MODE")
-        alone = not mode and not wandb.api.api_key  # it would ask for one, or fail where nobody can answer
+        alone = not mode and not _has_key(wandb)  # it would ask for one, or fail where nobody can answer
         self._run: Any = wandb.init(
             project=where or os.environ.get("WANDB_PROJECT") or PROJECT,
             name=name,
@@ -114,6 +115,13 @@ class _Wandb:
 
     def end(self, whole: bool = True) -> None:
         self._run.finish(exit_code=0 if whole else 1)
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether wandb knows who the user is, without asking him or a network."""
+    if "prompt" in signature(wandb.login).parameters:
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.api.api_key)  # of older versions; deprecated since
 
 
 class _Tensorboard:
