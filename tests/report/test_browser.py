@@ -61,6 +61,22 @@ frame.addEventListener("load", () => {
 </script>"""
 
 
+_PRINTED = """<!doctype html><iframe src="printed.html" style="width:718px;height:900px"></iframe><pre id="found"></pre>
+<script>
+document.querySelector("iframe").addEventListener("load", (event) => {
+  const page = event.target.contentDocument;
+  page.querySelectorAll("details").forEach((part) => { part.open = true; });
+  const wide = page.documentElement.clientWidth;
+  const tables = [...page.querySelectorAll("table.framed")];
+  const over = tables.filter((table) => table.getBoundingClientRect().right > wide + 1).length;
+  const hidden = [...page.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth + 1
+    && getComputedStyle(one).overflowX !== "visible").length;
+  document.getElementById("found").textContent = JSON.stringify({tables: tables.length, over, hidden});
+});
+</script>"""
+"""A4 between margins of a centimetre is 718 pixels of CSS wide."""
+
+
 _AXE = """<script src="axe.min.js"></script><pre id="found"></pre><script>
 document.querySelectorAll("details").forEach((part) => { part.open = true; });
 axe.run(document, {resultTypes: ["violations"]}).then((result) => {
@@ -155,3 +171,16 @@ def test_axe_finds_no_serious_fault_in_light_and_in_dark(tmp_path: Path) -> None
         content = json.loads(unquote(found))
         assert content["said"] == []
         assert content["rules"] > 15
+
+
+def test_no_column_is_cut_off_in_print(tmp_path: Path) -> None:
+    page = FORMATS["html"].write(made()[0]).decode()
+    assert page.count("@media print") == 1
+    (tmp_path / "printed.html").write_text(page.replace("@media print", "@media all"))
+    (tmp_path / "wrapper.html").write_text(_PRINTED)
+    document, errors = _dumped(tmp_path, "wrapper.html")
+    content = re.findall(r'<pre id="found">(.+?)</pre>', document, flags=re.DOTALL)
+    assert content, errors[-2000:]
+    found = json.loads(content[0])
+    assert found["tables"] >= 4
+    assert (found["over"], found["hidden"]) == (0, 0)
