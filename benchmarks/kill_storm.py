@@ -12,6 +12,7 @@ A plan that comes to its end between two kills is checked and begun anew. Exit c
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -67,7 +68,7 @@ def phase(run: Path, begun: int) -> str:
     """Where a run that began at `begun` (ns) was when it was killed."""
     if not at_work(run, begun):
         return "starting"
-    return "finishing" if '"finished"' in (run / "run.json").read_text() else "working"
+    return "finishing" if json.loads((run / "run.json").read_text())["finished"] else "working"
 
 
 def at_work(run: Path, begun: int) -> bool:

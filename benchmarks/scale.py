@@ -4,8 +4,8 @@
     python benchmarks/scale.py --only memory   # 100,000 shards that nobody computes, half a minute
 
 A worker has `cores / workers` threads: one worker stands beside `local` with two, two beside `local` with one. Wall
-time of a digits plan with two cells that take a minute each, from the manifest on the disk to the end, in which the
-second worker starts. Records are compared to the bit, with paths that no warm-up chose. The numbers mean something only
+time of a digits plan with four cells of half a minute, from the manifest on the disk to the end, in which the second
+worker starts. Records are compared to the bit, with paths that no warm-up chose. The numbers mean something only
 while nothing else runs: the CSV says how busy the machine was.
 """
 
