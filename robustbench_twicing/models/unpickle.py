@@ -41,6 +41,7 @@ state of optimizers and schedulers."""
 _MAPPINGS = re.compile(r"collections\.(defaultdict|Counter)|.*(Dict|CfgNode)")
 _ADVICE = re.compile(r"weights_only|torch\.load|safe_globals|allowlist|re-running", re.IGNORECASE)
 """torch advises to read such a file without restriction, which is never right here."""
+_NESTED = "torch._utils._rebuild_nested_tensor"
 _PICKLES_BEFORE = 3
 """In a file of torch before 1.6: its number, the protocol and the machine's sizes come before the content."""
 
@@ -61,6 +62,11 @@ def read_torch(path: Path) -> Any:
         raise unreadable(path, error) from error
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named and named[1] == _NESTED:  # refused by torch since 2.15
+            raise UserError(
+                f"{path} holds nested tensors instead of plain weights.",
+                "Name the file of the weights that it was made from.",
+            ) from error
         if named:
             raise would_run_code(f"{path} asks for {named[1]}") from error
         if protocol > 2:

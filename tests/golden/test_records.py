@@ -35,6 +35,9 @@ EXACT = ["model", "threat", "kind", "suite", "protocol_hash", "sample_id", "labe
          "correct_unmasked", "top5_correct", "correct_8bit", "rejected", "forwards", "backwards"]  # fmt: skip
 NEAR = {"margin": 2e-3, "loss": 2e-3, "confidence": 2e-3, "linf_distance": 1e-6, "l2_distance": 1e-4}
 """Absolute: other processors sum in another order, which moved no margin of digits by more than 1e-3."""
+ROUNDED = dict.fromkeys(NEAR, 1e-2) | {"linf_distance": 1e-6}
+"""Where bfloat16 crafts: it has 8 bits, and a processor that multiplies in it takes some steps the other way. Margins
+moved by 3e-3 and L2 distances by 7e-4, and none of the exact columns."""
 
 
 def records_of(name: str, out: Path) -> pd.DataFrame:
@@ -51,7 +54,8 @@ def test_the_records_are_those_of_before(name: str, tmp_path: Path) -> None:
     expected = golden[golden["experiment"] == name].drop(columns="experiment").reset_index(drop=True)
     found = records_of(name, tmp_path / "run")
     pd.testing.assert_frame_equal(found[EXACT], expected[EXACT], check_dtype=False)
-    for column, atol in NEAR.items():
+    rounded = EXPERIMENTS[name].get("precision") == "bfloat16"
+    for column, atol in (ROUNDED if rounded else NEAR).items():
         pd.testing.assert_series_equal(found[column], expected[column], check_dtype=False, rtol=0, atol=atol)
 
 

@@ -5,8 +5,9 @@ of eps / 10, of Patch-Fool pixels in steps of 1e-4.
 0.2.0, which are in no extra of ours. torchattack follows the authors' code but has no distance in PNA's loss, and draws
 PatchOut's patches from torch: it makes TGR and PNA alone. tokenfool makes PNA with PatchOut and the distance, and is
 given the patches that our draws choose. torchattack makes ATT, with our draws and the authors' importance of patches,
-where it takes least and most of each patch alone, which is 0 / 0. tokenfool's Patch-Fool begins at our draws, and its
-projection is made to divide by the squared norm.
+where it takes least and most of each patch alone, which is 0 / 0; both in float64, since in float32 the rounding of
+another processor moves up to a quarter of an image's values, torchattack's as ours. tokenfool's Patch-Fool begins at
+our draws, and its projection is made to divide by the squared norm.
 """
 
 import base64
@@ -44,12 +45,13 @@ PATCH_FOOL = threat(patch_fool_settings(12), "1")
 FILE = Path(__file__).with_suffix(".json")
 
 
-def given() -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """The network, images that eps does not take out of [0, 1], and labels."""
+def given(name: str = "") -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """The network, images that eps does not take out of [0, 1], and labels; of `att` in float64."""
     network, images = small_vit(SIZE, depth=12), random_images(COUNT, SIZE, low=0.1, high=0.9)
     for block in network.blocks:
         block.attn.fused_attn = False
-    return network, images, answers(network, images)
+    labels = answers(network, images)
+    return (network.double(), images.double(), labels) if name == "att" else (network, images, labels)
 
 
 def found() -> dict[str, torch.Tensor]:
@@ -137,9 +139,9 @@ def _by_tokenfool(network: Any, image: torch.Tensor, label: torch.Tensor, row: i
 
 def main() -> None:
     """Write the file."""
-    network, images, labels = given()
     made: dict[str, str] = {}
     for name in THREATS:
+        network, images, labels = given(name)
         rows = []
         for row in range(COUNT):
             image, label = images[row : row + 1], labels[row : row + 1]
@@ -151,6 +153,7 @@ def main() -> None:
                 theirs = _by_torchattack(name, network, image, label)
             rows.append(((theirs - image) / (EPS / 10)).round().to(torch.int8))
         made[name] = base64.b64encode(torch.cat(rows).numpy().tobytes()).decode()
+    network, images, labels = given()
     pixels = [
         _patch_fool_by_tokenfool(network, images[row : row + 1], labels[row : row + 1], row) for row in range(COUNT)
     ]
