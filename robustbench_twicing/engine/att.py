@@ -148,7 +148,7 @@ def _importance(model: Queries, network: torch.nn.Module, images: Images, labels
         model.gradient(images, labels, _all_logits)
     finally:
         hook.remove()
-    grid = torch.cat(products).reshape(-1, 1, rows, columns)
+    grid = model.asked(images, products).reshape(-1, 1, rows, columns)
     fine = F.interpolate(grid, scale_factor=patch_size(network), mode="bilinear", align_corners=False)
     grid = F.avg_pool2d(fine, patch_size(network))[:, 0]
     low, high = grid.amin((1, 2), keepdim=True), grid.amax((1, 2), keepdim=True)

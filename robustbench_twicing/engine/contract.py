@@ -1,6 +1,6 @@
 """What an engine is: a pure function `(model, images, labels, threat, draws) -> Perturbed`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -92,6 +92,14 @@ class Queries:
             self.tick(len(part))
         # A single chunk's gradient is returned as it is: copying it would cost as much as a step of the attack.
         return torch.cat(all_logits), gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+
+    def asked(self, images: Images, heard: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What was heard inside the model of each chunk of these images, without rows that nobody asked for.
+
+        A model may fill a chunk up to a size that it is fast at; what it adds stands behind the others.
+        """
+        parts = images.split(self._part(images))
+        return torch.cat([one[: len(part)] for one, part in zip(heard, parts, strict=True)])
 
     def network(self) -> torch.nn.Module:
         """The model as a module, for an attack that looks inside. Raises `UserError` for a mere function."""

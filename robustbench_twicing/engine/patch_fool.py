@@ -41,7 +41,8 @@ def patch_fool(model: Queries, images: Images, labels: Labels, threat: AttackThr
         model(images)
         standing.count(forwards=1)
         rows, columns = patch_grid(network, images)
-        received = torch.cat(heard.taken(min(settings.chosen_in, depth - 1)))[:, :, -rows * columns :].mean(1)
+        in_one = heard.taken(min(settings.chosen_in, depth - 1))
+        received = model.asked(images, in_one)[:, :, -rows * columns :].mean(1)
         chosen: Chosen = received.argsort(dim=1, descending=True, stable=True)[:, : settings.patches]
         grid = torch.zeros_like(received).scatter(1, chosen, 1.0).reshape(-1, rows, columns)
         walk = _Walk(images, over_pixels(network, grid).to(images.dtype), eps, threat.bounds)
@@ -132,7 +133,7 @@ class _Heard:
         """A loss whose labels are places of patches: the mean log attention that each image's receives."""
 
         def loss(logits: Logits, places: Labels) -> PerSample:
-            received = self.taken(number)[-1]
+            received = self.taken(number)[-1][: len(places)]  # a model may fill a batch up
             at = (places % received.shape[2])[:, None, None].expand(-1, received.shape[1], 1)
             result: torch.Tensor = received.gather(2, at).clamp_min(torch.finfo(received.dtype).tiny).log().mean((1, 2))
             return result

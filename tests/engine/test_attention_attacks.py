@@ -9,13 +9,17 @@ from torch import nn
 from robustbench_twicing.attention.altered import Alterations, altered
 from robustbench_twicing.attention.convert import apply_method
 from robustbench_twicing.attention.paths import set_attention_path
+from robustbench_twicing.catalog.zoo import model_spec
+from robustbench_twicing.data.digits import digits as digits_images
 from robustbench_twicing.engine.att import with_tuned_rows_and_columns, with_tuned_tokens
 from robustbench_twicing.engine.patch_fool import without_conflict
 from robustbench_twicing.engine.tgr import without_extreme_rows_and_columns, without_extreme_tokens
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.inside.watch import operator_of
+from robustbench_twicing.models.build import load_model
 from robustbench_twicing.models.faster.last_block import read_tokens_only
 from robustbench_twicing.spec.methods import SOFTMAX
+from robustbench_twicing.spec.models import Recipe
 from tests.engine.tiny import (
     answers,
     att_settings,
@@ -197,3 +201,18 @@ def test_what_is_left_of_the_gradient_is_what_the_settings_say() -> None:
     assert torch.equal(made, images)
     assert not torch.equal(attack(net, images, labels, threat(tgr_settings(1))).images, images)
     assert torch.equal(answers(net, made), answers(net, images))
+
+
+@pytest.mark.parametrize("name", ["pna-patchout", "tgr", "att", "patch-fool"])
+def test_a_classifier_that_fills_its_batches_up_is_attacked_as_one_that_does_not(name: str) -> None:
+    """Batches of 64 and more are filled up to a size that the CPU is fast at; 70 images are none."""
+    digits, model = digits_images(), load_model(model_spec("deit", "digits"))
+    images = digits.read(range(70), [Recipe()]).images[Recipe()]
+    labels = torch.tensor(digits.labels[:70])
+    assert model.granule > 1
+    filled = attack(model, images, labels, threat(ALL[name], "1" if name == "patch-fool" else "4/255")).images
+    model.granule = 1
+    plain = attack(model, images, labels, threat(ALL[name], "1" if name == "patch-fool" else "4/255")).images
+    assert filled.shape == images.shape
+    assert (filled - images).abs().max() > 0
+    assert ((filled - plain).abs() > 1e-6).float().mean() < 0.05  # sums of other sizes are rounded otherwise
