@@ -41,8 +41,8 @@ class ArmsToTrain(NamedTuple):
 def arms_to_train(table: TrainTable, data: str, plan: str, mistakes: Mistakes) -> ArmsToTrain | None:
     """What a plan's table means for the data set that the plan is about; None with mistakes."""
     before = len(mistakes.found)
-    usual = _USUAL.get(data) or ("finetune" if table.start else "small" if data in SMALL else "deit")
-    recipe = mistakes.tried(("train", "recipe"), recipe_against, table.recipe or usual, table.adversarial, table.eps)
+    named = table.recipe or usual_recipe(data, table.start)
+    recipe = mistakes.tried(("train", "recipe"), recipe_against, named, table.adversarial, table.eps)
     if recipe is not None and recipe.name == "finetune" and not (table.start and table.control):
         what = "The recipe finetune goes on from weights, and means something beside a control only."
         mistakes.add(("train", "recipe"), what, 'Write from = "timm:NAME" (or a file) and control = true.')
@@ -63,8 +63,12 @@ def arms_to_train(table: TrainTable, data: str, plan: str, mistakes: Mistakes) -
     return ArmsToTrain(recipe, data, directory, table.start, weights, tuple(specs))
 
 
-_USUAL = {"digits": "digits", "text": "tiny-lm"}
-"""The recipe, of data that has one of its own."""
+def usual_recipe(data: str, start: str | None) -> str:
+    """The recipe by which a data set is trained on, unless another is named; from the weights `start`, if any."""
+    return _OWN_RECIPE.get(data) or ("finetune" if start else "small" if data in SMALL else "deit")
+
+
+_OWN_RECIPE = {"digits": "digits", "text": "tiny-lm"}
 
 
 def _spec(text: str, data: str) -> ModelSpec:

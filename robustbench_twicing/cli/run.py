@@ -67,7 +67,7 @@ def run(
 
 
 def _watching(stack: ExitStack, quiet: bool, data: str) -> "Watching":
-    from robustbench_twicing.cli.train import say_trained, say_trained_on_text
+    from robustbench_twicing.cli.train import say_outcome
     from robustbench_twicing.runner.trained import Watching
 
     bars: list[Followed] = []
@@ -81,8 +81,7 @@ def _watching(stack: ExitStack, quiet: bool, data: str) -> "Watching":
         say(f"Trains {number} of {all_of_them} arms' seeds first.", stderr=True)
 
     def done(model: str, seed: int, images: int, outcome: "Outcome") -> None:
-        told = say_trained_on_text if data == "text" else say_trained
-        told(model, seed, images, outcome, stderr=True)
+        say_outcome(data, model, seed, images, outcome, stderr=True)
 
     return Watching(left, going, done)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from robustbench_twicing.catalog.zoo import SMALL
 from robustbench_twicing.cli.progress import Followed, bar, loading
 from robustbench_twicing.cli.tracking import Log, tracked, trackers
 from robustbench_twicing.errors import UserError
@@ -117,12 +116,11 @@ def train(
     if data in ("digits", "text") and data_dir is not None:
         what = "The digits lie in no folder." if data == "digits" else "The text lies in no folder."
         raise UserError(what, "Give the data in --data-dir another name with --data.")
-    from_scratch = "small" if data in SMALL else "deit"
-    recipe = recipe or {"digits": "digits", "text": "tiny-lm"}.get(data) or ("finetune" if start else from_scratch)
     to_log = trackers(log)
     loading(quiet)
-    from robustbench_twicing.catalog.arms_to_train import recipe_against, with_controls
+    from robustbench_twicing.catalog.arms_to_train import recipe_against, usual_recipe, with_controls
 
+    recipe = recipe or usual_recipe(data, start)
     models = with_controls(model, data) if control else list(dict.fromkeys(model))
     numbers = seeds_of(seeds, seed)
     paths = _paths(models, numbers, data, out, several=len(models) > 1 or seeds is not None)
@@ -185,24 +183,19 @@ def _train_at_once(asked: _Asked, at_once: int) -> None:
         task = shown.add_task("trainings", total=len(left))
         for done, (one, outcome) in enumerate(train_several(left, at_once) if left else (), start=1):
             shown.update(task, completed=done)
-            say_trained(one.model, one.seed, 597, outcome)
+            say_outcome(asked.data, one.model, one.seed, 597, outcome)
             _log_outcome(logged, one.model, one.seed, asked.recipe.epochs, 597, outcome)
     _say_use(asked)
 
 
 def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None:
     """One after another, each on all processes that torchrun started."""
-    from robustbench_twicing.data.training import training_images
-    from robustbench_twicing.train.digits import DigitsData
-    from robustbench_twicing.train.folder import FolderData
     from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
+    from robustbench_twicing.train.named_data import named_data
     from robustbench_twicing.train.processes import joined
-    from robustbench_twicing.train.text import TextData
     from robustbench_twicing.train.weights import is_trained
 
-    data: Any = TextData() if asked.data == "text" else DigitsData()
-    if asked.data_dir:
-        data = FolderData(asked.data, training_images(asked.data, asked.data_dir))
+    data = named_data(asked.data, asked.data_dir)
     all_of_them = [
         Begun(job_of(name, data, asked.recipe, seed, asked.start), path) for (name, seed), path in asked.paths.items()
     ]
@@ -230,8 +223,7 @@ def _train_in_turn(asked: _Asked, equipment: "Equipment", dry_run: bool) -> None
             for one, outcome in train_in_turn(left, equipment, processes, going if first else None):
                 if first:
                     name, seed, of = one.job.spec.name, one.job.seed, one.job.data.test_images
-                    told = say_trained_on_text if asked.data == "text" else say_trained
-                    told(name, seed, of, outcome)
+                    say_outcome(asked.data, name, seed, of, outcome)
                     _log_outcome(logged, name, seed, asked.recipe.epochs, of, outcome)
     if first:
         _say_use(asked)
@@ -253,7 +245,13 @@ def _say_left(left: int, all_of_them: int) -> None:
         )
 
 
-def say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome", stderr: bool = False) -> None:
+def say_outcome(data: str, model: str, seed: int, of: int, outcome: "Outcome", stderr: bool = False) -> None:
+    """The line of a training that is done, by what it was trained on."""
+    told = _say_trained_on_text if data == "text" else _say_trained
+    told(model, seed, of, outcome, stderr)
+
+
+def _say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcome", stderr: bool = False) -> None:
     share = percent(outcome.test_correct / test_bytes)
     say(
         f"{model}, seed {seed}: the likeliest byte is the next for {share} % of {count(test_bytes)} test bytes, "
@@ -262,7 +260,7 @@ def say_trained_on_text(model: str, seed: int, test_bytes: int, outcome: "Outcom
     )
 
 
-def say_trained(model: str, seed: int, test_images: int, outcome: "Outcome", stderr: bool = False) -> None:
+def _say_trained(model: str, seed: int, test_images: int, outcome: "Outcome", stderr: bool = False) -> None:
     """The line of a training that is done, and what was odd in it."""
     low, high = wilson_interval(outcome.test_correct, test_images)
     average = ""

@@ -5,19 +5,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from robustbench_twicing.catalog.arms_to_train import ArmsToTrain
-from robustbench_twicing.data.training import training_images
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import choose_device
 from robustbench_twicing.results.store import require_writable
 from robustbench_twicing.spec.means import Means
 from robustbench_twicing.train.digits import DigitsData
 from robustbench_twicing.train.dry_run import Estimate, estimated
-from robustbench_twicing.train.folder import FolderData
 from robustbench_twicing.train.in_turn import Begun, job_of, train_in_turn
 from robustbench_twicing.train.job import Equipment
 from robustbench_twicing.train.loop import Outcome, Progress
+from robustbench_twicing.train.named_data import IN_MEMORY, named_data
 from robustbench_twicing.train.several import Training, train_several
-from robustbench_twicing.train.text import TextData
 from robustbench_twicing.train.weights import is_trained
 
 
@@ -78,19 +76,15 @@ def arms_estimated(arms: ArmsToTrain, means: Means) -> dict[str, tuple[int, Esti
 
 
 def _data(arms: ArmsToTrain, means: Means) -> Any:
-    if arms.data in _IN_MEMORY:
-        return _IN_MEMORY[arms.data]()
+    if arms.data in IN_MEMORY:
+        return named_data(arms.data, None)
     directory = arms.directory or means.directories.get(arms.data)
     if directory is None:
         raise UserError(
             f"Where do the images of {arms.data!r} to train on lie?",
             "Write directory in [train], or the data set's place in [directories].",
         )
-    return FolderData(arms.data, training_images(arms.data, directory))
-
-
-_IN_MEMORY: dict[str, Callable[[], Any]] = {"digits": DigitsData, "text": TextData}
-"""Data that ship with the tool."""
+    return named_data(arms.data, directory)
 
 
 def _equipment(means: Means) -> Equipment:
