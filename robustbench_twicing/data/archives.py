@@ -174,12 +174,12 @@ class ArchiveTree:
 
     def __init__(self, root: Path, archives: Iterable[Path]) -> None:
         self.root = root
-        self._archives = tuple(archives)
+        self.archives = tuple(archives)
         self._folders: dict[str, set[str]] = {"": set()}
         self._names: dict[str, list[str]] = {}
         self._places: dict[str, array[int]] = {}
         left_out: list[str] = []
-        for number, archive in enumerate(self._archives):
+        for number, archive in enumerate(self.archives):
             left_out += self._add(number, archive)
         self.left_out = tuple(map(shown, left_out))
         for folder in self._names:
@@ -276,15 +276,15 @@ class ArchiveTree:
 
     def read(self, path: str) -> bytes:
         number, *place = self._place_of_file(path)
-        return read_member(self._archives[number], *place)
+        return read_member(self.archives[number], *place)
 
     def raw(self, path: str) -> tuple[Path, int, int] | None:
         number, *place = self._place_of_file(path)
-        return raw_place(self._archives[number], *place)
+        return raw_place(self.archives[number], *place)
 
     def where(self, path: str) -> str:
         place = self._place(path)
-        return shown(f"{self._archives[place[0]] if place else self.root}: {path or 'top'}")
+        return shown(f"{self.archives[place[0]] if place else self.root}: {path or 'top'}")
 
 
 def _end_of(path: str, links: Mapping[str, Link]) -> str | None:

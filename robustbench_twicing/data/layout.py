@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_twicing.data.archives import Tree, join, open_tree, unreadable_folder
+from robustbench_twicing.data.archives import ArchiveTree, FolderTree, Tree, join, open_tree, unreadable_folder
 from robustbench_twicing.data.cifar import cifar_c_tree, cifar_tree, mnist_tree
 from robustbench_twicing.data.contents import (
     HELP,
@@ -18,14 +18,17 @@ from robustbench_twicing.data.contents import (
 from robustbench_twicing.data.decode import is_image
 from robustbench_twicing.data.foreign import foreign_layout
 from robustbench_twicing.data.label_files import FORMS, LabelFile, find_labels
+from robustbench_twicing.data.labelled import EVALUATED
+from robustbench_twicing.data.tables import ENDINGS, table_tree, tables_in
+from robustbench_twicing.data.webdataset import holds_samples, webdataset_tree
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 
 _MOST_CLASSES = 50_000
 """That folders may name: more are images that lie in a folder each."""
 
-_SPLITS = ("val", "validation", "valid", "test", "testing", "dev", "eval")
-"""Names of folders that hold a whole data set to evaluate on."""
+_CLASS_FOLDERS = ("classes", "numbered", "imagefolder")
+"""Layouts whose images may also lie in tables, or in shards of WebDataset."""
 
 
 def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
@@ -39,8 +42,12 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
             f"Suite {suite.name!r} has no files of its own: it is computed from the images of {suite.clean!r}.",
             f"Pass the folder of {suite.clean!r}.",
         )
+    if suite.layout in _CLASS_FOLDERS and directory.suffix.lower() in ENDINGS and directory.is_file():
+        return _found(*table_tree(suite, directory, [directory]))
     tree = open_tree(directory)
     try:
+        if suite.layout in _CLASS_FOLDERS and not _holds_classes(suite, tree, ""):
+            suite, tree = _by_labels(suite, tree)
         if suite.layout == "cifar":
             suite, tree = cifar_tree(suite, tree)
         if suite.layout == "mnist":
@@ -49,10 +56,23 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
             tree = cifar_c_tree(suite, tree)
         if suite.severities:
             return _with_classes(SuiteFolder(suite, tree, _corruption_roots(suite, tree)))
-        root, labels = _class_root(suite, tree)
-        return _with_classes(SuiteFolder(suite, tree, {None: root}, labels))
+        return _found(suite, tree)
     except OSError as error:
         raise unreadable_folder(str(error.filename or directory), error) from None
+
+
+def _found(suite: SuiteSpec, tree: Tree) -> SuiteFolder:
+    root, labels = _class_root(suite, tree)
+    return _with_classes(SuiteFolder(suite, tree, {None: root}, labels))
+
+
+def _by_labels(suite: SuiteSpec, tree: Tree) -> tuple[SuiteSpec, Tree]:
+    """What holds tables or shards, as class folders; anything else as it is."""
+    if isinstance(tree, FolderTree) and (tables := tables_in(tree)):
+        return table_tree(suite, tree.root, [tree.root / table for table in tables])
+    if isinstance(tree, ArchiveTree) and holds_samples(tree):
+        return webdataset_tree(suite, tree)
+    return suite, tree
 
 
 def _with_classes(found: SuiteFolder) -> SuiteFolder:
@@ -111,7 +131,7 @@ def _holds_classes(suite: SuiteSpec, tree: Tree, root: str) -> bool:
     folders = tree.listing(root).folders
     if suite.index:
         return any(class_of(suite, folder) for folder in folders)
-    apart = [folder for folder in folders if _is_training(folder) or folder.lower() in (*_SPLITS, *suite.folders)]
+    apart = [folder for folder in folders if _is_training(folder) or folder.lower() in (*EVALUATED, *suite.folders)]
     if len(apart) == len(folders) or folders == ("images",):
         return False
     looked_at = [*folders[:5], *apart]
@@ -149,7 +169,7 @@ def _the_one(suite: SuiteSpec, tree: Tree, folders: Sequence[str]) -> str:
 
 def _named(suite: SuiteSpec, folders: Sequence[str]) -> list[str]:
     """Those that are called as the suite says, or as data sets to evaluate on are called."""
-    wanted = suite.folders or (_SPLITS if suite.own_classes else ())
+    wanted = suite.folders or (EVALUATED if suite.own_classes else ())
     return [folder for folder in folders if folder.partition("/")[0].lower() in wanted]
 
 

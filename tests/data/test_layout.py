@@ -216,20 +216,12 @@ def test_two_names_that_become_one_are_refused(tmp_path: Path) -> None:
 # --- layouts of others -----------------------------------------------------------------------------------------------
 
 
-def _webdataset(root: Path) -> None:
-    with tarfile.open(root / "imagenet-val-000000.tar", "w") as file:
-        for name in ("000000.jpg", "000000.cls", "000001.jpg", "000001.cls"):
-            file.addfile(tarfile.TarInfo(name), io.BytesIO())
-
-
 @pytest.mark.parametrize(
     ("files", "word"),
     [
-        (["data/validation-00000-of-00014.parquet"], "Parquet"),
         (["imagenet2012/5.1.0/imagenet2012-validation.tfrecord-00000-of-00064"], "TensorFlow Datasets"),
         (["val.lmdb/data.mdb"], "LMDB"),
         (["data.mdb", "lock.mdb"], "LMDB"),
-        (["train/data-00000-of-00001.arrow", "train/state.json"], "Arrow"),
         (["val.h5"], "HDF5"),
         (["cifar-10-batches-py/test_batch"], 'layout = "cifar"'),
         (["images/air_freshener/0a.png", "mappings/folder_to_objectnet_label.json"], "ObjectNet"),
@@ -243,15 +235,18 @@ def test_layouts_of_others_are_called_by_their_names(tmp_path: Path, files: list
     assert re.search(f"what looks like .*{word}", _refusal("imagenet", tmp_path))
 
 
-def test_webdataset_shards_are_called_so(tmp_path: Path) -> None:
-    _webdataset(tmp_path)
+def test_webdataset_shards_without_labels_are_called_so(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "imagenet-val-000000.tar", "w") as file:
+        for name in ("000000.jpg", "000000.txt"):
+            file.addfile(tarfile.TarInfo(name), io.BytesIO())
     assert "WebDataset shards" in _refusal("imagenet", tmp_path)
     assert "WebDataset shards" in _refusal("imagenet", tmp_path / "imagenet-val-000000.tar")
 
 
-def test_a_single_file_of_another_format_is_called_so(tmp_path: Path) -> None:
+def test_a_table_in_the_place_of_a_suite_of_corruptions_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "val.parquet").write_bytes(b"PAR1" + bytes(64))
-    assert "Parquet" in _refusal("imagenet", tmp_path / "val.parquet")
+    assert "Parquet" in _refusal("imagenet-c", tmp_path)
+    assert "Parquet" in _refusal("imagenet-c", tmp_path / "val.parquet")
 
 
 def test_class_folders_of_ones_own_are_told_which_key_to_write(tmp_path: Path) -> None:
