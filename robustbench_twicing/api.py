@@ -54,6 +54,7 @@ def evaluate(
     engine: str = "own",
     worst_case: bool = False,
     precision: str = "float32",
+    eot: int = 1,
     eight_bit: bool = False,
     source_model: str | Sequence[str] | None = None,
     suites: str | Sequence[str] = (),
@@ -90,12 +91,11 @@ def evaluate(
     `models`: names (`"deit"`, `"deit-tw=checkpoint.pth"`), or modules of your own as `{"name": module}`, or functions,
     that take RGB images in [0, 1] and return logits: put normalisation inside. They are evaluated frozen and in eval
     mode, and are afterwards as they were. `image_size`: of their images, for all or by name; left out, it is looked
-    for. Nobody can see whether a module's code has changed, so it is computed anew, unless `versions` gives it one by
-    its name: then the same call continues, as it does for models with names. `attacks` left out takes the protocol's
-    own list, unless `suites` are named and no `eps`. `eps` as papers write it ("1/255", the default), or a number:
-    8/255, 0.03. `suites`: such as `"digits-c"`. With a `text`, the name or file of one, models are language models,
-    in a `window` (docs/language.md): `evaluate("tiny-lm", text="python-topics")`. The rest are fields of
-    `spec.experiment.Experiment` and `spec.means.Means`. `begin` follows; in a notebook a bar does. Raises `UserError`.
+    for. A module is computed anew, since its code may have changed, unless `versions` gives it one by its name; then
+    the same call continues, as it does for models with names. `attacks` left out takes the protocol's own list, unless
+    `suites` are named and no `eps`. `eps` as papers write it ("1/255", the default), or a number: 8/255, 0.03.
+    `suites`: such as `"digits-c"`. With a `text`, the name or file of one, models are language models, in a `window`
+    (docs/language.md). The rest is `Experiment`'s and `Means`'. `begin` follows, or a bar. Raises `UserError`.
     """
     said = dict(locals())
     with followed_in_notebooks(said.pop("begin")) as begin:

@@ -164,6 +164,7 @@ ABOUT_ATTACKS = {
     "engine": st.just("own"),
     "worst_case": st.just(True),
     "precision": one("bfloat16", "tf32"),
+    "eot": one(2, 20),
     "eight_bit": st.just(True),
     "source_model": st.just("resnet18"),
 }
@@ -458,6 +459,7 @@ def test_wrong_means_are_refused_in_each_doors_own_spelling(key: str, value: Any
         ("engine", "torchattacks"),
         ("worst_case", True),
         ("precision", "bfloat16"),
+        ("eot", 2),
         ("eight_bit", True),
         ("source_model", "deit-tw"),
     ],

@@ -242,10 +242,20 @@ def _as_asked(
                 mistakes.add((key,), said, "Use a protocol with space = 'pixel', such as standard.")
     if experiment.worst_case and threats:
         threats = threats + (mistakes.tried(("worst_case",), worst_cases, rules, threats) or [])
-    asked = {"precision": experiment.precision, "eight_bit": experiment.eight_bit}
+    if experiment.eot > 1:
+        _refuse_averages(threats, mistakes)
+    asked = {key: getattr(experiment, key) for key in ("precision", "eight_bit", "eot")}
     return [
         threat.model_copy(update={**asked, "source": source}) for source in sources or (None,) for threat in threats
     ]
+
+
+def _refuse_averages(threats: Sequence[AttackThreat], mistakes: Mistakes) -> None:
+    members = [member for threat in threats for member in threat.members]
+    alone = [one.attack for one in members if one.settings.looks_inside or one.settings.algorithm == "torchattacks"]
+    for name in dict.fromkeys(alone):
+        why = f"The attack {name!r} asks the model itself, so nothing can be averaged for it."
+        mistakes.add(("eot",), why, "Leave it away, or take an attack such as pgd, apgd-ce or square.")
 
 
 def _recipe(experiment: Experiment, base: str, rules: Protocol, mistakes: Mistakes) -> str | None:
@@ -336,7 +346,7 @@ def _refuse_what_says_nothing(experiment: Experiment, base: str, mistakes: Mista
     """What is about attacks and would be dropped, since there are none."""
     if experiment.attacks:
         return
-    for key in ("protocol", "engine", "worst_case", "precision", "eight_bit", "source_model"):
+    for key in ("protocol", "engine", "worst_case", "precision", "eot", "eight_bit", "source_model"):
         if getattr(experiment, key) != Experiment.model_fields[key].default:
             mistakes.add((key,), "Nothing is attacked, so this means nothing.", "Name attacks, or leave it away.")
 

@@ -62,6 +62,10 @@ ATTACKS: Mapping[str, Any] = in_panel(
             str | None,
             typer.Option(metavar="TYPE", help="float32, tf32 or bfloat16 for attacks, not verdicts."),
         ],
+        "eot": Annotated[
+            int | None,
+            typer.Option(metavar="N", help="Average over N draws of a model that draws at random. Default: 1."),
+        ],
         "eight_bit": Annotated[
             bool | None, typer.Option("--eight-bit", help="Judge attacked images again, in 8 bits a pixel.")
         ],

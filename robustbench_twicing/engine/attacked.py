@@ -16,4 +16,5 @@ def attacked(
     Raises `UserError` as the algorithm does. What breaks a rule of the threat is in `Verified.reasons`.
     """
     perturbed = engine_of(threat.settings)(crafting, images, labels, threat, draws)
-    return perturbed, verify(perturbed, images, threat)
+    spent = {"forwards": perturbed.forwards * crafting.eot, "backwards": perturbed.backwards * crafting.eot}
+    return perturbed._replace(**spent), verify(perturbed, images, threat)

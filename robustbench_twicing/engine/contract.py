@@ -1,6 +1,7 @@
 """What an engine is: a pure function `(model, images, labels, threat, draws) -> Perturbed`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -59,20 +60,28 @@ class Queries:
     """
 
     def __init__(
-        self, model: Callable[[Images], Logits], batch_size: int, tick: Callable[[int], None] = lambda evaluations: None
+        self,
+        model: Callable[[Images], Logits],
+        batch_size: int,
+        tick: Callable[[int], None] = lambda evaluations: None,
+        eot: int = 1,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
         self.tick = tick
         """Told after each chunk how many images were evaluated, for progress bars."""
+        self.eot = eot
+        """Evaluations of each image that are averaged, for a model that draws at random: logits, and gradients of each
+        draw's own loss (Athalye et al. 2018, arXiv 1802.00420, section 4.2)."""
 
     def __call__(self, images: Images) -> Logits:
         """Logits of any number of images."""
         all_logits = []
         with torch.no_grad():
             for part in images.split(self._part(images)):
-                all_logits.append(self.model(part).detach())  # of a module that asks for a gradient itself
-                self.tick(len(part))
+                (logits,) = self._averaged(partial(self._logits, part))
+                all_logits.append(logits)
+                self.tick(len(part) * self.eot)
         return torch.cat(all_logits)
 
     def gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
@@ -83,15 +92,29 @@ class Queries:
         all_logits, gradients = [], []
         size = self._part(images)
         for part, targets in zip(images.split(size), labels.split(size), strict=True):
-            part = part.detach().requires_grad_()
-            with torch.enable_grad():
-                logits = self.model(part)
-                gradient = _gradient_of(loss(logits, targets).sum(), part)
-            all_logits.append(logits.detach())
+            logits, gradient = self._averaged(partial(self._gradient, part, targets, loss))
+            all_logits.append(logits)
             gradients.append(gradient)
-            self.tick(len(part))
+            self.tick(len(part) * self.eot)
         # A single chunk's gradient is returned as it is: copying it would cost as much as a step of the attack.
         return torch.cat(all_logits), gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+
+    def _logits(self, images: Images) -> tuple[Logits]:
+        return (self.model(images).detach(),)  # of a module that asks for a gradient itself
+
+    def _gradient(self, images: Images, labels: Labels, loss: LossFunction) -> tuple[Logits, Images]:
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.model(images)
+            gradient = _gradient_of(loss(logits, labels).sum(), images)
+        return logits.detach(), gradient
+
+    def _averaged(self, ask: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+        """The means of `eot` answers."""
+        means = ask()
+        for _ in range(self.eot - 1):
+            means = tuple(mean + new for mean, new in zip(means, ask(), strict=True))
+        return means if self.eot == 1 else tuple(mean / self.eot for mean in means)
 
     def asked(self, images: Images, heard: Sequence[torch.Tensor]) -> torch.Tensor:
         """What was heard inside the model of each chunk of these images, without rows that nobody asked for.

@@ -37,13 +37,20 @@ class Finding(NamedTuple):
 
 
 def preflight(
-    model: Queries, images: Images, labels: Labels, gradients: bool, attacked: bool = True, usual: bool = True
+    model: Queries,
+    images: Images,
+    labels: Labels,
+    gradients: bool,
+    attacked: bool = True,
+    usual: bool = True,
+    draws: int = 1,
 ) -> list[Finding]:
     """Look at a model with some clean images (at least one) and their labels.
 
     `images` (batch, 3, H, W) are pixels; `gradients` says whether an attack will use them, `attacked` whether there is
-    one at all, `usual` whether they are images on which better than guessing is expected. The model is evaluated twice
-    on each image, and once with its gradient.
+    one at all, `usual` whether they are images on which better than guessing is expected, `draws` over how many
+    draws of a random model attacks average (1: a random model is refused). The model is evaluated twice on each image,
+    and once with its gradient.
     """
     found: list[Finding] = []
 
@@ -68,7 +75,7 @@ def preflight(
         if not finite.any():
             return found
     images, labels, logits = images[finite], labels[finite], logits[finite]
-    found += _probabilities(logits, attacked) + _repeatable(model, images, logits)
+    found += _probabilities(logits, attacked) + _repeatable(model, images, logits, draws)
     if gradients:
         found += _gradients(model, images, labels)
     return found + (_accuracy(logits, labels) if usual else [])
@@ -96,11 +103,16 @@ def _probabilities(logits: torch.Tensor, attacked: bool) -> list[Finding]:
     return [Finding("logits", attacked, says, "Take the softmax off the model's end.")]
 
 
-def _repeatable(model: Queries, images: Images, logits: torch.Tensor) -> list[Finding]:
+def _repeatable(model: Queries, images: Images, logits: torch.Tensor, draws: int) -> list[Finding]:
     scale = logits.abs().max().clamp_min(1e-6)
     if (model(images) - logits).abs().max() > _REPEATABLE * scale:
+        if draws > 1:
+            says = f"The model draws at random. Attacks average over {draws} draws; a verdict is that of one more: "
+            remedy = "Read intervals as being over draws, too."
+            return [Finding("repeatable", False, f"{says}the same run again gives others.", remedy)]
         says = "The same images give other logits each time: the model draws at random, and verdicts would be luck."
-        return [Finding("repeatable", True, says, "Call model.eval(); a random defence needs an attack of its own.")]
+        remedy = "Call model.eval(); a random defence is attacked over its draws: --eot 20."
+        return [Finding("repeatable", True, says, remedy)]
     if len(images) > 1:
         try:
             alone = torch.cat([model(image) for image in images[:4].split(1)])

@@ -40,6 +40,8 @@ def threat_model(manifest: Manifest) -> str:
         ]
         if first.precision != manifest.precision:
             parts.append(f"crafted in {first.precision}, judged in {manifest.precision}")
+        if first.eot > 1:
+            parts.append(f"each gradient and each iterate's answer averaged over {first.eot} draws of the model")
         if made_on := list(dict.fromkeys(threat.source.name for threat in threats if threat.source)):
             parts.append(f"made on {', '.join(made_on)}")
     parts += [f"images {recipe}" for recipe in _recipes(manifest)]

@@ -74,6 +74,8 @@ class Experiment(Frozen):
     """Add, for each norm and eps, the row of all attacks together."""
     precision: Precision = "float32"
     """What attacks compute in; verdicts are float32's."""
+    eot: Count = 1
+    """Draws of a random model over which attacks average."""
     eight_bit: Flag = False
     """Judge attacked images a second time, rounded to 8 bits a pixel."""
     source_model: Annotated[

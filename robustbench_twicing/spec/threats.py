@@ -73,6 +73,9 @@ class AttackThreat(_Threat):
     """Judge every attacked image once more with its pixels rounded to 8 bits, as a picture file would hold it."""
     source: ModelSpec | None = None
     """Another model that the images are made on, to be judged by this one (a transfer attack)."""
+    eot: int = Field(default=1, ge=1)
+    """Draws of a random model over which the attack averages whatever it asks (expectation over transformation, Athalye
+    et al. 2018, arXiv 1802.00420). The verdict is that of one more draw."""
 
     @property
     def id(self) -> str:
@@ -87,9 +90,14 @@ class AttackThreat(_Threat):
         Editing one attack of a protocol leaves the others comparable.
         """
         content: dict[str, Any] = {"rules": self.rules.model_dump(), "settings": self.settings.model_dump(mode="json")}
-        usual = {name: AttackThreat.model_fields[name].default for name in ("precision", "eight_bit", "source")}
+        usual = {name: AttackThreat.model_fields[name].default for name in ("precision", "eight_bit", "source", "eot")}
         chosen = self.model_dump(mode="json", include=set(usual))
         return content_hash(content | {name: value for name, value in chosen.items() if value != usual[name]})
+
+    @property
+    def evaluations(self) -> int:
+        """Of the model, that one sample costs at most. For estimates."""
+        return self.settings.evaluations * self.eot
 
     @property
     def members(self) -> tuple["AttackThreat", ...]:

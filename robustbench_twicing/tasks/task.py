@@ -150,4 +150,4 @@ class Task(NamedTuple):
 def evaluations_of(cell: Cell, samples: int) -> int:
     """Evaluations of the model that a cell costs at most; for progress and estimates."""
     threat = cell.threat
-    return samples * (threat.settings.evaluations if threat.kind == "attack" else 1)
+    return samples * (threat.evaluations if threat.kind == "attack" else 1)

@@ -148,7 +148,7 @@ def _attack(
     judging = Queries(model.in_space(space), batch_size, tick)
     inputs = samples.images if space == "pixel" else model.normalize(samples.images)
     targets = samples.labels if threat.rules.labels == "true" else judging(inputs).argmax(1)
-    crafting = Queries(roles.crafting.in_space(space), batch_size, tick)
+    crafting = Queries(roles.crafting.in_space(space), batch_size, tick, threat.eot)
     doubted = roles.crafting is not roles.fallback or threat.precision == "tf32"
     outcome, images, believed = _craft(crafting, judging, threat, samples, inputs, targets, seed, doubted)
     if doubted:
@@ -157,7 +157,7 @@ def _attack(
         if len(rejected):
             rows = rejected.tolist()
             exact = threat.model_copy(update={"precision": "float32"})
-            fallback = Queries(roles.fallback.in_space(space), batch_size, tick)
+            fallback = Queries(roles.fallback.in_space(space), batch_size, tick, threat.eot)
             again, images[rows], _ = _craft(
                 fallback, judging, exact, samples.take(rows), inputs[rows], targets[rows], seed
             )
@@ -197,7 +197,7 @@ def _craft(
     judgement.error = np.where(judgement.error == "", np.array(checked.reasons, dtype=object), judgement.error)
     outcome = Outcome.untouched(judgement)
     outcome.distances = torch.stack((checked.linf, checked.l2)).cpu().numpy()
-    outcome.spent = torch.stack((perturbed.forwards + 1 + doubted, perturbed.backwards)).cpu().numpy()
+    outcome.spent = torch.stack((perturbed.forwards + 1 + doubted * threat.eot, perturbed.backwards)).cpu().numpy()
     return outcome, checked.images, believed
 
 

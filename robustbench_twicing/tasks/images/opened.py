@@ -68,7 +68,7 @@ class OpenedImages:
 
     def shard_size(self, threat: Threat) -> int:
         """As `Opened.shard_size`; divides `BLOCK`."""
-        if threat.kind != "attack" or threat.settings.evaluations < _DEAR:
+        if threat.kind != "attack" or threat.evaluations < _DEAR:
             return BLOCK
         return _FEW if threat.settings.side_by_side >= _FEW else _SOME
 

@@ -36,6 +36,7 @@ def look(
     """
     attacks = [threat for threat in plan.threats if threat.kind == "attack"]
     gradients = any(threat.settings.gradients != 0 for threat in attacks)
+    draws = max((threat.eot for threat in attacks), default=1)
     looks: Looks = {}
     _require_attention(models, [cell for cell, shards in pending.items() if shards])
     for cell in _one_of_each_model([cell for cell, shards in pending.items() if shards]):
@@ -46,7 +47,7 @@ def look(
         if not batch.readable:
             continue
         labels = torch.tensor([source.dataset.labels[position] for position in batch.readable], device=device)
-        how = (batch.images[recipe].to(device), labels, attacked and gradients, attacked, _is_usual(cell.threat))
+        how = (batch.images[recipe].to(device), labels, attacked and gradients, attacked, _is_usual(cell.threat), draws)
         for name in cell.models:
             if name not in looks:
                 looks[name] = [ModelFinding(model=name, **f._asdict()) for f in _look(models[name], *how)]
