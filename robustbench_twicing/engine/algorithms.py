@@ -10,7 +10,7 @@ from robustbench_twicing.engine.mifgsm import mifgsm
 from robustbench_twicing.engine.minimum_norm import ddn, deepfool, fmn
 from robustbench_twicing.engine.noise import noise
 from robustbench_twicing.engine.patch_fool import patch_fool
-from robustbench_twicing.engine.pgd import pgd
+from robustbench_twicing.engine.pgd import pgd, pgd_targeted
 from robustbench_twicing.engine.pna_patchout import pna_patchout
 from robustbench_twicing.engine.spsa import spsa
 from robustbench_twicing.engine.square import square
@@ -32,6 +32,7 @@ ALGORITHMS: dict[str, Engine] = {
     "noise": noise,
     "patch-fool": patch_fool,
     "pgd": pgd,
+    "pgd-t": pgd_targeted,
     "pna-patchout": pna_patchout,
     "spsa": spsa,
     "square": square,

@@ -1,15 +1,18 @@
-"""Projected gradient descent."""
+"""Projected gradient descent, away from a class and towards others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import log_odds_against
+from robustbench_twicing.engine.losses import log_odds_against, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.spec.attacks import PgdSettings
+from robustbench_twicing.spec.attacks import PgdSettings, PgdTargetedSettings, PgdWalkSettings
 from robustbench_twicing.spec.threats import AttackThreat
-from robustbench_twicing.tensors import Images, Labels
+from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
+
+WalkLoss = Callable[[Logits, Counts], PerSample]
+"""A loss of some samples, each named by its row of the batch."""
 
 
 def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -23,12 +26,53 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     """
     settings = threat.settings
     assert isinstance(settings, PgdSettings)
-    eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
+
+    def loss(logits: Logits, rows: Counts) -> PerSample:
+        return log_odds_against(logits, labels[rows])
+
     standing = Standing(images, labels, threat, draws)
-    for restart in range(settings.restarts):
-        current, ball = _begin(images[standing.rows], threat, standing.draws, restart)
+    return _walks(model, standing, images, threat, [(restart, loss) for restart in range(settings.restarts)])
+
+
+def pgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
+    """PGD towards one wrong class after the other, those that the clean image's logits rank highest first: the target's
+    logit less the label's is climbed (MultiTargeted, Gowal et al. 2019, arXiv 1910.09338, eq. 6).
+
+    Everything else as in `pgd`. Any wrong answer fools the model, not only the target. Restart r towards the wrong
+    class of rank t (from 0) starts at draw r x (classes - 1) + t.
+    """
+    settings = threat.settings
+    assert isinstance(settings, PgdTargetedSettings)
+    clean = model(images)
+    others = clean.shape[1] - 1
+    targets = wrong_classes(clean, labels, min(settings.targets, others))
+
+    def towards(rank: int) -> WalkLoss:
+        def loss(logits: Logits, rows: Counts) -> PerSample:
+            own, aim = labels[rows, None], targets[rows, rank, None]
+            return (logits.gather(1, aim) - logits.gather(1, own)).squeeze(1)
+
+        return loss
+
+    standing = Standing(images, labels, threat, draws)
+    standing.count(forwards=1)
+    ranks = range(targets.shape[1])
+    walks = [(restart * others + rank, towards(rank)) for restart in range(settings.restarts) for rank in ranks]
+    return _walks(model, standing, images, threat, walks)
+
+
+def _walks(
+    model: Queries, standing: Standing, images: Images, threat: AttackThreat, walks: Sequence[tuple[int, WalkLoss]]
+) -> Perturbed:
+    """One walk after the other, each for the samples that those before it did not break: the draw of its start, and
+    what it climbs."""
+    settings = threat.settings
+    assert isinstance(settings, PgdWalkSettings)
+    eps, norm, step_size = float(threat.eps), settings.norm, settings.step_size.at(threat.eps)
+    for number, (draw, loss) in enumerate(walks, start=1):
+        current, ball = _begin(images[standing.rows], threat, standing.draws, draw)
         for _ in range(settings.steps):
-            logits, gradient = model.gradient(current, standing.labels, log_odds_against)
+            logits, gradient = model.gradient(current, standing.rows, loss)
             standing.count(forwards=1, backwards=1)
             if (left := standing.judge(logits, current)) is not None:
                 current, gradient, *ball = (tensor[left] for tensor in (current, gradient, *ball))
@@ -40,8 +84,8 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
                 current = project(current + step_size * steepest(gradient, norm), ball[0], eps, norm, threat.bounds)
             del gradient  # or it would still be there while the next one is computed
         standing.keep(current)
-        if standing.judges and restart + 1 < settings.restarts:
-            # The last iterate has not been judged yet; only those it does not fool go on to the next restart.
+        if standing.judges and number < len(walks):
+            # The last iterate has not been judged yet; only those it does not fool go on to the next walk.
             standing.count(forwards=1)
             standing.judge(model(current), current)
             if not standing:
@@ -49,15 +93,15 @@ def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, dr
     return standing.perturbed()
 
 
-def _begin(center: Images, threat: AttackThreat, draws: Draws, restart: int) -> tuple[Images, Sequence[Images]]:
-    """Where a restart begins, and what its steps must stay in.
+def _begin(center: Images, threat: AttackThreat, draws: Draws, index: int) -> tuple[Images, Sequence[Images]]:
+    """Where a walk begins, and what its steps must stay in.
 
     L2: that is `center` itself. L∞: the lowest and the highest value of each pixel in the ball and in the valid range;
     clamping to them is `project`, bit by bit, because `center` lies in both.
     """
     settings, eps, bounds = threat.settings, float(threat.eps), threat.bounds
-    assert isinstance(settings, PgdSettings)
-    current = random_start(center, eps, settings.norm, bounds, draws, restart) if settings.random_start else center
+    assert isinstance(settings, PgdWalkSettings)
+    current = random_start(center, eps, settings.norm, bounds, draws, index) if settings.random_start else center
     if settings.norm != "Linf":
         return current, (center,)
     box = (center - eps, center + eps)

@@ -37,21 +37,44 @@ class FgsmSettings(AttackSettings):
         return "1 step"
 
 
-class PgdSettings(AttackSettings):
+class PgdWalkSettings(AttackSettings):
     """Iterated gradient ascent, projected to the ball: signed for Linf, normalised for L2 (Madry et al. 2018, arXiv
     1706.06083)."""
 
-    algorithm: Literal["pgd"] = "pgd"
     steps: int = Field(ge=1)
     step_size: Length
     random_start: bool = True
     restarts: int = Field(default=1, ge=1)
+
+
+class PgdSettings(PgdWalkSettings):
+    """Away from the label."""
+
+    algorithm: Literal["pgd"] = "pgd"
 
     judged_apart = ("restarts",)
 
     @property
     def schedule(self) -> str:
         return f"{self.steps} steps of {self.step_size}{_restarts(self.restarts)}"
+
+
+class PgdTargetedSettings(PgdWalkSettings):
+    """Towards one wrong class after the other (MultiTargeted, Gowal et al. 2019, arXiv 1910.09338)."""
+
+    algorithm: Literal["pgd-t"] = "pgd-t"
+    targets: int = Field(ge=1)
+    """Wrong classes to aim at, those that the clean logits rank highest first; at most all there are."""
+
+    judged_apart = ("restarts", "targets")
+
+    @property
+    def schedule(self) -> str:
+        return f"{self.steps} steps of {self.step_size} × {self.targets} targets{_restarts(self.restarts)}"
+
+    @property
+    def evaluations(self) -> int:
+        return super().evaluations + 1
 
 
 class SpsaSettings(AttackSettings):
@@ -365,6 +388,7 @@ SETTINGS: dict[str, type[AttackSettings]] = {
     "noise": NoiseSettings,
     "patch-fool": PatchFoolSettings,
     "pgd": PgdSettings,
+    "pgd-t": PgdTargetedSettings,
     "pna-patchout": PnaPatchOutSettings,
     "python": PythonSettings,
     "sequence": SequenceSettings,

@@ -11,7 +11,16 @@ from robustbench_twicing.engine.losses import cross_entropy_loss, log_odds_again
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.values import Eps
-from tests.engine.tiny import answers, attack, fgsm_settings, pgd_settings, random_images, small_net, threat
+from tests.engine.tiny import (
+    answers,
+    attack,
+    fgsm_settings,
+    pgd_settings,
+    pgd_t_settings,
+    random_images,
+    small_net,
+    threat,
+)
 from tests.oracles.linear import TwoClassLinear, best_l2, best_linf
 
 with warnings.catch_warnings():  # foolbox 3.3.4 imports from a place that SciPy is about to remove
@@ -122,6 +131,56 @@ def test_l2_pgd_agrees_with_foolbox():
     _, clipped, _ = elsewhere(there, images, labels, epsilons=0.5)
     # No sign absorbs rounding here: gradients of two losses, normalised, over ten steps that feed on each other.
     assert report(ours, clipped) <= 1e-5
+
+
+# --- towards other classes ------------------------------------------------------------------------------------------
+
+
+def _linear(classes: int, images: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A linear model, and how far each class falls short of the label by the best attack on it (images, classes)."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, classes))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(classes, 192, generator=torch.Generator().manual_seed(3)))
+        model[1].bias.zero_()
+    weight, logits = model[1].weight.detach(), model(images).detach()
+    labels = logits.argmax(1)
+    reach = EPS * (weight[None] - weight[labels][:, None]).abs().sum(2)
+    return model, logits.gather(1, labels[:, None]) - logits - reach
+
+
+def test_each_target_is_reached_that_can_be_reached():
+    """On a linear model the best attack towards a class is known, and the walk towards it ends there."""
+    images = random_images(60, low=0.2, high=0.8)
+    model, short = _linear(6, images)
+    labels = answers(model, images)
+    can = (short < 0).scatter(1, labels[:, None], False).any(1)
+    assert 0 < int(can.sum()) < 60
+    what = threat(pgd_t_settings(20, targets=5), iterate="best")
+    found = attack(model, images, labels, what)
+    assert torch.equal(answers(model, found.images) != labels, can)
+    held = ~can
+    assert found.forwards[held].tolist() == [1 + 5 * 20 + 4] * int(held.sum())  # clean, steps, and looks between walks
+    assert found.backwards[held].tolist() == [5 * 20] * int(held.sum())
+
+
+def test_the_nearest_target_comes_first_and_any_mistake_counts():
+    images = random_images(60, low=0.2, high=0.8)
+    model, short = _linear(6, images)
+    labels = answers(model, images)
+    first = model(images).scatter(1, labels[:, None], -torch.inf).argmax(1)
+    found = attack(model, images, labels, threat(pgd_t_settings(20, targets=1), iterate="last"))
+    with torch.no_grad():
+        lead = model(found.images).gather(1, labels[:, None]) - model(found.images).gather(1, first[:, None])
+    # Sums of 192 products of numbers below 4 in float32.
+    torch.testing.assert_close(lead.squeeze(1), short.gather(1, first[:, None]).squeeze(1), rtol=0, atol=2e-5)
+
+
+def test_with_two_classes_it_is_pgd():
+    model, images = TwoClassLinear((3, 8, 8)), random_images(4)
+    labels = torch.zeros(4, dtype=torch.int64)
+    other = attack(model, images, labels, threat(pgd_settings(5, random_start=False))).images
+    ours = attack(model, images, labels, threat(pgd_t_settings(5, random_start=False))).images
+    assert torch.equal(ours, other)
 
 
 # --- the protocol's rules -----------------------------------------------------------------------------------------

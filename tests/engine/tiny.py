@@ -21,6 +21,7 @@ from robustbench_twicing.spec.attacks import (
     NoiseSettings,
     PatchFoolSettings,
     PgdSettings,
+    PgdTargetedSettings,
     PnaPatchOutSettings,
     SpsaSettings,
     SquareSettings,
@@ -91,6 +92,10 @@ def fgsm_settings(norm: Norm = "Linf") -> FgsmSettings:
 
 def pgd_settings(steps: int = 10, step_size: str = "0.25 eps", **changes: Any) -> PgdSettings:
     return PgdSettings(algorithm="pgd", steps=steps, step_size=Length.parse(step_size), **changes)
+
+
+def pgd_t_settings(steps: int = 10, targets: int = 9, **changes: Any) -> PgdTargetedSettings:
+    return PgdTargetedSettings(steps=steps, step_size=Length.parse("0.25 eps"), targets=targets, **changes)
 
 
 def spsa_settings(steps: int = 3, samples: int = 8, step_size: str = "0.32 eps", **changes: Any) -> SpsaSettings:

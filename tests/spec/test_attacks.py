@@ -45,6 +45,7 @@ def test_every_attack_that_ships_says_its_schedule() -> None:
     assert {name: attacks[name].schedule for name in attacks if not name.endswith("-l2")} == {
         "fgsm": "1 step",
         "pgd": "20 steps of 0.125 eps",
+        "pgd-t": "20 steps of 0.125 eps × 9 targets",
         "spsa": "40 steps × 2·128 probes",
         "mifgsm": "10 steps of 0.1 eps",
         "pna-patchout": "10 steps of 0.1 eps, 66.3 % of the patches in each",
@@ -81,7 +82,7 @@ def test_a_class_added_at_run_time_is_read_like_the_others(monkeypatch: pytest.M
 
 def test_an_unknown_algorithm_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValidationError, match=r"Unknown algorithm 'pdg'. Did you mean pgd or apgd\? Available: apgd, apgd-t,"
+        ValidationError, match=r"Unknown algorithm 'pdg'. Did you mean pgd or apgd or pgd-t\? Available: apgd, apgd-t"
     ) as e:
         _threat({"algorithm": "pdg"})
     assert e.value.errors()[0]["loc"] == ("settings", "algorithm")
