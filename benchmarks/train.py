@@ -6,14 +6,18 @@
 Both have the network, augmentation, Mixup, optimizer, learning rate and average of the recipe `deit`, in batches of
 --batch images in float32 on the CPU, and read in the process that trains, so that processor time is all of it. The bare
 loop does nothing else: no draws by sample, no checkpoints, no look for images that cannot be read, no progress. They
-take turns, and each turn's first update is not counted. What is compared is the ratio within a pair of turns.
+take turns, and each turn's first update is not counted. What is compared is the ratio within a pair of turns. Of each,
+a process that does nothing else says the most memory that it held.
 """
 
 import argparse
 import csv
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -40,7 +44,16 @@ from robustbench_twicing.train.parts import average_of, learning_rates, loss_of,
 MODEL = "vit_tiny_patch16_224"
 COLUMNS = (
     *("what", "images_per_second", "cpu_ms_per_image", "lowest_cpu_ms", "highest_cpu_ms"),
-    *("times_bare_by_processor_time", "times_bare_by_the_clock", "turns", "images_a_turn", "batch", "model"),
+    *(
+        "times_bare_by_processor_time",
+        "times_bare_by_the_clock",
+        "peak_mb",
+        "times_bare_memory",
+        "turns",
+        "images_a_turn",
+        "batch",
+        "model",
+    ),
     *("date", "commit", "cpu", "threads", "load_at_start", "python", "torch", "timm"),
 )
 
@@ -109,26 +122,46 @@ def bare(job: Job, root: Path) -> Speed:
     return clock.speed(recipe.batch)
 
 
+def job_at(root: Path, batch: int) -> Job:
+    """The training that both do."""
+    said = training_recipe("deit")
+    augmentation = said.augmentation.model_copy(update={"repeats": 1})
+    recipe = said.model_copy(update={"epochs": 1, "batch": batch, "augmentation": augmentation})
+    return job_of(MODEL, FolderData("noise", training_folder(root)), recipe, 0)
+
+
+def peak_mb(name: str, root: Path, batch: int) -> float:
+    """The most memory that a process holds which trains once and does nothing else."""
+    words = [sys.executable, __file__, "--alone", name, "--root", str(root), "--batch", str(batch)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True)
+    return float(said.stdout.split()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--alone", choices=("ours", "bare loop"), help="(of a process that is measured)")
+    parser.add_argument("--root", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     asked = parser.parse_args()
     load = os.getloadavg()[0]
-    said = training_recipe("deit")
-    augmentation = said.augmentation.model_copy(update={"repeats": 1})
-    recipe = said.model_copy(update={"epochs": 1, "batch": asked.batch, "augmentation": augmentation})
+    if asked.alone:
+        job = job_at(asked.root, asked.batch)
+        ours(job) if asked.alone == "ours" else bare(job, asked.root)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
     turns: dict[str, list[Speed]] = {"ours": [], "bare loop": []}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_jpegs(root, asked.batch * asked.updates)
-        job = job_of(MODEL, FolderData("noise", training_folder(root)), recipe, 0)
+        job = job_at(root, asked.batch)
         for turn in range(asked.turns):
             for name in list(turns)[:: 1 if turn % 2 else -1]:  # neither is always the first
                 turns[name].append(ours(job) if name == "ours" else bare(job, root))
             print(turn, *(f"{name}: {speeds[-1]}" for name, speeds in turns.items()), flush=True)
+        peaks = {name: statistics.median(peak_mb(name, root, asked.batch) for _ in range(3)) for name in turns}
     pairs = list(zip(turns["ours"], turns["bare loop"], strict=True))
     ratio = statistics.median(other.cpu_ms_per_image / own.cpu_ms_per_image for own, other in pairs)
     by_clock = statistics.median(own.images_per_second / other.images_per_second for own, other in pairs)
@@ -141,11 +174,13 @@ def main() -> None:
             rows.writerow([
                 name, round(statistics.median(speed.images_per_second for speed in speeds), 2),
                 round(statistics.median(used), 1), round(min(used), 1), round(max(used), 1),
-                round(ratio, 3) if mine else 1, round(by_clock, 3) if mine else 1, asked.turns,
+                round(ratio, 3) if mine else 1, round(by_clock, 3) if mine else 1,
+                round(peaks[name]), round(peaks[name] / peaks["bare loop"], 3), asked.turns,
                 asked.batch * (asked.updates - 1), asked.batch, MODEL, datetime.now(UTC).date(), commit(), processor(),
                 torch.get_num_threads(), round(load, 1), platform.python_version(), torch.__version__, timm.__version__,
             ])  # fmt: skip
     print(f"ours is {ratio:.3f} times the bare loop by processor time, {by_clock:.3f} by the clock (medians of pairs)")
+    print(f"memory: {peaks['ours']:.0f} MB beside {peaks['bare loop']:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from robustbench_twicing.errors import UserError, unknown_name
 from robustbench_twicing.spec.attacks import (
     ApgdTargetedSettings,
     AttackSettings,
-    FabTargetedSettings,
     TorchattacksSettings,
 )
+from robustbench_twicing.spec.minimum_norm import FabTargetedSettings
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.values import Frozen, Length, Norm
 

@@ -6,6 +6,7 @@ from robustbench_twicing.engine.att import att
 from robustbench_twicing.engine.contract import Engine
 from robustbench_twicing.engine.fab import fab_targeted
 from robustbench_twicing.engine.fgsm import fgsm
+from robustbench_twicing.engine.hop_skip_jump import hop_skip_jump
 from robustbench_twicing.engine.mifgsm import mifgsm
 from robustbench_twicing.engine.minimum_norm import ddn, deepfool, fmn
 from robustbench_twicing.engine.noise import noise
@@ -28,6 +29,7 @@ ALGORITHMS: dict[str, Engine] = {
     "fab-t": fab_targeted,
     "fgsm": fgsm,
     "fmn": fmn,
+    "hop-skip-jump": hop_skip_jump,
     "mifgsm": mifgsm,
     "noise": noise,
     "patch-fool": patch_fool,

@@ -11,7 +11,7 @@ from robustbench_twicing.engine.projections import distance, into_ball, lengths,
 from robustbench_twicing.engine.side_by_side import each, in_parts, logit_gaps
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
-from robustbench_twicing.spec.attacks import FabTargetedSettings
+from robustbench_twicing.spec.minimum_norm import FabTargetedSettings
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 

@@ -69,3 +69,8 @@ class AttackSettings(Frozen):
     @property
     def _repetitions(self) -> int:
         return prod(getattr(self, name) for name in self.judged_apart)
+
+
+def restarts_said(count: int) -> str:
+    """As a schedule says them; nothing of one."""
+    return f" × {count} restarts" if count > 1 else ""

@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robustbench_twicing.errors import unknown_name
 from robustbench_twicing.spec.attack_settings import AttackSettings as AttackSettings  # docs/plugins.md: from here
+from robustbench_twicing.spec.attack_settings import restarts_said
 from robustbench_twicing.spec.attention_attacks import (
     AttSettings,
     MomentumSettings,
@@ -22,7 +23,13 @@ from robustbench_twicing.spec.attention_attacks import (
     PnaPatchOutSettings,
     TgrSettings,
 )
-from robustbench_twicing.spec.minimum_norm import DdnSettings, DeepFoolSettings, FmnSettings
+from robustbench_twicing.spec.minimum_norm import (
+    DdnSettings,
+    DeepFoolSettings,
+    FabTargetedSettings,
+    FmnSettings,
+    HopSkipJumpSettings,
+)
 from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
 
 
@@ -56,7 +63,7 @@ class PgdSettings(PgdWalkSettings):
 
     @property
     def schedule(self) -> str:
-        return f"{self.steps} steps of {self.step_size}{_restarts(self.restarts)}"
+        return f"{self.steps} steps of {self.step_size}{restarts_said(self.restarts)}"
 
 
 class PgdTargetedSettings(PgdWalkSettings):
@@ -70,7 +77,7 @@ class PgdTargetedSettings(PgdWalkSettings):
 
     @property
     def schedule(self) -> str:
-        return f"{self.steps} steps of {self.step_size} × {self.targets} targets{_restarts(self.restarts)}"
+        return f"{self.steps} steps of {self.step_size} × {self.targets} targets{restarts_said(self.restarts)}"
 
     @property
     def evaluations(self) -> int:
@@ -120,7 +127,7 @@ class ApgdSettings(AttackSettings):
 
     @property
     def schedule(self) -> str:
-        return f"{self.steps} steps{_restarts(self.restarts)}"
+        return f"{self.steps} steps{restarts_said(self.restarts)}"
 
     @property
     def evaluations(self) -> int:
@@ -141,42 +148,11 @@ class ApgdTargetedSettings(AttackSettings):
 
     @property
     def schedule(self) -> str:
-        return f"{self.steps} steps × {self.targets} targets{_restarts(self.restarts)}"
+        return f"{self.steps} steps × {self.targets} targets{restarts_said(self.restarts)}"
 
     @property
     def evaluations(self) -> int:
         return super().evaluations + 2
-
-
-class FabTargetedSettings(AttackSettings):
-    """The way to the boundary with each of several wrong classes (Croce & Hein 2020, arXiv 1907.02044, algorithm 1)."""
-
-    algorithm: Literal["fab-t"] = "fab-t"
-    steps: int = Field(ge=1)
-    targets: int = Field(ge=1)
-    """Wrong classes to aim at, those that the clean logits rank highest; at most all there are."""
-    restarts: int = Field(default=1, ge=1)
-    alpha_max: float = Field(default=0.1, ge=0, le=1)
-    """The most that an iterate is drawn towards the image."""
-    eta: float = Field(default=1.05, ge=1)
-    """How far a step goes, of the way to the linearised boundary."""
-    beta: float = Field(default=0.9, gt=0, lt=1)
-    """What is left of the distance to the image after an iterate that fools the model."""
-    keeps: Literal["first", "closest"] = "first"
-    """`closest` goes on after the first iterate within eps that fools the model, for a nearer one."""
-
-    @property
-    def schedule(self) -> str:
-        closest = ", the closest" if self.keeps == "closest" else ""
-        return f"{self.steps} steps × {self.targets} targets{_restarts(self.restarts)}{closest}"
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps * self.targets * self.restarts + 2
-
-    @property
-    def gradients(self) -> int:
-        return self.steps * self.targets * self.restarts
 
 
 class SquareSettings(AttackSettings):
@@ -226,10 +202,6 @@ class NoiseSettings(AttackSettings):
     @property
     def evaluations(self) -> int:
         return self.trials
-
-
-def _restarts(count: int) -> str:
-    return f" × {count} restarts" if count > 1 else ""
 
 
 # What torchattacks calls the number of steps, and what multiplies the evaluations of a step.
@@ -384,6 +356,7 @@ SETTINGS: dict[str, type[AttackSettings]] = {
     "fab-t": FabTargetedSettings,
     "fgsm": FgsmSettings,
     "fmn": FmnSettings,
+    "hop-skip-jump": HopSkipJumpSettings,
     "mifgsm": MifgsmSettings,
     "noise": NoiseSettings,
     "patch-fool": PatchFoolSettings,

@@ -338,6 +338,8 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         "ddn-l2",
         "deepfool",
         "deepfool-l2",
+        "hop-skip-jump",
+        "hop-skip-jump-l2",
         "pgd-t",
         "pgd-t-l2",
         "pna-patchout",

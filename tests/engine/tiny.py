@@ -15,7 +15,6 @@ from robustbench_twicing.spec.attacks import (
     ApgdTargetedSettings,
     AttackSettings,
     AttSettings,
-    FabTargetedSettings,
     FgsmSettings,
     MifgsmSettings,
     NoiseSettings,
@@ -27,7 +26,13 @@ from robustbench_twicing.spec.attacks import (
     SquareSettings,
     TgrSettings,
 )
-from robustbench_twicing.spec.minimum_norm import DdnSettings, DeepFoolSettings, FmnSettings
+from robustbench_twicing.spec.minimum_norm import (
+    DdnSettings,
+    DeepFoolSettings,
+    FabTargetedSettings,
+    FmnSettings,
+    HopSkipJumpSettings,
+)
 from robustbench_twicing.spec.protocol import Rules
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.spec.values import Eps, Length, Norm
@@ -132,6 +137,10 @@ def ddn_settings(steps: int = 10, **changes: Any) -> DdnSettings:
 
 def deepfool_settings(steps: int = 10, targets: int = 9, **changes: Any) -> DeepFoolSettings:
     return DeepFoolSettings(steps=steps, targets=targets, **changes)
+
+
+def hop_skip_jump_settings(steps: int = 10, **changes: Any) -> HopSkipJumpSettings:
+    return HopSkipJumpSettings(steps=steps, **changes)
 
 
 def square_settings(queries: int = 50, p_init: float = 0.8, **changes: Any) -> SquareSettings:

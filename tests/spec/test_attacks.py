@@ -59,6 +59,7 @@ def test_every_attack_that_ships_says_its_schedule() -> None:
         "fab-min": "100 steps × 9 targets, the closest",
         "fmn": "100 steps, the closest",
         "deepfool": "50 steps × 9 targets, the first mistake",
+        "hop-skip-jump": "40 steps of 100 × √step directions, answers alone",
         "square": "5000 queries",
         "noise": "100 random points",
         "autoattack": "= apgd-ce then apgd-t then fab-t then square",
