@@ -7,8 +7,5 @@ from robustbench_twicing.cli.options import EXPERIMENT, LOG, MEANS, OUTPUT, eval
 
 @taking({**EXPERIMENT, **MEANS, **OUTPUT, **LOG})
 def attack(**said: Any) -> None:
-    """Attack models and print their accuracy on clean and attacked images.
-
-    The same command again continues an interrupted run, or shows a finished one.
-    """
+    """Attack models and print their accuracy on clean and attacked images."""
     evaluate_and_print(said, attacked=True)

@@ -64,7 +64,7 @@ ATTACKS: Mapping[str, Any] = in_panel(
         ],
         "eot": Annotated[
             int | None,
-            typer.Option(metavar="N", help="Average over N draws of a model that draws at random. Default: 1."),
+            typer.Option(metavar="N", help="Average over N draws of a model that draws. Default 1."),
         ],
         "eight_bit": Annotated[
             bool | None, typer.Option("--eight-bit", help="Judge attacked images again, in 8 bits a pixel.")
@@ -155,7 +155,7 @@ COMPUTING: Mapping[str, Any] = in_panel(
             int | None, typer.Option(metavar="N", help="Of Ray. Default: one a GPU; without GPUs, one a core.")
         ],
         "fresh": Annotated[
-            bool | None, typer.Option("--fresh", help="Compute a finished run anew; take nothing over.")
+            bool | None, typer.Option("--fresh", help="Compute anew; else a run goes on, or is shown again.")
         ],
         "out": Annotated[
             str | None,

@@ -68,6 +68,7 @@ _MicroBatch = Annotated[
 _Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that read images. Default: cores less one, 16 at most.")
 ]
+_Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile, if a few micro-batches are faster so.")]
 _Checkpoint = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Say updates, speed, hours, memory and disk; train nothing.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -104,6 +105,7 @@ def train(
     precision: _Precision = "float32",
     micro_batch: _MicroBatch = None,
     workers: _Workers = None,
+    compiles: _Compile = False,
     checkpoint_every: _Checkpoint = 600.0,
     dry_run: _DryRun = False,
     quiet: _Quiet = False,
@@ -130,11 +132,11 @@ def train(
         raise UserError("The recipe finetune goes on from weights.", "Pass --from FILE, or --from timm:NAME.")
     if recipe == "finetune" and not control:
         say("Without --control the extra training is part of every difference from the untouched weights.", stderr=True)
-    in_processes = data == "digits" and device in ("auto", "cpu") and start is None and len(paths) > 1 and not dry_run
-    if in_processes:
+    side_by_side = data == "digits" and device in ("auto", "cpu") and start is None and len(paths) > 1
+    if side_by_side and not (dry_run or compiles):
         _train_at_once(asked, at_once or os.cpu_count() or 1)
     else:
-        _train_in_turn(asked, _equipment(device, precision, micro_batch, workers, checkpoint_every), dry_run)
+        _train_in_turn(asked, _equipment(device, precision, micro_batch, workers, checkpoint_every, compiles), dry_run)
 
 
 def seeds_of(text: str | None, seed: int) -> list[int]:
@@ -162,13 +164,18 @@ def _paths(
 
 
 def _equipment(
-    device: str, precision: Literal["float32", "bfloat16"], micro_batch: int | None, workers: int | None, every: float
+    device: str,
+    precision: Literal["float32", "bfloat16"],
+    micro_batch: int | None,
+    workers: int | None,
+    every: float,
+    compiles: bool,
 ) -> "Equipment":
     from robustbench_twicing.machine.device import choose_device
     from robustbench_twicing.train.job import Equipment
 
     usual = Equipment.usual(choose_device(device), micro_batch, workers)
-    return usual._replace(precision=precision, checkpoint_seconds=every)
+    return usual._replace(precision=precision, checkpoint_seconds=every, compiles=compiles)
 
 
 def _train_at_once(asked: _Asked, at_once: int) -> None:

@@ -145,13 +145,16 @@ _STATED_BEFORE = {"digits-5007324c8dcf": "b205503b77e2"}
 
 
 class Equipment(NamedTuple):
-    """With what a training is computed. On one process of a CPU nothing here but the micro-batch changes a weight."""
+    """With what a training is computed. On one process of a CPU nothing here but micro-batch and compiling changes a
+    weight."""
 
     device: torch.device = torch.device("cpu")
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = None
     """Most images at once in one process; None for all of its part of the batch."""
     workers: int = 0
+    compiles: bool = False
+    """Compute with a network that torch.compile has translated, if that is measured to be faster."""
     checkpoint_seconds: float = 600.0
     """Between two checkpoints; 0 for one after every update."""
 

@@ -5,6 +5,7 @@ average and a number of updates say where a training is. On one process of a CPU
 with the weights, bit for bit, of one that was not.
 """
 
+import itertools
 import json
 import math
 import time
@@ -26,6 +27,7 @@ from robustbench_twicing.train.checkpoints import (
     refuse_another,
     save_state,
 )
+from robustbench_twicing.train.compiled import COMPILED, chosen, compiled, faster
 from robustbench_twicing.train.interrupts import Asked, asked_to_stop
 from robustbench_twicing.train.job import ONE_CPU, Equipment, Job, MicroBatch, Share, share_of
 from robustbench_twicing.train.parts import (
@@ -106,6 +108,8 @@ class _State:
     """Mean of the last whole epoch."""
     unreadable: dict[str, None] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    compiled: bool | None = None
+    """The network is compiled; None while nobody has measured."""
     pieces: int = 1
     """Parts that a micro-batch is cut into, because whole it does not fit into the device's memory."""
 
@@ -156,7 +160,7 @@ def _begun(job: Job, device: torch.device, folder: Path | None) -> _State:
     if state.average:
         state.average.module.load_state_dict(saved["model_ema"])
     state.update, state.epoch_loss, state.last_loss = saved["update"], saved["epoch_loss"], saved["last_loss"]
-    state.unreadable = dict.fromkeys(saved["unreadable"])
+    state.unreadable, state.compiled = dict.fromkeys(saved["unreadable"]), saved.get("compiled")
     state.remarks += [f"{one} is damaged; went on from {path}" for one in damaged]
     return state
 
@@ -172,6 +176,7 @@ def _saved(job: Job, folder: Path, state: _State) -> None:
         "epoch_loss": state.epoch_loss,
         "last_loss": state.last_loss,
         "unreadable": list(state.unreadable),
+        "compiled": state.compiled,
         "job": json.dumps(job.identity),
         "twicing_bench": {"training_recipe": job.statement, "seed": job.seed},
     }
@@ -198,10 +203,14 @@ class _Following:
 def _carry_on(setting: _Setting, state: _State, asked: Asked, following: _Following) -> None:
     """Update after update to the end, with a checkpoint from time to time."""
     job, equipment, folder, share, processes = setting
-    model = processes.shared(state.network)
     rates = learning_rates(job.recipe, state.optimizer, job.updates_per_epoch)
     ramp = ramp_of(job, state.network)
     mix, feed = mixing_of(job), job.data.feed(job, state.network, share, state.update)
+    network = state.network
+    if equipment.compiles and state.update < job.updates:
+        first = next(feed)
+        network, feed = _perhaps_compiled(setting, state, first), itertools.chain((first,), feed)
+    model = processes.shared(network)
     device, saved_at = equipment.device, time.monotonic()
     pending = torch.zeros((), dtype=torch.float64, device=device)
     while state.update < job.updates:
@@ -225,6 +234,17 @@ def _carry_on(setting: _Setting, state: _State, asked: Asked, following: _Follow
         if stop:
             raise KeyboardInterrupt
     ramp(job.updates)  # full, though the ramp be as long as the training
+
+
+def _perhaps_compiled(setting: _Setting, state: _State, micro: MicroBatch) -> Any:
+    """The network that computes: compiled where every process is faster so, or where the training has begun so."""
+    if state.compiled is None:
+        seconds = faster(setting.job, setting.equipment, state.network, micro)
+        wanted = torch.tensor(float(chosen(seconds) == COMPILED), device=setting.equipment.device)
+        state.compiled = int(setting.processes.summed(wanted).item()) == setting.processes.world
+        said = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
+        state.remarks.append(f"{'compiled' if state.compiled else 'not compiled'}: a micro-batch took {said}")
+    return compiled(state.network) if state.compiled else state.network
 
 
 def _look(setting: _Setting, state: _State, pending: torch.Tensor) -> None:

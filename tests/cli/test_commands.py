@@ -135,7 +135,7 @@ def test_help_is_a_line_for_each_option_and_cuts_no_name(path: str) -> None:
 def test_the_help_of_attack_fits_two_screens_and_is_in_panels() -> None:
     lines = _help("attack", 80)
     assert len(lines) <= 2 * 24
-    assert [line for line in lines[6:] if line and not line.startswith(" ")] == ["What", "How", "Where", "Output"]
+    assert [line for line in lines[4:] if line and not line.startswith(" ")] == ["What", "How", "Where", "Output"]
     assert len(_help("attack", 200)) <= 50
 
 
