@@ -40,7 +40,8 @@ def worst_cases(protocol: Protocol, threats: Sequence[AttackThreat]) -> list[Att
 
 def norm_of_eps(threats: Sequence[AttackThreat]) -> Norm:
     """The norm to read an eps for: L2, whose eps may exceed 1, if that is what all of the attacks bound."""
-    return "L2" if threats and all(threat.settings.norm == "L2" for threat in threats) else "Linf"
+    norms = {threat.settings.norm for threat in threats}
+    return "Linf" if "Linf" in norms or not norms else "L2"
 
 
 def suite_threats(name: str, corruptions: Sequence[str] = (), severities: Sequence[int] = ()) -> list[Threat]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from robustbench_twicing.engine import apgd_l1
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
@@ -47,6 +48,8 @@ def apgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, d
     def loss(logits: Logits, walks: Counts) -> PerSample:
         return objective(logits, labels[walks])
 
+    if settings.norm == "L1":
+        return _l1(model, images, labels, threat, draws, [(restart, loss) for restart in range(settings.restarts)])
     rounds = [[(restart, 0)] for restart in range(settings.restarts)]
     return _climb(model, images, labels, threat, draws, settings.steps, rounds, (1, loss))
 
@@ -64,6 +67,8 @@ def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: Attack
     """
     settings = threat.settings
     assert isinstance(settings, ApgdTargetedSettings)
+    if settings.norm == "L1":
+        return _l1_towards_targets(model, images, labels, threat, settings, draws)
 
     def attack(some: Images, theirs: Labels, drawn: Draws) -> Perturbed:
         return _towards_targets(model, some, theirs, threat, settings, drawn)
@@ -86,6 +91,39 @@ def _towards_targets(
     later = [walks[start : start + ranks] for start in range(ranks, len(walks), ranks)]
     rounds = [some for some in (walks[:1], walks[1:ranks], *later) if some]
     found = _climb(model, images, labels, threat, draws, settings.steps, rounds, (ranks, loss))
+    return found._replace(forwards=found.forwards + 1)
+
+
+def _l1(
+    model: Queries,
+    images: Images,
+    labels: Labels,
+    threat: AttackThreat,
+    draws: Draws,
+    walks: Sequence[tuple[int, WalkLoss]],
+) -> Perturbed:
+    settings = threat.settings
+    assert isinstance(settings, ApgdSettings | ApgdTargetedSettings)
+    standing = Standing(images, labels, threat, draws)
+    if float(threat.eps) > 0:
+        apgd_l1.climb(model, standing, images, threat, settings.steps, walks)
+    return standing.perturbed()
+
+
+def _l1_towards_targets(
+    model: Queries, images: Images, labels: Labels, threat: AttackThreat, settings: ApgdTargetedSettings, draws: Draws
+) -> Perturbed:
+    """One walk after the other: those of the L1 ball are few, and most samples leave with the first."""
+    clean = model(images)
+    others = clean.shape[1] - 1
+    targets = wrong_classes(clean, labels, min(settings.targets, others))
+
+    def towards(rank: int) -> WalkLoss:
+        return lambda logits, rows: targeted_dlr(logits, labels[rows], targets[rows, rank])
+
+    ranks = range(targets.shape[1])
+    walks = [(restart * others + rank, towards(rank)) for restart in range(settings.restarts) for rank in ranks]
+    found = _l1(model, images, labels, threat, draws, walks)
     return found._replace(forwards=found.forwards + 1)
 
 

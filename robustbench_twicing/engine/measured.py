@@ -54,12 +54,14 @@ def verify(perturbed: Perturbed, images: Images, threat: AttackThreat) -> Verifi
     linf, l2 = linf.where(finite, torch.nan), l2.where(finite, torch.nan)
     norm, eps = threat.settings.norm, float(threat.eps)
     slack = rounding(images, eps)
-    measured = linf if norm == "Linf" else l2
-    # An L2 norm collects the rounding of all values.
-    near = measured <= eps + slack * (1.0 if norm == "Linf" else images[0].numel() ** 0.5)
+    l1 = (returned.double() - images.double()).abs().sum((1, 2, 3)) if norm == "L1" else l2
+    measured = {"Linf": linf, "L2": l2, "L1": l1}[norm]
+    # A norm over all values collects the rounding of all.
+    values = images[0].numel()
+    near = measured <= eps + slack * {"Linf": 1.0, "L2": values**0.5, "L1": values}[norm]
     low, high = threat.bounds or (-torch.inf, torch.inf)
-    values = returned.flatten(1).double()
-    valid = (values.amin(1) >= low - slack) & (values.amax(1) <= high + slack)
+    pixels = returned.flatten(1).double()
+    valid = (pixels.amin(1) >= low - slack) & (pixels.amax(1) <= high + slack)
     reasons = []
     for is_finite, is_near, is_valid, distance in zip(
         finite.tolist(), near.tolist(), valid.tolist(), measured.tolist(), strict=True

@@ -9,6 +9,9 @@ from robustbench_twicing.tensors import Images, PerSample
 # Added to a norm before dividing by it: a zero vector stays zero.
 _TINY = torch.finfo(torch.float32).tiny
 
+_HALVINGS = 48
+"""More would not move a float32 image."""
+
 
 def lengths(vectors: Images) -> PerSample:
     """Euclidean norm of each sample, summed in float64: torch's order of summation follows the batch size."""
@@ -29,6 +32,33 @@ def project(images: Images, center: Images, eps: float, norm: Norm, bounds: tupl
         shrink = (eps / (lengths(delta) + _TINY)).clamp_max(1.0)
         inside = center + delta * shrink[:, None, None, None]
     return inside if bounds is None else inside.clamp(*bounds)
+
+
+def project_l1(images: Images, center: Images, eps: float, bounds: tuple[float, float] | None) -> Images:
+    """The nearest point to `images` whose change from `center` is at most `eps` in L1, and which lies within `bounds`.
+
+    Every value gives up the same λ ≥ 0 of its change and goes no further than its bound (Croce & Hein 2021, arXiv
+    2103.01208, proposition 2.1). The least λ at which the rest fits into the ball is found by halving, in float64.
+    """
+    change = (images - center).double()
+    size = change.abs()
+    room = torch.full_like(change, torch.inf)
+    if bounds is not None:
+        room = torch.where(change > 0, bounds[1] - center.double(), center.double() - bounds[0]).clamp_min(0)
+
+    def kept(lost: torch.Tensor) -> torch.Tensor:
+        return (size - lost).clamp_min(0).minimum(room)
+
+    low = torch.zeros_like(size[:, :1, :1, :1])
+    high = size.amax((1, 2, 3), keepdim=True)
+    fits = kept(low).sum((1, 2, 3), keepdim=True) <= eps
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        inside = kept(middle).sum((1, 2, 3), keepdim=True) <= eps
+        low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
+    moved = center + (change.sign() * kept(torch.where(fits, 0.0, high))).to(center.dtype)
+    moved = moved if bounds is None else moved.clamp(*bounds)
+    return torch.where(images.isnan(), images, moved)
 
 
 def distance(delta: Images, norm: Norm) -> PerSample:

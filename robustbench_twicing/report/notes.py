@@ -25,7 +25,7 @@ def threat_model(manifest: Manifest) -> str:
     if threats:
         first, rules = threats[0], threats[0].rules
         pixels, normalised = "pixel space [0, 1]", "normalised space (eps in units of the channel's std)"
-        norms = {"Linf": "L∞", "L2": "L2"}
+        norms = {"Linf": "L∞", "L2": "L2", "L1": "L1"}
         norm = "/".join(dict.fromkeys(norms[threat.settings.norm] for threat in threats))
         eps = ", ".join(dict.fromkeys(str(threat.eps) for threat in threats))
         best = "best iterate (robust = right on clean and never fooled)"

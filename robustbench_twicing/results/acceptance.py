@@ -326,7 +326,7 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
     one_label = labelled_by == EMBEDDED or manifest.suites[labelled_by].spec.labels != "real"
     if threat.kind != "attack":
         return _Cell(entry, constants, "images", data.classes, one_label, eight_bit=False, lacks=manifest.lacks)
-    linf = threat.settings.norm == "Linf"
+    linf = threat.settings.norm == "Linf"  # of L1 the L2 distance is looked at, which is never larger
     # A value of an image is at most 1, or at most 1 / std after the normalisation.
     largest = 1.0 if threat.rules.space == "pixel" else max(1.0, *(1 / std for std in model.std))
     rounding = 4 * 2.0**-24 * (largest + float(threat.eps)) * (1.0 if linf else np.sqrt(3) * model.image_size)

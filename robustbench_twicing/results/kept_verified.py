@@ -89,13 +89,13 @@ def _not_recorded(arrays: dict[str, np.ndarray], rows: pd.DataFrame) -> Iterator
 
 
 def _too_far(arrays: dict[str, np.ndarray], threat: AttackThreat) -> Iterator[AtOdds]:
-    linf = threat.settings.norm == "Linf"
+    norm = threat.settings.norm
     eps = float(threat.eps)
     clean = arrays["clean"].astype(np.float64)
     if str(arrays["space"]) == "normalized":
         clean = (clean - arrays["mean"].reshape(1, -1, 1, 1)) / arrays["std"].reshape(1, -1, 1, 1)
     change = (arrays["images"].astype(np.float64) - clean).reshape(len(clean), -1)
-    distance = np.abs(change).max(axis=1, initial=0.0) if linf else np.sqrt((change**2).sum(axis=1))
+    distance = np.linalg.norm(change, {"Linf": np.inf, "L2": 2, "L1": 1}[norm], axis=1)
     for place in np.flatnonzero(~(distance <= eps + 1e-4 * max(1.0, eps))):
         yield AtOdds("", str(arrays["ids"][place]), "images", f"{distance[place]:.6g} away", f"at most {eps:.6g}")
 

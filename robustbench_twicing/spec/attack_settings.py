@@ -3,7 +3,7 @@
 from math import prod
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robustbench_twicing.spec.values import Frozen, Norm
 
@@ -17,6 +17,8 @@ class AttackSettings(Frozen):
     suggested_limit: int | None = Field(default=None, ge=1, exclude=True)
     """Samples to attack when the user sets no limit; not part of the hash, since it changes n, not the attack."""
 
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    """That it can bound a change by."""
     judged_apart: ClassVar[tuple[str, ...]] = ()
     """Settings that repeat the whole attack: each repetition ends in an image of its own, of which `iterate = "last"`
     judges only the last."""
@@ -31,6 +33,12 @@ class AttackSettings(Frozen):
     engine: ClassVar[str] = ""
     """`MODULE:NAME` of the function that runs it, for an algorithm from outside (docs/plugins.md); ours stand in
     `engine.algorithms`."""
+
+    @model_validator(mode="after")
+    def _norm_is_known(self) -> "AttackSettings":
+        if self.norm not in self.norms:
+            raise ValueError(f"norm = {self.norm!r}, but {self.algorithm} knows {' and '.join(self.norms)}")
+        return self
 
     @property
     def schedule(self) -> str:
@@ -65,6 +73,11 @@ class AttackSettings(Frozen):
         """Input gradients that one sample costs at most; None if nobody knows. For estimates, and for the check of a
         model before it is attacked."""
         return 0 if self.gradient_free else self.steps_taken * self._repetitions
+
+    @property
+    def _more_starts(self) -> int:
+        """Evaluations beyond those of the steps: in L1, Auto-PGD begins three times."""
+        return 2 * self._repetitions if self.norm == "L1" else 0
 
     @property
     def _repetitions(self) -> int:

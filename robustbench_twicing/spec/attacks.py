@@ -123,6 +123,7 @@ class ApgdSettings(AttackSettings):
     steps: int = Field(ge=1)
     restarts: int = Field(default=1, ge=1)
 
+    norms = ("Linf", "L2", "L1")
     judged_apart = ("restarts",)
 
     @property
@@ -131,7 +132,7 @@ class ApgdSettings(AttackSettings):
 
     @property
     def evaluations(self) -> int:
-        return super().evaluations + 1
+        return super().evaluations + 1 + self._more_starts
 
 
 class ApgdTargetedSettings(AttackSettings):
@@ -144,6 +145,7 @@ class ApgdTargetedSettings(AttackSettings):
     """Wrong classes to aim at, those that the clean logits rank highest first; at most all there are."""
     restarts: int = Field(default=1, ge=1)
 
+    norms = ("Linf", "L2", "L1")
     judged_apart = ("restarts", "targets")
 
     @property
@@ -152,7 +154,7 @@ class ApgdTargetedSettings(AttackSettings):
 
     @property
     def evaluations(self) -> int:
-        return super().evaluations + 2
+        return super().evaluations + 2 + self._more_starts
 
 
 class SquareSettings(AttackSettings):
@@ -256,6 +258,8 @@ class PythonSettings(AttackSettings):
     code: str
     """The package and version that the function comes from, or the hash of its file: other code is another attack."""
 
+    norms = ("Linf", "L2", "L1")
+
     @property
     def schedule(self) -> str:
         return f"by {self.function} ({self.code})"
@@ -270,6 +274,8 @@ class UnknownSettings(AttackSettings):
     down: to read (`values.AS_WRITTEN`), not to run."""
 
     model_config = ConfigDict(extra="allow")
+
+    norms = ("Linf", "L2", "L1")
 
     @property
     def gradients(self) -> None:
@@ -311,6 +317,8 @@ class SequenceSettings(AttackSettings):
     algorithm: Literal["sequence"] = "sequence"
     members: dict[str, AnySettings] = Field(min_length=1)
     """In this order. In a protocol file: names of attacks of the same file."""
+
+    norms = ("Linf", "L2", "L1")
 
     def __hash__(self) -> int:
         return hash(content_hash(self.model_dump(mode="json")))

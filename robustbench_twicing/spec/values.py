@@ -15,7 +15,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from robustbench_twicing.errors import UserError
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L1"]
 
 
 def content_hash(content: Any) -> str:

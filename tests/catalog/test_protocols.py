@@ -340,6 +340,8 @@ def test_a_protocols_own_attacks_are_translated_or_refused_by_name():
         "deepfool-l2",
         "hop-skip-jump",
         "hop-skip-jump-l2",
+        "apgd-ce-l1",
+        "apgd-t-l1",
         "pgd-t",
         "pgd-t-l2",
         "pna-patchout",
