@@ -36,6 +36,8 @@ class SuiteFolder:
     """The folder of the class folders: of the one data set (None), or of each (corruption, severity) that is there."""
     labels: LabelFile | None = None
     """Where one folder holds the images of all classes: which class each is of."""
+    accepted: Mapping[str, tuple[int, ...]] | None = None
+    """Where several classes may count: path of each image -> the positions of those that do."""
 
     @property
     def missing(self) -> tuple[Part, ...]:

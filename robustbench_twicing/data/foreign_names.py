@@ -14,7 +14,7 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     (r".*\.rec", "MXNet's RecordIO"),
     (
         r"objectnet(-1\.0)?|air_freshener|folder_to_objectnet_label\.json|objectnet_to_imagenet_1k\.json",
-        "ObjectNet, whose folders are no classes of ImageNet without its map (docs/datasets.md)",
+        "ObjectNet, which the suite objectnet reads",
     ),
     (r".*\.py", "a data set script of Hugging Face's, which is code and is never run"),
 )

@@ -54,7 +54,8 @@ class ImageFiles:
     image_size: int | None = None
     """Width and height that every image must have, where the suite fixes it."""
     accepted: tuple[tuple[int, ...], ...] | None = None
-    """With ReaL labels, the classes that count as right for each sample; None where only its label does."""
+    """With ReaL labels, or ObjectNet's map, the classes that count as right for each sample; None where only its label
+    does."""
     warnings: tuple[str, ...] = ()
     """What is not as in the complete suite; `data check` says it in full."""
 
@@ -183,6 +184,9 @@ def index_images(found: SuiteFolder, part: Part | None = None) -> ImageFiles:
         warnings=_incomplete(found, where, inside),
     )
     dataset = replace(dataset, sizes=array("q", (_size(tree, dataset.path(row)) for row in range(len(files)))))
+    if found.accepted:
+        accepted = tuple(found.accepted[dataset.path(row)] for row in range(len(files)))
+        dataset = replace(dataset, accepted=accepted)
     if suite.labels == "real":
         dataset = _with_real_labels(dataset)
     return replace(dataset, fingerprint=_fingerprint(dataset))

