@@ -3,7 +3,7 @@
     python benchmarks/scale.py                 # everything, a quarter of an hour on two quiet cores; writes scale.csv
     python benchmarks/scale.py --only memory   # 100,000 shards that nobody computes, half a minute
 
-A worker has `cores / workers` threads: one worker stands beside `local` with two, two beside `local` with one. Wall
+A worker has `cores / workers` threads, or OMP_NUM_THREADS if that is less: it stands beside `local` with as many. Wall
 time of a digits plan with four cells of half a minute, from the manifest on the disk to the end, in which the second
 worker starts. Records are compared to the bit, with paths that no warm-up chose. The numbers mean something only
 while nothing else runs: the CSV says how busy the machine was.
@@ -62,9 +62,10 @@ def records(run: Path) -> pd.DataFrame:
 
 
 def speed(turns: int = 2) -> Iterator[dict[str, Any]]:
-    """Wall time of the same plan, four ways in turns."""
+    """Wall time of the same plan, five ways in turns."""
     ways: dict[str, tuple[int, *tuple[str, ...]]] = {
         "local, 1 thread": (1,),
+        "ray, 1 worker of 1 thread": (1, "--executor", "ray", "--workers", "1"),
         "ray, 2 workers": (1, "--executor", "ray", "--workers", "2"),
         "local, 2 threads": (2,),
         "ray, 1 worker": (2, "--executor", "ray", "--workers", "1"),
@@ -78,7 +79,8 @@ def speed(turns: int = 2) -> Iterator[dict[str, Any]]:
                 print(f"{way}: {seconds:.1f} s", flush=True)
                 yield {"what": f"{way}, s", "turn": turn, "value": seconds}
         yield from predicted(place / "plan.toml")
-        for one, other in (("local, 1 thread", "ray, 2 workers"), ("local, 2 threads", "ray, 1 worker")):
+        pairs = (("local, 1 thread", "ray, 1 worker of 1 thread"), ("local, 1 thread", "ray, 2 workers"))
+        for one, other in (*pairs, ("local, 2 threads", "ray, 1 worker")):
             same = records(place / _folder(one)).equals(records(place / _folder(other)))
             print(f"{one} and {other}: {'the same records' if same else 'OTHER RECORDS'}", flush=True)
             yield {"what": f"{one} and {other}: the same records", "turn": 0, "value": float(same)}

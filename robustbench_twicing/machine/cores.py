@@ -18,6 +18,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_on(cores: int) -> int:
+    """As many as cores, or as few as OMP_NUM_THREADS asks for."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores, int(said)) if said.isdecimal() and int(said) else cores
+
+
 def on_every_core(work: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> Iterator[Result]:
     """`work(piece)` for each piece, in order; on a CPU as many at a time as torch has threads, each on one core.
 

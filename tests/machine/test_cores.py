@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from robustbench_twicing.machine.cores import on_every_core
+from robustbench_twicing.machine.cores import on_every_core, threads_on
 
 CPU = torch.device("cpu")
 
@@ -51,3 +51,13 @@ def test_what_a_piece_raises_is_raised_to_the_caller():
 def test_other_devices_take_one_piece_after_the_other():
     caller = threading.get_ident()
     assert set(on_every_core(lambda _: threading.get_ident(), range(4), torch.device("cuda"))) == {caller}
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [(None, 4), ("", 4), ("2", 2), ("8", 4), ("2,1", 2), ("0", 4), ("all", 4)]
+)
+def test_who_asks_for_fewer_threads_than_cores_gets_them(monkeypatch, said, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads_on(4) == threads

@@ -12,6 +12,7 @@ from typing import Any
 
 from robustbench_twicing.catalog.plugins import used
 from robustbench_twicing.errors import UserError
+from robustbench_twicing.machine.cores import threads_on
 from robustbench_twicing.results.manifest import Shard
 from robustbench_twicing.results.used import Maker, MeansUsed
 from robustbench_twicing.runner.environment import code_and_versions, environment, versions_of_this
@@ -60,7 +61,7 @@ class RayExecutor:
             entries=self._ready.entries,
             origins=tuple(used()),
             folder=str(Path.cwd()),
-            threads=places.cores,
+            threads=threads_on(places.cores),
         )
 
     def _introduced(self) -> list[Any]:
