@@ -23,6 +23,7 @@ from robustbench_twicing.data.objectnet import objectnet
 from robustbench_twicing.data.tables import ENDINGS, table_tree, tables_in
 from robustbench_twicing.data.webdataset import holds_samples, webdataset_tree
 from robustbench_twicing.errors import UserError, shown
+from robustbench_twicing.machine.remote import RemotePath
 from robustbench_twicing.spec.suite import Part, SuiteSpec
 
 _MOST_CLASSES = 50_000
@@ -43,10 +44,11 @@ def find_suite(suite: SuiteSpec, directory: Path) -> SuiteFolder:
             f"Suite {suite.name!r} has no files of its own: it is computed from the images of {suite.clean!r}.",
             f"Pass the folder of {suite.clean!r}.",
         )
-    if suite.layout in _CLASS_FOLDERS and directory.suffix.lower() in ENDINGS and directory.is_file():
-        return _found(*table_tree(suite, directory, [directory]))
-    tree = open_tree(directory)
+    named_so = directory.suffix.lower() in ENDINGS and not isinstance(directory, RemotePath)
     try:
+        if suite.layout in _CLASS_FOLDERS and named_so and directory.is_file():
+            return _found(*table_tree(suite, directory, [directory]))
+        tree = open_tree(directory)
         if suite.layout in _CLASS_FOLDERS and not _holds_classes(suite, tree, ""):
             suite, tree = _by_labels(suite, tree)
         if suite.layout == "objectnet":

@@ -149,10 +149,10 @@ def _rows(table: _Table) -> list[tuple[str | None, int | str | None]]:
     import pyarrow as pa
 
     try:
-        labels = [label.as_py() for group in _column_of(table, table.label) for label in group]
+        labels = [label for group in _column_of(table, table.label) for label in group.to_pylist()]
         if not table.path:
             return [(None, label) for label in labels]
-        paths = [path.as_py() for group in _column_of(table, table.image, table.path) for path in group]
+        paths = [path for group in _column_of(table, table.image, table.path) for path in group.to_pylist()]
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{shown(str(table.file))} is damaged: {error}.", "Fetch it again.") from None
     return list(zip(paths, labels, strict=True))
