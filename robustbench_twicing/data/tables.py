@@ -51,12 +51,8 @@ def table_tree(suite: SuiteSpec, root: Path, files: Sequence[Path]) -> tuple[Sui
     names = {table.names for table in tables if table.names}
     if len(names) > 1:
         raise UserError(f"The files in {shown(str(root))} name different classes.", "Pass those of one data set.")
-    listed, numbers = [], []
-    for table in tables:
-        rows = _rows(table)
-        listed += [Picture(splits[table.file], name or "", label) for name, label in rows]
-        numbers.append(len(rows))
-    return labelled_tree(suite, root, listed, next(iter(names), ()), _TableRows(tables, numbers))
+    listed = [Picture(splits[table.file], name or "", label) for table in tables for name, label in _rows(table)]
+    return labelled_tree(suite, root, listed, next(iter(names), ()), _TableRows(tables))
 
 
 def _split(file: Path, root: Path) -> str:
@@ -199,7 +195,7 @@ def _group(file: Path, group: int, column: str, field: str) -> Any:
 class _TableRows:
     """The rows of several tables, one after the other. A `Pictures`."""
 
-    def __init__(self, tables: Sequence[_Table], rows: Sequence[int]) -> None:
+    def __init__(self, tables: Sequence[_Table]) -> None:
         self._tables = tables
         self._places = [
             (number, group, row)
