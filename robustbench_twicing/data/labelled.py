@@ -44,6 +44,25 @@ class Pictures(Protocol):
     def where(self, number: int) -> str: ...
 
 
+class InTree:
+    """Files of another tree. A `Pictures`."""
+
+    def __init__(self, tree: Tree, paths: Sequence[str]) -> None:
+        self._tree, self._paths = tree, paths
+
+    def size(self, number: int) -> int:
+        return self._tree.size(self._paths[number])
+
+    def read(self, number: int) -> bytes:
+        return self._tree.read(self._paths[number])
+
+    def raw(self, number: int) -> tuple[Path, int, int] | None:
+        return self._tree.raw(self._paths[number])
+
+    def where(self, number: int) -> str:
+        return self._tree.where(self._paths[number])
+
+
 class LabelledTree:
     """Pictures as [SPLIT/]CLASS/FILE. A `Tree`."""
 

@@ -7,12 +7,11 @@ that is cut off, as its authors ask.
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustbench_twicing.data.archives import Tree, join
 from robustbench_twicing.data.decode import Unreadable, decode, is_image
-from robustbench_twicing.data.labelled import LabelledTree
+from robustbench_twicing.data.labelled import InTree, LabelledTree
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import SuiteSpec
 
@@ -36,17 +35,18 @@ def objectnet(suite: SuiteSpec, tree: Tree) -> ObjectNet:
     top = next((one for one in ("", *tree.listing("").folders) if _is_top(tree, one)), None)
     if top is None:
         raise UserError(f"{shown(str(tree.root))} holds no images/ with mappings/ beside it.", _HELP)
-    images, accepted = _Images(tree, []), {}
     files: dict[str, dict[str, int]] = {}
+    accepted: dict[str, tuple[int, ...]] = {}
+    paths: list[str] = []
     for folder, classes in sorted(_classes_of(suite, tree, join(top, "mappings")).items()):
         place = join(join(top, "images"), folder)
         name = suite.index[classes[0]]
         for file in filter(is_image, tree.listing(place).files if _is_there(tree, place) else ()):
-            files.setdefault(name, {})[f"{folder}-{file}"] = len(images.paths)
+            files.setdefault(name, {})[f"{folder}-{file}"] = len(paths)
             accepted[f"{name}/{folder}-{file}"] = classes
-            images.paths.append(join(place, file))
+            paths.append(join(place, file))
     there = suite.model_copy(update={"classes": tuple(name for name in suite.index if name in files)})
-    return ObjectNet(there, LabelledTree(tree.root, {"": files}, images, []), accepted)
+    return ObjectNet(there, LabelledTree(tree.root, {"": files}, _Unframed(tree, paths), []), accepted)
 
 
 def _is_top(tree: Tree, folder: str) -> bool:
@@ -84,19 +84,13 @@ def _json(tree: Tree, folder: str, name: str) -> dict[str, Any]:
     return content
 
 
-class _Images:
-    """The images without their border. A `Pictures`."""
-
-    def __init__(self, tree: Tree, paths: list[str]) -> None:
-        self._tree, self.paths = tree, paths
-
-    def size(self, number: int) -> int:
-        return self._tree.size(self.paths[number])
+class _Unframed(InTree):
+    """The images without their border."""
 
     def read(self, number: int) -> bytes:
         """As a PPM, which loses nothing. Raises `OSError`."""
         try:
-            picture = decode(self._tree.read(self.paths[number]))
+            picture = decode(super().read(number))
         except Unreadable as error:
             raise OSError(str(error)) from None
         width, height = picture.size
@@ -105,8 +99,5 @@ class _Images:
         inner = picture.crop((_BORDER, _BORDER, width - _BORDER, height - _BORDER))
         return b"P6 %d %d 255\n" % inner.size + inner.tobytes()
 
-    def raw(self, number: int) -> tuple[Path, int, int] | None:
+    def raw(self, number: int) -> None:
         return None
-
-    def where(self, number: int) -> str:
-        return self._tree.where(self.paths[number])

@@ -2,13 +2,12 @@
 (https://github.com/webdataset/webdataset)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 
 from robustbench_twicing.data.archives import ArchiveTree, Tree
 from robustbench_twicing.data.decode import is_image
-from robustbench_twicing.data.labelled import Picture, labelled_tree, split_of
+from robustbench_twicing.data.labelled import InTree, Picture, labelled_tree, split_of
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import SuiteSpec
 
@@ -42,7 +41,7 @@ def webdataset_tree(suite: SuiteSpec, tree: ArchiveTree) -> tuple[SuiteSpec, Tre
     images = [name for name in files if is_image(name)]
     there = set(files)
     listed = [Picture("", name, _label(tree, _key(name), there)) for name in images]
-    return labelled_tree(suite, tree.root, listed, (), _Members(tree, images))
+    return labelled_tree(suite, tree.root, listed, (), InTree(tree, images))
 
 
 def _key(name: str) -> str:
@@ -75,22 +74,3 @@ def _label(tree: Tree, key: str, files: set[str]) -> int | str | None:
 def _of_json(content: object) -> object:
     found: Mapping[str, object] = content if isinstance(content, dict) else {}
     return next((found[key] for key in _KEYS if key in found), None)
-
-
-class _Members:
-    """Images of archives. A `Pictures`."""
-
-    def __init__(self, tree: Tree, paths: Sequence[str]) -> None:
-        self._tree, self._paths = tree, paths
-
-    def size(self, number: int) -> int:
-        return self._tree.size(self._paths[number])
-
-    def read(self, number: int) -> bytes:
-        return self._tree.read(self._paths[number])
-
-    def raw(self, number: int) -> tuple[Path, int, int] | None:
-        return self._tree.raw(self._paths[number])
-
-    def where(self, number: int) -> str:
-        return self._tree.where(self._paths[number])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from robustbench_twicing.engine import apgd_l1
-from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.engine.contract import Perturbed, Queries, RowLoss
 from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.engine.side_by_side import in_parts
@@ -100,7 +100,7 @@ def _l1(
     labels: Labels,
     threat: AttackThreat,
     draws: Draws,
-    walks: Sequence[tuple[int, WalkLoss]],
+    walks: Sequence[tuple[int, RowLoss]],
 ) -> Perturbed:
     settings = threat.settings
     assert isinstance(settings, ApgdSettings | ApgdTargetedSettings)
@@ -118,7 +118,7 @@ def _l1_towards_targets(
     others = clean.shape[1] - 1
     targets = wrong_classes(clean, labels, min(settings.targets, others))
 
-    def towards(rank: int) -> WalkLoss:
+    def towards(rank: int) -> RowLoss:
         return lambda logits, rows: targeted_dlr(logits, labels[rows], targets[rows, rank])
 
     ranks = range(targets.shape[1])

@@ -1,16 +1,16 @@
 """Auto-PGD in the L1 ball: sparse steps, and balls that shrink to eps."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
-from robustbench_twicing.engine.contract import Queries
+from robustbench_twicing.engine.contract import Queries, RowLoss
 from robustbench_twicing.engine.projections import project_l1
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.spec.threats import AttackThreat
-from robustbench_twicing.tensors import Counts, Images, Logits, Mask, PerSample
+from robustbench_twicing.tensors import Images, Mask, PerSample
 
 _STAGES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 """Radius of each ball, as a multiple of eps, and its share of the steps (Croce & Hein 2021, section 4.2)."""
@@ -20,9 +20,6 @@ least part; and below what share of the last count the number of changed values 
 _CHECKED = 0.04
 """Share of a stage's steps between two looks at step and sparsity (fra31/auto-attack, autopgd_base.py)."""
 
-WalkLoss = Callable[[Logits, Counts], PerSample]
-"""A loss of some samples, each named by its row of the batch."""
-
 
 def climb(
     model: Queries,
@@ -30,7 +27,7 @@ def climb(
     images: Images,
     threat: AttackThreat,
     steps: int,
-    walks: Sequence[tuple[int, WalkLoss]],
+    walks: Sequence[tuple[int, RowLoss]],
 ) -> None:
     """L1-APGD (Croce & Hein 2021, arXiv 2103.01208, algorithm 1, with the balls of section 4.2): one walk after the
     other, each for the samples that those before it did not break: the draw of its start, and what it climbs.
@@ -94,7 +91,7 @@ def _stage(
     threat: AttackThreat,
     stage: tuple[float, int],
     start: Images,
-    loss: WalkLoss,
+    loss: RowLoss,
 ) -> Images:
     """A walk in one ball; returns the point of largest loss of those who stand."""
     share, steps = stage

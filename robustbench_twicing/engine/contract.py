@@ -15,6 +15,10 @@ LossFunction = Callable[[Logits, Labels], PerSample]
 """A loss for each sample; an attack ascends it."""
 
 
+RowLoss = Callable[[Logits, Counts], PerSample]
+"""A loss of some samples, each named by its row of the batch."""
+
+
 class Perturbed(NamedTuple):
     """What an engine gives back. The runner trusts none of it: it measures range, norm, shape and finiteness again."""
 

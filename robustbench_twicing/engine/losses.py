@@ -59,7 +59,12 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerSample:
     Raises `UserError` for fewer than 4 classes.
     """
     first, _, third, fourth = _largest(logits, 4, "The targeted DLR loss").unbind(1)
-    return (_own(logits, targets) - _own(logits, labels)) / (first - (third + fourth) / 2 + _NO_SPREAD)
+    return lead_of_targets(logits, labels, targets) / (first - (third + fourth) / 2 + _NO_SPREAD)
+
+
+def lead_of_targets(logits: Logits, labels: Labels, targets: Labels) -> PerSample:
+    """The target's logit less the label's (MultiTargeted, Gowal et al. 2019, arXiv 1910.09338, eq. 6)."""
+    return _own(logits, targets) - _own(logits, labels)
 
 
 def fooled(logits: Logits, labels: Labels) -> Mask:

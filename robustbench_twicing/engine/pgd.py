@@ -1,18 +1,15 @@
 """Projected gradient descent, away from a class and towards others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import log_odds_against, wrong_classes
+from robustbench_twicing.engine.contract import Perturbed, Queries, RowLoss
+from robustbench_twicing.engine.losses import lead_of_targets, log_odds_against, wrong_classes
 from robustbench_twicing.engine.projections import project, random_start, steepest
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import PgdSettings, PgdTargetedSettings, PgdWalkSettings
 from robustbench_twicing.spec.threats import AttackThreat
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
-
-WalkLoss = Callable[[Logits, Counts], PerSample]
-"""A loss of some samples, each named by its row of the batch."""
 
 
 def pgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -47,12 +44,8 @@ def pgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackT
     others = clean.shape[1] - 1
     targets = wrong_classes(clean, labels, min(settings.targets, others))
 
-    def towards(rank: int) -> WalkLoss:
-        def loss(logits: Logits, rows: Counts) -> PerSample:
-            own, aim = labels[rows, None], targets[rows, rank, None]
-            return (logits.gather(1, aim) - logits.gather(1, own)).squeeze(1)
-
-        return loss
+    def towards(rank: int) -> RowLoss:
+        return lambda logits, rows: lead_of_targets(logits, labels[rows], targets[rows, rank])
 
     standing = Standing(images, labels, threat, draws)
     standing.count(forwards=1)
@@ -62,7 +55,7 @@ def pgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackT
 
 
 def _walks(
-    model: Queries, standing: Standing, images: Images, threat: AttackThreat, walks: Sequence[tuple[int, WalkLoss]]
+    model: Queries, standing: Standing, images: Images, threat: AttackThreat, walks: Sequence[tuple[int, RowLoss]]
 ) -> Perturbed:
     """One walk after the other, each for the samples that those before it did not break: the draw of its start, and
     what it climbs."""

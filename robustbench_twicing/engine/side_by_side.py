@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
+from robustbench_twicing.engine.losses import lead_of_targets
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 
@@ -40,7 +41,7 @@ def logit_gaps(model: Queries, images: Images, labels: Labels, targets: Labels) 
     """The target's logit less the label's, and its gradient."""
 
     def gap(logits: Logits, rows: Counts) -> PerSample:
-        return (logits.gather(1, targets[rows, None]) - logits.gather(1, labels[rows, None])).squeeze(1)
+        return lead_of_targets(logits, labels[rows], targets[rows])
 
     rows = torch.arange(len(images), device=images.device)
     logits, gradient = model.gradient(images, rows, gap)
