@@ -35,6 +35,8 @@ from robustbench_twicing.spec.values import Eps
 
 OUT = Path(__file__).with_suffix(".csv")
 PEERS = ("reference, our network", "reference, timm's", "torchattacks, our network")
+BATCH = 256
+"""That the tool takes for images of 32 pixels on a CPU (tasks/images/tune.py)."""
 Images = torch.Tensor
 Candidate = Callable[[Counted, Images, torch.Tensor, str, int], Images]
 """(model, images, labels, eps, queries of Square) -> images that came back."""
@@ -48,7 +50,7 @@ def ours(model: Counted, images: Images, labels: torch.Tensor, eps: str, queries
             break
         threat = _with_queries(member, queries)
         draws = Draws(0, tuple(f"image-{row}" for row in standing.tolist()), threat.id)
-        asked = Queries(model, 64)
+        asked = Queries(model, BATCH)
         found[standing] = engine_of(threat.settings)(asked, images[standing], labels[standing], threat, draws).images
         standing = standing[asked(found[standing]).argmax(1) == labels[standing]]
     return found
