@@ -33,26 +33,28 @@ def to_hyperplane(
         room = torch.full_like(weights, torch.inf)
     else:
         room = torch.where(signs > 0, bounds[1] - points, points - bounds[0]).clamp_min_(0.0).flatten(1)
-    gains = torch.ones_like(weights) if norm == "Linf" else weights
-    moved = _solved(weights, gains, room, rise.abs())
+    moved = _solved(weights, None if norm == "Linf" else weights, room, rise.abs())
     return moved.view_as(points) * signs
 
 
-def _solved(weights: torch.Tensor, gains: torch.Tensor, room: torch.Tensor, rise: PerSample) -> torch.Tensor:
-    """(batch, values): min(λ gains, room)."""
-    slopes = weights * gains
+def _solved(weights: torch.Tensor, gains: torch.Tensor | None, room: torch.Tensor, rise: PerSample) -> torch.Tensor:
+    """(batch, values): min(λ gains, room), gains of None being 1."""
+    slopes = weights if gains is None else weights * gains
     factor = _per_sample(rise, slopes.sum(1, dtype=torch.float64))
     for _ in range(_MOST):
-        reach = gains * factor[:, None]
-        free = reach < room
-        short = rise - (weights * torch.where(free, reach, room)).sum(1, dtype=torch.float64)
-        further = _per_sample(short, torch.where(free, slopes, 0.0).sum(1, dtype=torch.float64))
+        reach = _times(factor, gains)
+        short = rise - torch.minimum(reach, room).mul_(weights).sum(1, dtype=torch.float64)
+        further = _per_sample(short, (slopes * (reach < room)).sum(1, dtype=torch.float64))
         # Rounding: what is short by less than float32 shows is nothing.
         further = further.where((further > factor * 2.0**-22) & (factor < _FAR), 0.0)
         if not (further > 0).any():
             break
         factor = (factor + further).clamp_max(_FAR)
-    return torch.minimum(gains * factor[:, None], room)
+    return torch.minimum(_times(factor, gains), room)
+
+
+def _times(factor: PerSample, gains: torch.Tensor | None) -> torch.Tensor:
+    return factor[:, None] if gains is None else gains * factor[:, None]
 
 
 def _per_sample(rise: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
