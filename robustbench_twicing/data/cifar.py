@@ -18,6 +18,7 @@ import numpy as np
 
 from robustbench_twicing.catalog.suites import class_list
 from robustbench_twicing.data.archives import Listing, Tree, join
+from robustbench_twicing.data.decode import ppm
 from robustbench_twicing.data.mnist import Pictures, WhichSplit, mnist
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import SuiteSpec
@@ -154,7 +155,7 @@ class ArrayTree:
     def read(self, path: str) -> bytes:
         levels = self._levels(path)
         height, width, _ = levels.shape
-        return b"P6 %d %d 255\n" % (width, height) + levels.tobytes()
+        return ppm(width, height, levels.tobytes())
 
     def raw(self, path: str) -> None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from robustbench_twicing.data.archives import Tree, join
-from robustbench_twicing.data.decode import Unreadable, decode, is_image
+from robustbench_twicing.data.decode import Unreadable, decode, is_image, ppm
 from robustbench_twicing.data.labelled import InTree, LabelledTree
 from robustbench_twicing.errors import UserError, shown
 from robustbench_twicing.spec.suite import SuiteSpec
@@ -38,24 +38,20 @@ def objectnet(suite: SuiteSpec, tree: Tree) -> ObjectNet:
     files: dict[str, dict[str, int]] = {}
     accepted: dict[str, tuple[int, ...]] = {}
     paths: list[str] = []
+    images = join(top, "images")
+    there = set(tree.listing(images).folders)
     for folder, classes in sorted(_classes_of(suite, tree, join(top, "mappings")).items()):
-        place = join(join(top, "images"), folder)
-        name = suite.index[classes[0]]
-        for file in filter(is_image, tree.listing(place).files if _is_there(tree, place) else ()):
+        place, name = join(images, folder), suite.index[classes[0]]
+        for file in filter(is_image, tree.listing(place).files if folder in there else ()):
             files.setdefault(name, {})[f"{folder}-{file}"] = len(paths)
             accepted[f"{name}/{folder}-{file}"] = classes
             paths.append(join(place, file))
-    there = suite.model_copy(update={"classes": tuple(name for name in suite.index if name in files)})
-    return ObjectNet(there, LabelledTree(tree.root, {"": files}, _Unframed(tree, paths), []), accepted)
+    named = suite.model_copy(update={"classes": tuple(name for name in suite.index if name in files)})
+    return ObjectNet(named, LabelledTree(tree.root, {"": files}, _Unframed(tree, paths), []), accepted)
 
 
 def _is_top(tree: Tree, folder: str) -> bool:
     return {"images", "mappings"} <= {*tree.listing(folder).folders}
-
-
-def _is_there(tree: Tree, folder: str) -> bool:
-    above, _, name = folder.rpartition("/")
-    return name in tree.listing(above).folders
 
 
 def _classes_of(suite: SuiteSpec, tree: Tree, folder: str) -> dict[str, tuple[int, ...]]:
@@ -97,7 +93,7 @@ class _Unframed(InTree):
         if min(width, height) <= 2 * _BORDER:
             raise OSError(f"{width} x {height} pixels, and a border of {_BORDER}")
         inner = picture.crop((_BORDER, _BORDER, width - _BORDER, height - _BORDER))
-        return b"P6 %d %d 255\n" % inner.size + inner.tobytes()
+        return ppm(*inner.size, inner.tobytes())
 
     def raw(self, number: int) -> None:
         return None

@@ -64,6 +64,8 @@ class _Table(NamedTuple):
     """One file, and where in it what lies."""
 
     file: Path
+    content: Any
+    """Of Arrow the record batches, as they lie on disk; of Parquet what its foot says."""
     image: str
     """The column."""
     path: str
@@ -81,16 +83,18 @@ class _Table(NamedTuple):
 def _opened(file: Path) -> _Table:
     """What a file holds, by its schema alone."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    content: Any
     try:
         if file.suffix.lower() == ".arrow":
-            batches = _batches(file)
-            schema, groups = batches[0].schema, [batch.num_rows for batch in batches]
-            sizes = [batch.nbytes for batch in batches]
+            content = _batches(file)
+            schema, groups = content[0].schema, [batch.num_rows for batch in content]
+            sizes = [batch.nbytes for batch in content]
         else:
-            metadata = _metadata(file)
-            schema = metadata.schema.to_arrow_schema()
-            each = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            content = pq.read_metadata(file)
+            schema = content.schema.to_arrow_schema()
+            each = [content.row_group(group) for group in range(content.num_row_groups)]
             groups, sizes = [group.num_rows for group in each], [group.total_byte_size for group in each]
     except (pa.ArrowException, OSError, IndexError) as error:
         first = next(iter(str(error).splitlines()), "")
@@ -103,7 +107,7 @@ def _opened(file: Path) -> _Table:
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise UserError(f"{shown(str(file))}: the column {label!r} holds {kind}, no labels.", _FORM)
     names = tuple(map(str, features.get(label, {}).get("names") or ()))
-    return _Table(file, image, path, bytes_, label, names, tuple(groups), tuple(sizes))
+    return _Table(file, content, image, path, bytes_, label, names, tuple(groups), tuple(sizes))
 
 
 def _fields(file: Path, image: str, kind: Any) -> tuple[str, str]:
@@ -156,18 +160,11 @@ def _rows(table: _Table) -> list[tuple[str | None, int | str | None]]:
 
 def _column_of(table: _Table, column: str, field: str = "") -> Iterator[Any]:
     for group in range(len(table.groups)):
-        yield _group(table.file, group, column, field)
+        yield _group(table, group, column, field)
 
 
-def _metadata(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.read_metadata(file)
-
-
-@lru_cache(maxsize=256)
-def _batches(file: Path) -> Sequence[Any]:
-    """The record batches of an Arrow file, in either of its two forms, as they lie on disk."""
+def _batches(file: Path) -> list[Any]:
+    """The record batches of an Arrow file, in either of its two forms."""
     import pyarrow as pa
 
     try:
@@ -179,16 +176,16 @@ def _batches(file: Path) -> Sequence[Any]:
             return [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
 
-def _group(file: Path, group: int, column: str, field: str) -> Any:
+def _group(table: _Table, group: int, column: str, field: str) -> Any:
     """A column of a row group, or a field of it, as one array."""
     import pyarrow.parquet as pq
 
-    if file.suffix.lower() == ".arrow":
-        values = _batches(file)[group].column(column)
-        return values.field(field) if field else values
-    wanted = f"{column}.{field}" if field else column
-    table = pq.ParquetFile(file, memory_map=True).read_row_group(group, columns=[wanted], use_threads=False)
-    values = table.column(column).combine_chunks()
+    if isinstance(table.content, list):
+        values = table.content[group].column(column)
+    else:
+        file = pq.ParquetFile(table.file, metadata=table.content, memory_map=True)
+        wanted = f"{column}.{field}" if field else column
+        values = file.read_row_group(group, columns=[wanted], use_threads=False).column(column).combine_chunks()
     return values.field(field) if field else values
 
 
@@ -208,7 +205,7 @@ class _TableRows:
 
     def _read_group(self, number: int, group: int) -> Any:
         table = self._tables[number]
-        return _group(table.file, group, table.image, table.bytes_)
+        return _group(table, group, table.image, table.bytes_)
 
     def size(self, number: int) -> int:
         """Bytes of the whole row group: what a single image takes is known only by reading it."""

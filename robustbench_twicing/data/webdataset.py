@@ -18,10 +18,8 @@ _KEYS = ("label", "cls", "class", "class_id", "target")
 _LOOKED_AT = 200
 
 
-def holds_samples(tree: Tree) -> bool:
+def holds_samples(tree: ArchiveTree) -> bool:
     """The top of an archive holds images with labels beside them."""
-    if not isinstance(tree, ArchiveTree):
-        return False
     files = set(tree.listing("").files)
     some = [name for name in sorted(files)[: 4 * _LOOKED_AT] if is_image(name)][:_LOOKED_AT]
     return any(_key(name) + ending in files for name in some for ending in _LABELS)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 
-from robustbench_twicing.engine import apgd_l1
+from robustbench_twicing.engine.apgd_l1 import climb_in_l1
 from robustbench_twicing.engine.contract import Perturbed, Queries, RowLoss
-from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr, wrong_classes
+from robustbench_twicing.engine.losses import dlr, fooled, log_odds_against, targeted_dlr
 from robustbench_twicing.engine.projections import project, random_start, steepest
-from robustbench_twicing.engine.side_by_side import in_parts
+from robustbench_twicing.engine.side_by_side import aims, in_parts
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import ApgdSettings, ApgdTargetedSettings
@@ -49,7 +49,8 @@ def apgd(model: Queries, images: Images, labels: Labels, threat: AttackThreat, d
         return objective(logits, labels[walks])
 
     if settings.norm == "L1":
-        return _l1(model, images, labels, threat, draws, [(restart, loss) for restart in range(settings.restarts)])
+        standing, walks = Standing(images, labels, threat, draws), [(draw, loss) for draw in range(settings.restarts)]
+        return climb_in_l1(model, standing, images, threat, settings.steps, walks)
     rounds = [[(restart, 0)] for restart in range(settings.restarts)]
     return _climb(model, images, labels, threat, draws, settings.steps, rounds, (1, loss))
 
@@ -79,52 +80,30 @@ def apgd_targeted(model: Queries, images: Images, labels: Labels, threat: Attack
 def _towards_targets(
     model: Queries, images: Images, labels: Labels, threat: AttackThreat, settings: ApgdTargetedSettings, draws: Draws
 ) -> Perturbed:
-    clean = model(images)
-    others = clean.shape[1] - 1
-    targets = wrong_classes(clean, labels, min(settings.targets, others))
+    targets, walks = aims(model, images, labels, settings.targets, settings.restarts)
     ranks = targets.shape[1]
 
     def loss(logits: Logits, walks: Counts) -> PerSample:
         return targeted_dlr(logits, labels[walks // ranks], targets.flatten()[walks])
 
-    walks = [(restart * others + rank, rank) for restart in range(settings.restarts) for rank in range(ranks)]
     later = [walks[start : start + ranks] for start in range(ranks, len(walks), ranks)]
     rounds = [some for some in (walks[:1], walks[1:ranks], *later) if some]
     found = _climb(model, images, labels, threat, draws, settings.steps, rounds, (ranks, loss))
     return found._replace(forwards=found.forwards + 1)
 
 
-def _l1(
-    model: Queries,
-    images: Images,
-    labels: Labels,
-    threat: AttackThreat,
-    draws: Draws,
-    walks: Sequence[tuple[int, RowLoss]],
-) -> Perturbed:
-    settings = threat.settings
-    assert isinstance(settings, ApgdSettings | ApgdTargetedSettings)
-    standing = Standing(images, labels, threat, draws)
-    if float(threat.eps) > 0:
-        apgd_l1.climb(model, standing, images, threat, settings.steps, walks)
-    return standing.perturbed()
-
-
 def _l1_towards_targets(
     model: Queries, images: Images, labels: Labels, threat: AttackThreat, settings: ApgdTargetedSettings, draws: Draws
 ) -> Perturbed:
     """One walk after the other: those of the L1 ball are few, and most samples leave with the first."""
-    clean = model(images)
-    others = clean.shape[1] - 1
-    targets = wrong_classes(clean, labels, min(settings.targets, others))
+    targets, walks = aims(model, images, labels, settings.targets, settings.restarts)
 
     def towards(rank: int) -> RowLoss:
         return lambda logits, rows: targeted_dlr(logits, labels[rows], targets[rows, rank])
 
-    ranks = range(targets.shape[1])
-    walks = [(restart * others + rank, towards(rank)) for restart in range(settings.restarts) for rank in ranks]
-    found = _l1(model, images, labels, threat, draws, walks)
-    return found._replace(forwards=found.forwards + 1)
+    standing = Standing(images, labels, threat, draws)
+    standing.count(forwards=1)
+    return climb_in_l1(model, standing, images, threat, settings.steps, [(draw, towards(rank)) for draw, rank in walks])
 
 
 class _Walk(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from robustbench_twicing.engine.contract import Queries, RowLoss
+from robustbench_twicing.engine.contract import Perturbed, Queries, RowLoss
 from robustbench_twicing.engine.projections import project_l1
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.spec.threats import AttackThreat
@@ -21,14 +21,14 @@ _CHECKED = 0.04
 """Share of a stage's steps between two looks at step and sparsity (fra31/auto-attack, autopgd_base.py)."""
 
 
-def climb(
+def climb_in_l1(
     model: Queries,
     standing: Standing,
     images: Images,
     threat: AttackThreat,
     steps: int,
     walks: Sequence[tuple[int, RowLoss]],
-) -> None:
+) -> Perturbed:
     """L1-APGD (Croce & Hein 2021, arXiv 2103.01208, algorithm 1, with the balls of section 4.2): one walk after the
     other, each for the samples that those before it did not break: the draw of its start, and what it climbs.
 
@@ -36,22 +36,17 @@ def climb(
     whose slope is steepest, and shorter as long as the best point becomes no sparser. Only points of the last ball, of
     eps itself, are judged. Who is never fooled comes back as the point of largest loss of the last walk.
     """
-    for draw, loss in walks:
+    eps = float(threat.eps)
+    for draw, loss in walks if eps else ():
         center = images[standing.rows]
         point = center + standing.draws.normal(draw, center.shape[1:], center.device).to(center.dtype)
         for share, count in _stages(steps):
-            point = _stage(
-                model, standing, images, threat, (share, count), project_of(center, point, threat, share), loss
-            )
-            if not standing:
-                return
-            center = images[standing.rows]
+            start = project_l1(point, center, share * eps, threat.bounds)  # nobody leaves before the last ball
+            point = _stage(model, standing, center, start, threat, (share, count), loss)
+        if not standing:
+            break
         standing.keep(point)
-
-
-def project_of(center: Images, point: Images, threat: AttackThreat, share: float) -> Images:
-    """The nearest point of the ball of that share of eps, within the threat's bounds."""
-    return project_l1(point, center, share * float(threat.eps), threat.bounds)
+    return standing.perturbed()
 
 
 def _stages(steps: int) -> Iterator[tuple[float, int]]:
@@ -87,16 +82,16 @@ class _Walk(NamedTuple):
 def _stage(
     model: Queries,
     standing: Standing,
-    images: Images,
+    center: Images,
+    start: Images,
     threat: AttackThreat,
     stage: tuple[float, int],
-    start: Images,
     loss: RowLoss,
 ) -> Images:
-    """A walk in one ball; returns the point of largest loss of those who stand."""
+    """A walk in one ball around `center`, from `start`; returns the point of largest loss of those who stand."""
     share, steps = stage
     radius, judged = share * float(threat.eps), share == _STAGES[-1][0]
-    walk = _begin(images[standing.rows], start)
+    walk = _begin(center, start)
     every = max(int(_CHECKED * steps), 1)
     for number in range(steps + 1):
         if number > 0:

@@ -8,7 +8,7 @@ import torch
 from robustbench_twicing.engine.contract import Perturbed, Queries
 from robustbench_twicing.engine.losses import fooled
 from robustbench_twicing.engine.projections import distance, into_ball, lengths, steepest
-from robustbench_twicing.engine.side_by_side import each
+from robustbench_twicing.engine.side_by_side import BATCHES, each
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.minimum_norm import HopSkipJumpSettings
@@ -23,8 +23,6 @@ _SHORTEST = 2.0**-20
 authors, who compute in float64, go on to distance / values."""
 _HALVINGS = 24
 """As often as float32 tells halves of an interval apart."""
-_BATCHES = 4
-"""Of the model, that probes side by side fill."""
 
 
 def hop_skip_jump(model: Queries, images: Images, labels: Labels, threat: AttackThreat, draws: Draws) -> Perturbed:
@@ -145,7 +143,7 @@ def _direction(
     for batch, start in enumerate(range(0, count, settings.directions)):
         some = min(settings.directions, count - start)
         index = settings.trials + step * settings.most_batches + batch
-        for rows in torch.arange(len(walk.gap)).split(max(1, _BATCHES * model.batch_size // some)):
+        for rows in torch.arange(len(walk.gap)).split(max(1, BATCHES * model.batch_size // some)):
             drawn = standing.draws.take(rows.tolist())
             ways = _drawn(drawn, index, (some, *shape), settings.norm, walk.point)
             begin, reach = walk.point[rows, None], probe[rows, None, None, None, None]

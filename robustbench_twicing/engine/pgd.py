@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from robustbench_twicing.engine.contract import Perturbed, Queries, RowLoss
-from robustbench_twicing.engine.losses import lead_of_targets, log_odds_against, wrong_classes
+from robustbench_twicing.engine.losses import lead_of_targets, log_odds_against
 from robustbench_twicing.engine.projections import project, random_start, steepest
+from robustbench_twicing.engine.side_by_side import aims
 from robustbench_twicing.engine.standing import Standing
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.spec.attacks import PgdSettings, PgdTargetedSettings, PgdWalkSettings
@@ -40,18 +41,14 @@ def pgd_targeted(model: Queries, images: Images, labels: Labels, threat: AttackT
     """
     settings = threat.settings
     assert isinstance(settings, PgdTargetedSettings)
-    clean = model(images)
-    others = clean.shape[1] - 1
-    targets = wrong_classes(clean, labels, min(settings.targets, others))
+    targets, walks = aims(model, images, labels, settings.targets, settings.restarts)
 
     def towards(rank: int) -> RowLoss:
         return lambda logits, rows: lead_of_targets(logits, labels[rows], targets[rows, rank])
 
     standing = Standing(images, labels, threat, draws)
     standing.count(forwards=1)
-    ranks = range(targets.shape[1])
-    walks = [(restart * others + rank, towards(rank)) for restart in range(settings.restarts) for rank in ranks]
-    return _walks(model, standing, images, threat, walks)
+    return _walks(model, standing, images, threat, [(draw, towards(rank)) for draw, rank in walks])
 
 
 def _walks(

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Int
 
 from robustbench_twicing.engine.contract import Perturbed, Queries
-from robustbench_twicing.engine.losses import lead_of_targets
+from robustbench_twicing.engine.losses import lead_of_targets, wrong_classes
 from robustbench_twicing.seeding import Draws
 from robustbench_twicing.tensors import Counts, Images, Labels, Logits, PerSample
 
-_BATCHES = 4
+BATCHES = 4
 """Of the model, that walks side by side fill: enough to fill some, few enough for the memory."""
 
 
@@ -22,7 +23,7 @@ def in_parts(
     attack: Callable[[Images, Labels, Draws], Perturbed],
 ) -> Perturbed:
     """`attack` of some samples at a time, parts of nearly one size, where each sample has so many walks."""
-    together = max(1, _BATCHES * model.batch_size // walks)
+    together = max(1, BATCHES * model.batch_size // walks)
     together = -(-len(images) // -(-len(images) // together))
     parts = []
     for start in range(0, len(images), together):
@@ -30,6 +31,18 @@ def in_parts(
         part = slice(rows.start, rows.stop)
         parts.append(attack(images[part], labels[part], draws.take(rows)))
     return Perturbed(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def aims(
+    model: Queries, images: Images, labels: Labels, most: int, restarts: int
+) -> tuple[Int[torch.Tensor, "batch ranks"], list[tuple[int, int]]]:
+    """The wrong classes that each image's logits rank highest, `most` of them at most, and the walks towards them in
+    order: the draw of each one's start, and its class's rank. Restart r towards rank t starts at draw
+    r x (classes - 1) + t. One evaluation of each image."""
+    clean = model(images)
+    others = clean.shape[1] - 1
+    targets = wrong_classes(clean, labels, min(most, others))
+    return targets, [(restart * others + rank, rank) for restart in range(restarts) for rank in range(targets.shape[1])]
 
 
 def each(rows: torch.Tensor, ranks: int) -> torch.Tensor:

@@ -75,11 +75,6 @@ class AttackSettings(Frozen):
         return 0 if self.gradient_free else self.steps_taken * self._repetitions
 
     @property
-    def _more_starts(self) -> int:
-        """Evaluations beyond those of the steps: in L1, Auto-PGD begins three times."""
-        return 2 * self._repetitions if self.norm == "L1" else 0
-
-    @property
     def _repetitions(self) -> int:
         return prod(getattr(self, name) for name in self.judged_apart)
 

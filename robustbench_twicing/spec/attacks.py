@@ -30,7 +30,7 @@ from robustbench_twicing.spec.minimum_norm import (
     FmnSettings,
     HopSkipJumpSettings,
 )
-from robustbench_twicing.spec.values import AS_WRITTEN, Length, content_hash
+from robustbench_twicing.spec.values import AS_WRITTEN, NORMS, Length, content_hash
 
 
 class FgsmSettings(AttackSettings):
@@ -115,7 +115,16 @@ class SpsaSettings(AttackSettings):
         return 2 * self.samples
 
 
-class ApgdSettings(AttackSettings):
+class _AutoPgdSettings(AttackSettings):
+    norms = NORMS
+
+    @property
+    def _more_starts(self) -> int:
+        """Evaluations beyond those of the steps: in L1, a walk begins three times."""
+        return 2 * self._repetitions if self.norm == "L1" else 0
+
+
+class ApgdSettings(_AutoPgdSettings):
     """Auto-PGD: momentum and a step size that halves itself (Croce & Hein 2020, arXiv 2003.01690, algorithm 1)."""
 
     algorithm: Literal["apgd"] = "apgd"
@@ -123,7 +132,6 @@ class ApgdSettings(AttackSettings):
     steps: int = Field(ge=1)
     restarts: int = Field(default=1, ge=1)
 
-    norms = ("Linf", "L2", "L1")
     judged_apart = ("restarts",)
 
     @property
@@ -135,7 +143,7 @@ class ApgdSettings(AttackSettings):
         return super().evaluations + 1 + self._more_starts
 
 
-class ApgdTargetedSettings(AttackSettings):
+class ApgdTargetedSettings(_AutoPgdSettings):
     """Auto-PGD with the targeted DLR loss, one target class after the other (Croce & Hein 2020, arXiv 2003.01690,
     section 4)."""
 
@@ -145,7 +153,6 @@ class ApgdTargetedSettings(AttackSettings):
     """Wrong classes to aim at, those that the clean logits rank highest first; at most all there are."""
     restarts: int = Field(default=1, ge=1)
 
-    norms = ("Linf", "L2", "L1")
     judged_apart = ("restarts", "targets")
 
     @property
@@ -258,7 +265,7 @@ class PythonSettings(AttackSettings):
     code: str
     """The package and version that the function comes from, or the hash of its file: other code is another attack."""
 
-    norms = ("Linf", "L2", "L1")
+    norms = NORMS
 
     @property
     def schedule(self) -> str:
@@ -275,7 +282,7 @@ class UnknownSettings(AttackSettings):
 
     model_config = ConfigDict(extra="allow")
 
-    norms = ("Linf", "L2", "L1")
+    norms = NORMS
 
     @property
     def gradients(self) -> None:
@@ -318,7 +325,7 @@ class SequenceSettings(AttackSettings):
     members: dict[str, AnySettings] = Field(min_length=1)
     """In this order. In a protocol file: names of attacks of the same file."""
 
-    norms = ("Linf", "L2", "L1")
+    norms = NORMS
 
     def __hash__(self) -> int:
         return hash(content_hash(self.model_dump(mode="json")))

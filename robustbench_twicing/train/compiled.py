@@ -9,7 +9,8 @@ from torch import nn
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.device import wait_for
-from robustbench_twicing.machine.timing import first_unless_slower, in_turns
+from robustbench_twicing.machine.timing import in_turns
+from robustbench_twicing.models.faster.compiled import cannot_be_compiled
 from robustbench_twicing.train.job import Equipment, Job, MicroBatch
 from robustbench_twicing.train.parts import begin_draws
 
@@ -43,18 +44,9 @@ def faster(job: Job, equipment: Equipment, network: nn.Module, micro: MicroBatch
         found, _ = in_turns(list(ways), seconds)
     except torch.OutOfMemoryError:
         return {AS_IT_IS: 0.0}
-    except Exception as error:  # torch.compile and the compilers behind it raise many kinds
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"{job.spec.name} cannot be compiled: {first}",
-            "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
-        ) from error
+    except Exception as error:
+        raise cannot_be_compiled(job.spec.name, error) from error
     return found
-
-
-def chosen(seconds: dict[str, float]) -> str:
-    """The faster of both; compiled only if that is more than noise."""
-    return first_unless_slower(seconds)
 
 
 def compiled(network: nn.Module) -> Any:

@@ -20,6 +20,7 @@ from torch import nn
 
 from robustbench_twicing.errors import UserError
 from robustbench_twicing.machine.surroundings import left_alone, plain_torch
+from robustbench_twicing.machine.timing import first_unless_slower
 from robustbench_twicing.train.adversarial import attacked
 from robustbench_twicing.train.checkpoints import (
     newest_checkpoint,
@@ -27,7 +28,7 @@ from robustbench_twicing.train.checkpoints import (
     refuse_another,
     save_state,
 )
-from robustbench_twicing.train.compiled import COMPILED, chosen, compiled, faster
+from robustbench_twicing.train.compiled import COMPILED, compiled, faster
 from robustbench_twicing.train.interrupts import Asked, asked_to_stop
 from robustbench_twicing.train.job import ONE_CPU, Equipment, Job, MicroBatch, Share, share_of
 from robustbench_twicing.train.parts import (
@@ -240,7 +241,7 @@ def _perhaps_compiled(setting: _Setting, state: _State, micro: MicroBatch) -> An
     """The network that computes: compiled where every process is faster so, or where the training has begun so."""
     if state.compiled is None:
         seconds = faster(setting.job, setting.equipment, state.network, micro)
-        wanted = torch.tensor(float(chosen(seconds) == COMPILED), device=setting.equipment.device)
+        wanted = torch.tensor(float(first_unless_slower(seconds) == COMPILED), device=setting.equipment.device)
         state.compiled = int(setting.processes.summed(wanted).item()) == setting.processes.world
         said = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
         state.remarks.append(f"{'compiled' if state.compiled else 'not compiled'}: a micro-batch took {said}")

@@ -95,7 +95,7 @@ from robustbench_twicing.train.job import ONE_CPU
 from tests.train.small import small_job
 job = small_job(Path(sys.argv[1]))
 other = loop.train(job).weights
-loop.chosen = lambda seconds: "compiled"
+loop.first_unless_slower = lambda seconds: "compiled"
 outcome = loop.train(job, ONE_CPU._replace(compiles=True))
 print(outcome.remarks[0].partition(":")[0], max(float((outcome.weights[k] - w).abs().max()) for k, w in other.items()))
 """

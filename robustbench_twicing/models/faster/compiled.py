@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustbench_twicing.errors import UserError
 from robustbench_twicing.models.classifier import Classifier
+from robustbench_twicing.models.guard import behind
 
 
 def compiled(model: Classifier) -> Classifier:
@@ -15,6 +17,16 @@ def compiled(model: Classifier) -> Classifier:
     Compilation itself waits for the first evaluation, and happens once with and once without gradients.
     """
     return model.with_network(Compiled(model.network))
+
+
+def cannot_be_compiled(name: str, error: Exception) -> UserError:
+    """What torch.compile and the compilers behind it raised, of many kinds, as the user is told it."""
+    cause = behind(error)
+    said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    return UserError(
+        f"Model {name!r} cannot be compiled: {said}",
+        "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
+    )
 
 
 class Compiled(nn.Module):

@@ -14,7 +14,7 @@ from robustbench_twicing.machine.device import wait_for
 from robustbench_twicing.machine.timing import first_unless_slower, in_turns
 from robustbench_twicing.models.classifier import Classifier
 from robustbench_twicing.models.faster.attention_path import use_fastest_path
-from robustbench_twicing.models.faster.compiled import compiled
+from robustbench_twicing.models.faster.compiled import cannot_be_compiled, compiled
 from robustbench_twicing.models.faster.memory_format import MEMORY_FORMATS, convolves, set_memory_format
 from robustbench_twicing.models.guard import behind
 from robustbench_twicing.results.used import Settled
@@ -109,11 +109,8 @@ def settle_compilation(
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             return models, Settled(choice="as loaded", reason="compiled, it runs out of memory")
-        except Exception as error:  # torch.compile and the compilers behind it raise many kinds
-            raise UserError(
-                f"Model {model.card.spec.name!r} cannot be compiled: {str(behind(error)).strip().splitlines()[0]}",
-                "Leave --compile away. On a CPU, torch.compile needs a C++ compiler (g++).",
-            ) from error
+        except Exception as error:
+            raise cannot_be_compiled(model.card.spec.name, error) from error
     compiling, fastest = time.perf_counter() - began, dict[str, float]()
     if choice is None:
         ways = {"as loaded": models, "compiled": shadows}
